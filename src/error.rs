@@ -1,0 +1,485 @@
+//! What can go wrong with one attempt ([`UpstreamError`]) and with one exchange ([`ProxyError`]), and the one table
+//! that gives each its status, its RFC 9209 token, its retry class and whose fault it is.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use http::StatusCode;
+use thiserror::Error;
+
+/// How much of a request may have reached the upstream when its attempt ended.
+///
+/// It decides whether a request that must not be sent twice may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// No byte of this request was written.
+    Never,
+    /// Something was written and no answer came: the upstream may have acted on it.
+    Maybe,
+    /// A response head came.
+    Answered,
+}
+
+impl Delivery {
+    /// The word in the record.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Maybe => "maybe",
+            Self::Answered => "answered",
+        }
+    }
+}
+
+/// Whose fault an answer is; a metric label and a field of the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The caller's: its request was refused.
+    Downstream,
+    /// The proxy made the answer: no route, no endpoint, overloaded, draining, our bug.
+    Proxy,
+    /// The upstream's, be it an answer or the lack of one.
+    Upstream,
+}
+
+impl Origin {
+    /// Every origin, in the order of [`Origin::index`].
+    pub const ALL: [Self; 3] = [Self::Downstream, Self::Proxy, Self::Upstream];
+
+    /// The word in metrics and in the record.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Proxy => "proxy",
+            Self::Upstream => "upstream",
+        }
+    }
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The classes of failed attempts that an operator names in `retry.errors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// Name not resolved, refused, unreachable, or not connected in time.
+    Connect,
+    /// An answer that is not HTTP.
+    Protocol,
+    /// Closed or reset before a response head.
+    Reset,
+    /// No response head within the per-try timeout.
+    Timeout,
+    /// A failed TLS handshake with the upstream.
+    Tls,
+}
+
+impl ErrorClass {
+    /// Every class, in the order in which `config/reference.toml` lists them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Tls, Self::Reset, Self::Timeout, Self::Protocol];
+
+    /// The word in the configuration, in metrics and for `stent explain`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Protocol => "protocol",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// The class that the configuration calls `word`.
+    pub fn from_label(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.label() == word)
+    }
+}
+
+/// What went wrong with one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UpstreamErrorKind {
+    /// The endpoint refused the connection.
+    ConnectRefused,
+    /// No connection within `connect_timeout`.
+    ConnectTimeout,
+    /// No way to the endpoint, or no local resource for a connection.
+    ConnectUnreachable,
+    /// Every connection that `max_connections` allows stayed in use for `connection_wait`.
+    ConnectionLimit,
+    /// Closed or reset before a whole response head.
+    ConnectionTerminated,
+    /// The cluster's host names do not resolve.
+    Dns,
+    /// No response head in time.
+    HeadTimeout,
+    /// A response head over the limit.
+    HeadTooLarge,
+    /// Bytes that are not an HTTP response, or one that was not asked for.
+    Protocol,
+    /// The response broke off inside its body.
+    ResponseIncomplete,
+}
+
+/// A row of the error table: everything that is known of an [`UpstreamErrorKind`].
+struct Row {
+    status: StatusCode,
+    token: &'static str,
+    label: &'static str,
+    class: Option<ErrorClass>,
+}
+
+impl UpstreamErrorKind {
+    /// Every kind, for metrics and tests.
+    pub const ALL: [Self; 10] = [
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::ConnectUnreachable,
+        Self::ConnectionLimit,
+        Self::ConnectionTerminated,
+        Self::Dns,
+        Self::HeadTimeout,
+        Self::HeadTooLarge,
+        Self::Protocol,
+        Self::ResponseIncomplete,
+    ];
+
+    /// The table. Statuses are those that RFC 9209 section 2.3 recommends for the token.
+    fn row(self) -> Row {
+        use ErrorClass::{Connect, Protocol, Reset, Timeout};
+        let row = |status, token, label, class| Row { status, token, label, class };
+        let (bad, late, full) =
+            (StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE);
+        match self {
+            Self::ConnectRefused => row(bad, "connection_refused", "connect_refused", Some(Connect)),
+            Self::ConnectTimeout => row(late, "connection_timeout", "connect_timeout", Some(Connect)),
+            Self::ConnectUnreachable => {
+                row(bad, "destination_ip_unroutable", "connect_unreachable", Some(Connect))
+            }
+            Self::ConnectionLimit => row(full, "connection_limit_reached", "connection_limit", None),
+            Self::ConnectionTerminated => row(bad, "connection_terminated", "reset", Some(Reset)),
+            Self::Dns => row(bad, "dns_error", "dns", Some(Connect)),
+            Self::HeadTimeout => row(late, "http_response_timeout", "timeout", Some(Timeout)),
+            Self::HeadTooLarge => row(bad, "http_response_header_section_size", "head_too_large", None),
+            Self::Protocol => row(bad, "http_protocol_error", "protocol", Some(Protocol)),
+            Self::ResponseIncomplete => row(bad, "http_response_incomplete", "response_incomplete", None),
+        }
+    }
+
+    /// The status of the reply when this ends the exchange.
+    pub fn status(self) -> StatusCode {
+        self.row().status
+    }
+
+    /// The error type of RFC 9209 section 2.3.
+    pub fn token(self) -> &'static str {
+        self.row().token
+    }
+
+    /// The word in metrics and in the record.
+    pub fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    /// The class under which `retry.errors` may allow another attempt; none where no retry can help.
+    pub fn class(self) -> Option<ErrorClass> {
+        self.row().class
+    }
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether the failure says something about the endpoint, rather than about our own limits.
+    pub fn blames_endpoint(self) -> bool {
+        !matches!(self, Self::ConnectionLimit | Self::Dns)
+    }
+}
+
+/// Why one attempt brought no response.
+#[derive(Clone, Debug, Error)]
+#[error("{}", kind.label())]
+pub struct UpstreamError {
+    /// What happened.
+    pub kind: UpstreamErrorKind,
+    /// How much of the request may have arrived.
+    pub delivery: Delivery,
+    #[source]
+    source: Option<Cause>,
+}
+
+/// The error below, kept for the program's log.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// From the operating system.
+    Io(Arc<io::Error>),
+    /// From the HTTP codec.
+    Http(Arc<hyper::Error>),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Http(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => error.source(),
+            Self::Http(error) => error.source(),
+        }
+    }
+}
+
+impl UpstreamError {
+    /// An error without a cause below it.
+    pub fn new(kind: UpstreamErrorKind, delivery: Delivery) -> Self {
+        Self { kind, delivery, source: None }
+    }
+
+    /// A connection that did not come to be; nothing was written.
+    pub fn connect(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+                UpstreamErrorKind::ConnectRefused
+            }
+            io::ErrorKind::TimedOut => UpstreamErrorKind::ConnectTimeout,
+            _ => UpstreamErrorKind::ConnectUnreachable,
+        };
+        Self { kind, delivery: Delivery::Never, source: Some(Cause::Io(Arc::new(error))) }
+    }
+
+    /// An HTTP exchange that broke before its response head.
+    pub fn http(error: hyper::Error, delivery: Delivery) -> Self {
+        let kind = if error.is_parse_too_large() {
+            UpstreamErrorKind::HeadTooLarge
+        } else if error.is_parse() {
+            UpstreamErrorKind::Protocol
+        } else {
+            UpstreamErrorKind::ConnectionTerminated
+        };
+        Self { kind, delivery, source: Some(Cause::Http(Arc::new(error))) }
+    }
+}
+
+/// What is wrong with a request that is refused with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestFault {
+    /// A body that does not follow its framing.
+    #[error("the request body does not follow its framing")]
+    BadBody,
+    /// A `Host` that is no authority, or that differs from the target's.
+    #[error("the Host header is not a valid authority")]
+    BadHost,
+    /// A head that the parser refused.
+    #[error("the request head cannot be parsed")]
+    BadHead,
+    /// A target that is neither a path nor an absolute `http` URI.
+    #[error("the request target is not a path")]
+    BadTarget,
+    /// Both `Content-Length` and `Transfer-Encoding`, or a `Transfer-Encoding` that is not exactly `chunked`.
+    #[error("the request body's length is ambiguous")]
+    AmbiguousLength,
+    /// More than 30 addresses in `X-Forwarded-For`, where a trusted proxy sent them.
+    #[error("X-Forwarded-For lists too many addresses")]
+    ForwardedTooLong,
+    /// None, or more than one `Host`.
+    #[error("the request needs exactly one Host header")]
+    HostCount,
+}
+
+/// Why an exchange ends with a reply of the proxy's own.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// The request is malformed.
+    #[error("bad request: {0}")]
+    BadRequest(RequestFault),
+    /// The request body is larger than the route allows.
+    #[error("the request body is over the limit of {limit} bytes")]
+    BodyTooLarge {
+        /// The route's `max_body`, in bytes.
+        limit: u64,
+    },
+    /// The caller went away while its request body was being read.
+    #[error("the caller has gone")]
+    CallerGone,
+    /// The caller sent nothing of its request body for the listener's `body_timeout`.
+    #[error("the request body did not arrive in time")]
+    CallerSilent,
+    /// No answer before the route's deadline.
+    #[error("no answer from the backend before the deadline")]
+    DeadlineExceeded,
+    /// An invariant of ours did not hold.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+    /// The request has already passed through this proxy.
+    #[error("the request came back to the proxy that forwarded it")]
+    LoopDetected,
+    /// Routes match the path, none of them the method.
+    #[error("the method is not allowed here")]
+    MethodNotAllowed {
+        /// The value of `Allow`: the methods that the path's routes take.
+        allow: Arc<str>,
+    },
+    /// The method is not one that the proxy forwards.
+    #[error("the method is not supported")]
+    MethodUnsupported,
+    /// Every endpoint of the cluster is out of balancing.
+    #[error("no backend is available")]
+    NoEndpoint,
+    /// No route matches the host and path.
+    #[error("no route for this host and path")]
+    NoRoute,
+    /// The listener or the process has all the work it may take.
+    #[error("the proxy is overloaded")]
+    Overloaded,
+    /// The process is stopping.
+    #[error("the proxy is shutting down")]
+    ShuttingDown,
+    /// The last attempt failed and no earlier one brought an answer.
+    #[error("the backend failed: {0}")]
+    Upstream(#[source] UpstreamError),
+}
+
+/// Whether the caller's connection may carry another request after a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterReply {
+    /// Its framing is in doubt, or the proxy is stopping.
+    Close,
+    /// It is intact.
+    KeepAlive,
+}
+
+impl ProxyError {
+    /// The status of the reply.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::CallerGone => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LoopDetected => StatusCode::BAD_GATEWAY,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Upstream(error) => error.kind.status(),
+        }
+    }
+
+    /// The error type of RFC 9209 section 2.3, for `Proxy-Status` and the record.
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_)
+            | Self::BodyTooLarge { .. }
+            | Self::CallerGone
+            | Self::CallerSilent
+            | Self::MethodNotAllowed { .. }
+            | Self::MethodUnsupported
+            | Self::NoRoute => "http_request_error",
+            Self::DeadlineExceeded => "http_response_timeout",
+            Self::Internal(_) => "proxy_internal_error",
+            Self::LoopDetected => "proxy_loop_detected",
+            Self::NoEndpoint => "destination_unavailable",
+            Self::Overloaded => "connection_limit_reached",
+            Self::ShuttingDown => "proxy_internal_response",
+            Self::Upstream(error) => error.kind.token(),
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::BadRequest(_)
+            | Self::BodyTooLarge { .. }
+            | Self::CallerGone
+            | Self::CallerSilent
+            | Self::MethodNotAllowed { .. }
+            | Self::MethodUnsupported => Origin::Downstream,
+            Self::Internal(_)
+            | Self::LoopDetected
+            | Self::NoEndpoint
+            | Self::NoRoute
+            | Self::Overloaded
+            | Self::ShuttingDown => Origin::Proxy,
+            Self::DeadlineExceeded => Origin::Upstream,
+            Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,
+            Self::Upstream(_) => Origin::Upstream,
+        }
+    }
+
+    /// Whether the caller's connection ends with the reply.
+    pub fn after_reply(&self) -> AfterReply {
+        match self {
+            Self::BadRequest(_)
+            | Self::BodyTooLarge { .. }
+            | Self::CallerGone
+            | Self::CallerSilent
+            | Self::MethodUnsupported
+            | Self::ShuttingDown => AfterReply::Close,
+            _ => AfterReply::KeepAlive,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_label_of_its_own_and_the_index_of_its_place() {
+        let mut labels: Vec<_> = UpstreamErrorKind::ALL.iter().map(|kind| kind.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), UpstreamErrorKind::ALL.len());
+        for (place, kind) in UpstreamErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), place);
+        }
+    }
+
+    #[test]
+    fn statuses_are_those_that_rfc_9209_recommends() {
+        let expected = [
+            ("connection_refused", 502),
+            ("connection_timeout", 504),
+            ("connection_limit_reached", 503),
+            ("connection_terminated", 502),
+            ("dns_error", 502),
+            ("http_response_timeout", 504),
+            ("http_response_header_section_size", 502),
+            ("http_protocol_error", 502),
+            ("http_response_incomplete", 502),
+            ("destination_ip_unroutable", 502),
+        ];
+        for kind in UpstreamErrorKind::ALL {
+            let status = expected.iter().find(|(token, _)| *token == kind.token()).map(|(_, status)| *status);
+            assert_eq!(Some(kind.status().as_u16()), status, "{}", kind.token());
+        }
+    }
+
+    #[test]
+    fn our_own_limit_is_never_the_upstreams_fault() {
+        let limit = UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never);
+        assert_eq!(ProxyError::Upstream(limit).origin(), Origin::Proxy);
+        assert!(!UpstreamErrorKind::ConnectionLimit.blames_endpoint());
+    }
+
+    #[test]
+    fn a_class_is_found_by_the_word_that_it_prints() {
+        for class in ErrorClass::ALL {
+            assert_eq!(ErrorClass::from_label(class.label()), Some(class));
+        }
+        assert_eq!(ErrorClass::from_label("gateway-error"), None);
+    }
+}

@@ -1,0 +1,329 @@
+//! When an endpoint leaves balancing and how it comes back: healthy → ejected → probing → healthy, or ejected anew for
+//! twice as long. Times are durations since any fixed moment, passed in.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// What an operator sets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EjectionSettings {
+    consecutive_failures: u32,
+    open: Duration,
+    max_open: Duration,
+    max_ejected: f64,
+}
+
+/// Why [`EjectionSettings`] cannot be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidEjection {
+    /// Zero failures would eject at once.
+    #[error("`consecutive_failures` must be at least 1")]
+    ConsecutiveFailures,
+    /// The cap lies below the first time out.
+    #[error("`max_open` must not be less than `open`")]
+    MaxOpenBelowOpen,
+    /// Not a share of endpoints.
+    #[error("`max_ejected` must be between 0.0 and 1.0")]
+    MaxEjected,
+    /// Too short to be an ejection.
+    #[error("`open` must be at least 1ms")]
+    Open,
+}
+
+impl EjectionSettings {
+    /// Checks and builds: at least one failure, 1 ms ≤ `open` ≤ `max_open`, 0 ≤ `max_ejected` ≤ 1.
+    pub fn new(
+        consecutive_failures: u32,
+        open: Duration,
+        max_open: Duration,
+        max_ejected: f64,
+    ) -> Result<Self, InvalidEjection> {
+        if consecutive_failures == 0 {
+            return Err(InvalidEjection::ConsecutiveFailures);
+        }
+        if open < Duration::from_millis(1) {
+            return Err(InvalidEjection::Open);
+        }
+        if max_open < open {
+            return Err(InvalidEjection::MaxOpenBelowOpen);
+        }
+        if !(0.0..=1.0).contains(&max_ejected) {
+            return Err(InvalidEjection::MaxEjected);
+        }
+        Ok(Self { consecutive_failures, open, max_open, max_ejected })
+    }
+
+    /// How many of `endpoints` may be out at once; a lone endpoint never is.
+    pub fn most_ejected(&self, endpoints: usize) -> usize {
+        if endpoints < 2 {
+            return 0;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a small count"
+        )]
+        let most = (endpoints as f64 * self.max_ejected).floor() as usize;
+        most
+    }
+
+    /// Failures in a row that eject.
+    pub fn consecutive_failures(&self) -> u32 {
+        self.consecutive_failures
+    }
+
+    /// The first time out.
+    pub fn open(&self) -> Duration {
+        self.open
+    }
+
+    /// The longest time out.
+    pub fn max_open(&self) -> Duration {
+        self.max_open
+    }
+
+    /// The share of endpoints that may be out at once.
+    pub fn max_ejected(&self) -> f64 {
+        self.max_ejected
+    }
+
+    /// The time out at relapse `relapse`; the first ejection is 0.
+    fn open_at(&self, relapse: u32) -> Duration {
+        2u32.checked_pow(relapse)
+            .and_then(|times| self.open.checked_mul(times))
+            .map_or(self.max_open, |open| open.min(self.max_open))
+    }
+}
+
+impl Default for EjectionSettings {
+    /// Five failures in a row, 10 s doubled up to 5 min, at most half of the endpoints.
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            open: Duration::from_secs(10),
+            max_open: Duration::from_secs(300),
+            max_ejected: 0.5,
+        }
+    }
+}
+
+/// One endpoint's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    state: State,
+    failures: u32,
+    relapses: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Healthy,
+    Ejected {
+        until: Duration,
+    },
+    Probing,
+}
+
+/// Whether an endpoint may be sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is healthy.
+    Open,
+    /// Its time out is over: one request may try it, after [`Health::begin_probe`].
+    Probe,
+    /// It is out, or another request is trying it.
+    Closed,
+}
+
+/// What an event changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It left balancing.
+    Ejected,
+    /// It came back.
+    Restored,
+    /// Nothing that others need to know.
+    Nothing,
+}
+
+impl Health {
+    /// Whether a request may go to the endpoint at `now`.
+    pub fn admission(&self, now: Duration) -> Admission {
+        match self.state {
+            State::Healthy => Admission::Open,
+            State::Ejected { until } if until <= now => Admission::Probe,
+            State::Ejected { .. } | State::Probing => Admission::Closed,
+        }
+    }
+
+    /// Gives the probing request its place; to be followed by [`Health::success`], [`Health::failure`] or
+    /// [`Health::abandon_probe`].
+    pub fn begin_probe(&mut self) {
+        self.state = State::Probing;
+    }
+
+    /// The probing request ended without telling anything, for example because its caller left.
+    pub fn abandon_probe(&mut self, now: Duration) {
+        if self.state == State::Probing {
+            self.state = State::Ejected { until: now };
+        }
+    }
+
+    /// An attempt succeeded. One that began before the ejection does not end it: only a probe does.
+    pub fn success(&mut self) -> Change {
+        match self.state {
+            State::Probing => {
+                *self = Self::default();
+                Change::Restored
+            }
+            State::Healthy => {
+                *self = Self::default();
+                Change::Nothing
+            }
+            State::Ejected { .. } => Change::Nothing,
+        }
+    }
+
+    /// An attempt failed. `room` says whether the cluster can do without this endpoint as well.
+    pub fn failure(&mut self, settings: &EjectionSettings, now: Duration, room: Room) -> Change {
+        match self.state {
+            State::Probing => {
+                self.relapses = self.relapses.saturating_add(1);
+                self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
+                Change::Nothing
+            }
+            State::Healthy => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures < settings.consecutive_failures || room == Room::None {
+                    return Change::Nothing;
+                }
+                self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
+                Change::Ejected
+            }
+            State::Ejected { .. } => Change::Nothing,
+        }
+    }
+
+    /// Nothing to remember: no failure since the last success.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Out of balancing, be it ejected or probing.
+    pub fn is_ejected(&self) -> bool {
+        self.state != State::Healthy
+    }
+}
+
+/// Whether `max_ejected` leaves room for one more ejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It does.
+    Some,
+    /// It does not, or the endpoint stands alone.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn settings(failures: u32) -> EjectionSettings {
+        EjectionSettings::new(failures, seconds(10), seconds(60), 0.5).unwrap()
+    }
+
+    fn ejected(settings: &EjectionSettings, now: Duration) -> Health {
+        let mut health = Health::default();
+        for _ in 1..settings.consecutive_failures() {
+            assert_eq!(health.failure(settings, now, Room::Some), Change::Nothing);
+        }
+        assert_eq!(health.failure(settings, now, Room::Some), Change::Ejected);
+        health
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
+        let settings = settings(3);
+        let mut health = Health::default();
+        for _ in 0..10 {
+            health.failure(&settings, seconds(1), Room::Some);
+            health.failure(&settings, seconds(1), Room::Some);
+            health.success();
+        }
+        assert!(health.is_clean());
+        assert!(ejected(&settings, seconds(1)).is_ejected());
+    }
+
+    #[test]
+    fn one_probe_at_a_time_after_the_time_out() {
+        let mut health = ejected(&settings(2), seconds(5));
+        assert_eq!(health.admission(Duration::from_millis(14_999)), Admission::Closed);
+        assert_eq!(health.admission(seconds(15)), Admission::Probe);
+        health.begin_probe();
+        assert_eq!(health.admission(seconds(15)), Admission::Closed);
+        assert_eq!(health.success(), Change::Restored);
+        assert!(health.is_clean());
+    }
+
+    #[test]
+    fn each_relapse_doubles_the_time_out_up_to_max_open() {
+        let settings = settings(1);
+        let mut now = seconds(0);
+        let mut health = ejected(&settings, now);
+        for open in [10, 20, 40, 60, 60, 60] {
+            assert_eq!(health.admission(now + seconds(open) - Duration::from_nanos(1)), Admission::Closed);
+            now += seconds(open);
+            assert_eq!(health.admission(now), Admission::Probe);
+            health.begin_probe();
+            health.failure(&settings, now, Room::Some);
+        }
+    }
+
+    #[test]
+    fn a_probe_whose_caller_left_gives_its_place_to_the_next() {
+        let mut health = ejected(&settings(1), seconds(0));
+        health.begin_probe();
+        health.abandon_probe(seconds(20));
+        assert_eq!(health.admission(seconds(20)), Admission::Probe);
+    }
+
+    #[test]
+    fn a_late_success_from_before_the_ejection_does_not_restore() {
+        let mut health = ejected(&settings(1), seconds(0));
+        assert_eq!(health.success(), Change::Nothing);
+        assert!(health.is_ejected());
+    }
+
+    #[test]
+    fn a_lone_endpoint_is_never_ejected() {
+        let all = EjectionSettings::new(1, seconds(1), seconds(1), 1.0).unwrap();
+        assert_eq!(all.most_ejected(1), 0);
+        assert_eq!(all.most_ejected(4), 4);
+        assert_eq!(settings(1).most_ejected(2), 1);
+        assert_eq!(settings(1).most_ejected(3), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn without_room_nothing_is_ever_ejected(events in proptest::collection::vec(any::<bool>(), 0..100)) {
+            let mut health = Health::default();
+            for success in events {
+                if success { health.success(); } else { health.failure(&settings(1), seconds(1), Room::None); }
+                prop_assert_eq!(health.admission(seconds(1)), Admission::Open);
+            }
+        }
+
+        #[test]
+        fn an_ejection_always_ends_within_max_open(relapses in 0u32..100) {
+            prop_assert!(settings(1).open_at(relapses) <= seconds(60));
+            prop_assert!(settings(1).open_at(relapses) >= seconds(10));
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The retry decision: [`RetryPolicy::decide`] looks at how an attempt ended and at what the exchange still allows, and
+//! says whether another follows, after what wait, or which rule forbids it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+
+use crate::error::{Delivery, ErrorClass};
+use crate::policy::backoff::Backoff;
+
+/// Everything about retries that an operator sets for a route; immutable and shared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included; 1 = never retry.
+    pub max_attempts: u32,
+    /// Response statuses that count as failures.
+    pub statuses: StatusSet,
+    /// Classes of failed attempts that may be retried.
+    pub errors: ErrorSet,
+    /// Methods that may be sent again even though the upstream may have acted on them.
+    pub methods: Vec<Method>,
+    /// A request with this header may be sent again, whatever its method.
+    pub idempotency_header: Option<HeaderName>,
+    /// How long an attempt may take to bring a response head, where another could follow.
+    pub per_try_timeout: Duration,
+    /// The most of a request body that is kept for a retry, in bytes.
+    pub body_limit: usize,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
+    pub retry_after_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            statuses: [500, 502].into_iter().collect(),
+            errors: ErrorClass::ALL.into_iter().collect(),
+            methods: vec![
+                Method::GET,
+                Method::HEAD,
+                Method::OPTIONS,
+                Method::TRACE,
+                Method::PUT,
+                Method::DELETE,
+            ],
+            idempotency_header: Some(HeaderName::from_static("idempotency-key")),
+            per_try_timeout: Duration::from_secs(10),
+            body_limit: 1 << 20,
+            backoff: Backoff::default(),
+            retry_after_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A response head came.
+    Answered {
+        /// Its status.
+        status: StatusCode,
+        /// The wait that its `Retry-After` asks for.
+        retry_after: Option<Duration>,
+    },
+    /// None came.
+    Failed {
+        /// Its class; none if no retry can help.
+        class: Option<ErrorClass>,
+        /// How much of the request may have arrived.
+        delivery: Delivery,
+    },
+}
+
+impl Outcome {
+    /// How much of the request may have arrived.
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            Self::Answered { .. } => Delivery::Answered,
+            Self::Failed { delivery, .. } => *delivery,
+        }
+    }
+}
+
+/// Whether a request may be sent again after the upstream may have acted on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeatable {
+    /// Its method or its idempotency key says so.
+    Always,
+    /// Only if nothing of it was sent.
+    OnlyIfNeverSent,
+}
+
+/// Whether the request body can be sent from its start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyState {
+    /// Its copy was dropped for its size, or never kept.
+    Lost,
+    /// A copy of all that came so far is there, and more is to come.
+    Partial,
+    /// There is none, nothing of it was taken, or all of it is kept.
+    Whole,
+}
+
+/// What stands around an outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Number of the attempt that ended; the first is 1.
+    pub attempt: u32,
+    /// Whether the request may be repeated.
+    pub repeatable: Repeatable,
+    /// Whether its body can be.
+    pub body: BodyState,
+    /// Whether the request asks for another protocol or a tunnel.
+    pub upgrade: Upgrade,
+    /// Whether the cluster has an endpoint in balancing that this exchange has not tried.
+    pub untried: Untried,
+    /// What is left until the deadline.
+    pub time_left: Duration,
+    /// A random number in [0, 1) for the jitter.
+    pub random: f64,
+}
+
+/// Whether a request is one for HTTP alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// It is.
+    None,
+    /// It carries `Upgrade`, or is a CONNECT.
+    Requested,
+}
+
+/// Whether there is an endpoint left that the exchange has not tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untried {
+    /// None: the next attempt goes where one has failed.
+    None,
+    /// At least one.
+    Some,
+}
+
+/// Why a retry is made; the label of `stent_retries_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The upstream answered with this status.
+    Status(StatusCode),
+    /// The attempt failed.
+    Error(ErrorClass),
+}
+
+/// The rule that kept a failed attempt from being followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Veto {
+    /// `max_attempts` reached.
+    Attempts,
+    /// The cluster's retry budget is spent.
+    Budget,
+    /// The request body cannot be sent again.
+    Body,
+    /// The caller has gone.
+    Client,
+    /// The wait would end after the deadline, or no useful time is left.
+    Deadline,
+    /// The request may have been acted on, and may not be repeated.
+    Method,
+    /// The upstream asked for a longer wait than allowed.
+    RetryAfter,
+    /// The response head already went to the caller.
+    Started,
+    /// The request asks for an upgrade or a tunnel.
+    Upgrade,
+}
+
+impl Veto {
+    /// Every veto, in the order of [`Veto::index`].
+    pub const ALL: [Self; 9] = [
+        Self::Attempts,
+        Self::Budget,
+        Self::Body,
+        Self::Client,
+        Self::Deadline,
+        Self::Method,
+        Self::RetryAfter,
+        Self::Started,
+        Self::Upgrade,
+    ];
+
+    /// The word in metrics and in the record.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Budget => "budget",
+            Self::Body => "body",
+            Self::Client => "client",
+            Self::Deadline => "deadline",
+            Self::Method => "method",
+            Self::RetryAfter => "retry_after",
+            Self::Started => "started",
+            Self::Upgrade => "upgrade",
+        }
+    }
+
+    /// The rule in a sentence, for `stent explain`.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Attempts => "`max_attempts` is reached",
+            Self::Budget => "the cluster's retry budget is spent",
+            Self::Body => "the request body cannot be sent again from its start",
+            Self::Client => "the caller has gone",
+            Self::Deadline => "the wait would end after the deadline, or leave no useful time",
+            Self::Method => {
+                "the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)"
+            }
+            Self::RetryAfter => {
+                "the backend asked for a longer wait than `retry_after_max` or than the deadline leaves"
+            }
+            Self::Started => "the response head already went to the caller",
+            Self::Upgrade => "an upgrade or a tunnel is never sent twice",
+        }
+    }
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The outcome is not one that this policy retries: it is the answer.
+    Return,
+    /// Another attempt after this wait, if the budget allows.
+    Retry {
+        /// The wait.
+        after: Duration,
+        /// What it answers to.
+        reason: Reason,
+    },
+    /// The outcome is a failure, and this rule makes it the answer.
+    Stop {
+        /// The rule.
+        why: Veto,
+    },
+}
+
+impl RetryPolicy {
+    /// Less time than this before the deadline is no use for another attempt.
+    pub const LEAST_USEFUL: Duration = Duration::from_millis(5);
+
+    /// Whether a request may be repeated after the upstream may have acted on it.
+    ///
+    /// RFC 9110 section 9.2.2: a proxy must not automatically retry non-idempotent requests.
+    pub fn repeatable(&self, method: &Method, headers: &HeaderMap) -> Repeatable {
+        let keyed = || self.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name));
+        if self.methods.contains(method) || keyed() {
+            Repeatable::Always
+        } else {
+            Repeatable::OnlyIfNeverSent
+        }
+    }
+
+    /// Decides on what follows `outcome`.
+    ///
+    /// The budget is the caller's to ask, after a [`Verdict::Retry`], so that a vetoed retry costs nothing.
+    pub fn decide(&self, outcome: Outcome, around: &Circumstances) -> Verdict {
+        let Some(reason) = self.reason(outcome) else { return Verdict::Return };
+        let stop = |why| Verdict::Stop { why };
+        let delivery = outcome.delivery();
+        let never_sent = delivery == Delivery::Never;
+
+        if around.attempt >= self.max_attempts {
+            return stop(Veto::Attempts);
+        }
+        if around.upgrade == Upgrade::Requested {
+            return stop(Veto::Upgrade);
+        }
+        if !never_sent && around.repeatable == Repeatable::OnlyIfNeverSent {
+            return stop(Veto::Method);
+        }
+        match around.body {
+            BodyState::Whole => {}
+            // What is kept can be sent again and the rest follow it, unless the upstream has already judged a part.
+            BodyState::Partial if delivery != Delivery::Answered => {}
+            BodyState::Partial | BodyState::Lost => return stop(Veto::Body),
+        }
+
+        let asked = match outcome {
+            Outcome::Answered { retry_after, .. } => retry_after.unwrap_or_default(),
+            Outcome::Failed { .. } => Duration::ZERO,
+        };
+        if asked > self.retry_after_max || asked.saturating_add(Self::LEAST_USEFUL) > around.time_left {
+            return stop(if asked > Duration::ZERO { Veto::RetryAfter } else { Veto::Deadline });
+        }
+        let after = if never_sent && around.untried == Untried::Some {
+            Duration::ZERO
+        } else {
+            self.backoff.wait(around.attempt, around.random).max(asked)
+        };
+        if after.saturating_add(Self::LEAST_USEFUL) > around.time_left {
+            return stop(Veto::Deadline);
+        }
+        Verdict::Retry { after, reason }
+    }
+
+    /// The shortest and the longest wait that [`RetryPolicy::decide`] can give, for `stent explain`.
+    pub fn wait_range(&self, outcome: Outcome, around: &Circumstances) -> RangeInclusive<Duration> {
+        let wait = |random| match self.decide(outcome, &Circumstances { random, ..*around }) {
+            Verdict::Retry { after, .. } => after,
+            Verdict::Return | Verdict::Stop { .. } => Duration::ZERO,
+        };
+        wait(0.0)..=wait(1.0)
+    }
+
+    /// Whether the outcome is a failure in this policy's eyes, and which.
+    fn reason(&self, outcome: Outcome) -> Option<Reason> {
+        match outcome {
+            Outcome::Answered { status, .. } => {
+                self.statuses.contains(status).then_some(Reason::Status(status))
+            }
+            Outcome::Failed { class, .. } => {
+                class.filter(|class| self.errors.contains(*class)).map(Reason::Error)
+            }
+        }
+    }
+}
+
+/// A set of response statuses, 100 to 599.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusSet([u64; 8]);
+
+impl StatusSet {
+    /// Whether it holds `status`; false for anything above 599.
+    pub fn contains(&self, status: StatusCode) -> bool {
+        let (word, bit) = Self::place(status.as_u16());
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Its statuses, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        (100..600).filter(|status| {
+            let (word, bit) = Self::place(*status);
+            self.0[word] & bit != 0
+        })
+    }
+
+    fn place(status: u16) -> (usize, u64) {
+        let offset = usize::from(status).wrapping_sub(100);
+        (offset / 64, 1 << (offset % 64))
+    }
+}
+
+impl FromIterator<u16> for StatusSet {
+    /// Statuses outside 100 to 599 are left out.
+    fn from_iter<I: IntoIterator<Item = u16>>(statuses: I) -> Self {
+        let mut set = Self::default();
+        for status in statuses.into_iter().filter(|status| (100..600).contains(status)) {
+            let (word, bit) = Self::place(status);
+            set.0[word] |= bit;
+        }
+        set
+    }
+}
+
+/// A set of [`ErrorClass`]es.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorSet(u8);
+
+impl ErrorSet {
+    /// Whether it holds `class`.
+    pub fn contains(self, class: ErrorClass) -> bool {
+        self.0 & (1 << class as u8) != 0
+    }
+
+    /// Its classes.
+    pub fn iter(self) -> impl Iterator<Item = ErrorClass> {
+        ErrorClass::ALL.into_iter().filter(move |class| self.contains(*class))
+    }
+}
+
+impl FromIterator<ErrorClass> for ErrorSet {
+    fn from_iter<I: IntoIterator<Item = ErrorClass>>(classes: I) -> Self {
+        Self(classes.into_iter().fold(0, |set, class| set | 1 << class as u8))
+    }
+}
+
+/// The wait that a `Retry-After` asks for: seconds or an HTTP-date (RFC 9110 section 10.2.3), seen at `now`.
+///
+/// What parses as neither is none. A date in the past is no wait.
+pub fn retry_after(value: &str, now: std::time::SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit is a very long wait, not none.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! What happened, as plain data: the [`Record`] of one exchange. [`metrics`] counts it, [`log`] writes it down.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+
+use crate::error::{Delivery, Origin};
+use crate::policy::retry::Veto;
+
+pub mod log;
+pub mod metrics;
+
+/// One request and its final answer, written when the answer's body has ended, broken or been dropped.
+#[derive(Debug)]
+pub struct Record {
+    /// When the request head had been read.
+    pub at: SystemTime,
+    /// The exchange's id, as sent in `X-Request-Id`.
+    pub id: Box<str>,
+    /// The client's address, found through the trusted proxies.
+    pub client: IpAddr,
+    /// The request method.
+    pub method: Method,
+    /// What the request asked for, copied so that the record keeps no network buffer alive.
+    pub target: Target,
+    /// The route, if one matched.
+    pub route: Option<Arc<str>>,
+    /// The route's cluster.
+    pub cluster: Option<Arc<str>>,
+    /// Which query values may be written.
+    pub query: QueryPolicy,
+    /// The status that the caller got, or 499 if it left before a response head.
+    pub status: u16,
+    /// Whose answer it was.
+    pub origin: Origin,
+    /// How the exchange ended.
+    pub outcome: ExchangeOutcome,
+    /// The RFC 9209 error type, if there was an error.
+    pub error: Option<&'static str>,
+    /// Bytes of request body read from the caller.
+    pub bytes_in: u64,
+    /// Bytes of response body passed to the caller.
+    pub bytes_out: u64,
+    /// From the request head to the end of the response body.
+    pub duration: Duration,
+    /// From the request head to the response head; none if there was none.
+    pub time_to_head: Option<Duration>,
+    /// Every attempt, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// The rule that forbade another attempt after a failed one.
+    pub retry_stopped: Option<Veto>,
+}
+
+/// One attempt at one endpoint.
+#[derive(Debug)]
+pub struct AttemptRecord {
+    /// The endpoint's address.
+    pub endpoint: Arc<str>,
+    /// What came of it.
+    pub result: AttemptResult,
+    /// How much of the request may have arrived.
+    pub delivery: Delivery,
+    /// From the request head to the attempt's start.
+    pub started: Duration,
+    /// From its start to the response head or the error.
+    pub duration: Duration,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// A response head with this status.
+    Status(u16),
+    /// An error of this kind.
+    Error(&'static str),
+    /// The exchange ended before the attempt did.
+    Cancelled,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeOutcome {
+    /// The caller left before it had the whole answer.
+    ClientAbort,
+    /// The caller got the upstream's whole answer, whatever its status.
+    Ok,
+    /// The proxy answered by itself.
+    Reply,
+    /// The upstream's answer broke off inside its body, and so did ours.
+    UpstreamTruncated,
+}
+
+impl ExchangeOutcome {
+    /// The word in the record.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientAbort => "client_abort",
+            Self::Ok => "ok",
+            Self::Reply => "reply",
+            Self::UpstreamTruncated => "upstream_truncated",
+        }
+    }
+}
+
+/// Which values of a query may be written down; the names always are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum QueryPolicy {
+    /// All of them.
+    Full,
+    /// None: patients' names and numbers travel in queries.
+    #[default]
+    Redacted,
+    /// Those of these parameters.
+    Only(Arc<[Box<str>]>),
+}
+
+/// The texts of a request, in one allocation.
+#[derive(Debug, Default)]
+pub struct Target {
+    text: Box<[u8]>,
+    ends: [usize; 3],
+}
+
+impl Target {
+    /// Copies the parts; a part that is absent is empty.
+    pub fn new(host: &[u8], path: &str, query: &str, user_agent: &[u8]) -> Self {
+        let text = [host, path.as_bytes(), query.as_bytes(), user_agent].concat();
+        let host_end = host.len();
+        let path_end = host_end + path.len();
+        Self { text: text.into(), ends: [host_end, path_end, path_end + query.len()] }
+    }
+
+    /// The host that the request was routed by.
+    pub fn host(&self) -> &[u8] {
+        &self.text[..self.ends[0]]
+    }
+
+    /// The path, as received.
+    pub fn path(&self) -> &[u8] {
+        &self.text[self.ends[0]..self.ends[1]]
+    }
+
+    /// The query without its `?`, as received.
+    pub fn query(&self) -> &[u8] {
+        &self.text[self.ends[1]..self.ends[2]]
+    }
+
+    /// The `User-Agent`.
+    pub fn user_agent(&self) -> &[u8] {
+        &self.text[self.ends[2]..]
+    }
+}

@@ -1,0 +1,568 @@
+//! What Prometheus scrapes. Handles are resolved once per route, cluster, endpoint and listener, because a look-up by
+//! label hashes and locks; on the request path a counter is an index away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
+use crate::policy::retry::{Reason, Veto};
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    retries: IntCounterVec,
+    retry_recovered: IntCounterVec,
+    retry_stopped: IntCounterVec,
+    retry_wait: HistogramVec,
+    retry_budget_available: GaugeVec,
+    requests_in_flight: IntGaugeVec,
+    client_aborts: IntCounterVec,
+    upstream_connections: IntGaugeVec,
+    upstream_connects: IntCounterVec,
+    upstream_connection_waits: IntCounterVec,
+    endpoint_ejected: IntGaugeVec,
+    dns_lookups: IntCounterVec,
+    downstream_connections: IntGaugeVec,
+    accept_errors: IntCounterVec,
+    accept_paused: IntCounterVec,
+    /// Bytes of request bodies kept for a retry.
+    pub replay_bytes: IntGauge,
+    /// Request bodies whose copy was dropped for a limit.
+    pub replay_overflow: IntCounter,
+    /// Access-log lines that found the queue full and were lost.
+    pub access_log_lost: IntCounter,
+    /// Exchanges that waited for room in the access log's queue.
+    pub access_log_waits: IntCounter,
+    reload_successful: IntGauge,
+    reload_success_timestamp: Gauge,
+    endpoints: LiveEndpoints,
+}
+
+/// The endpoints whose series exist, by cluster and endpoint. A reload makes an endpoint anew while exchanges still use
+/// the old one: both must count into the same series, and only the last may end them.
+type LiveEndpoints = Arc<Mutex<HashMap<[String; 2], Weak<EndpointMetrics>>>>;
+
+impl Metrics {
+    /// Registers every metric.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let new = Builder { registry: &registry };
+        let metrics = Self {
+            requests: new.counters(
+                "requests_total",
+                "Requests by the status that the caller got and by whose answer it was.",
+                &["route", "code", "origin"],
+            ),
+            request_duration: new.histograms(
+                "request_duration_seconds",
+                "Time from the request head to the end of the response body.",
+                &["route"],
+                DURATION_BUCKETS,
+            ),
+            attempts: new.counters(
+                "attempts_total",
+                "Attempts by the status or the kind of error that they ended with.",
+                &["cluster", "endpoint", "result"],
+            ),
+            attempt_duration: new.histograms(
+                "attempt_duration_seconds",
+                "Time from the start of an attempt to its response head or its error.",
+                &["cluster"],
+                DURATION_BUCKETS,
+            ),
+            retries: new.counters(
+                "retries_total",
+                "Attempts after the first, by the failure that they answer to.",
+                &["route", "reason"],
+            ),
+            retry_recovered: new.counters(
+                "retry_recovered_total",
+                "Requests that a retry saved: the answer is no failure, and more than one attempt was made.",
+                &["route"],
+            ),
+            retry_stopped: new.counters(
+                "retry_stopped_total",
+                "Failed attempts that no retry followed, by the rule that forbade it.",
+                &["route", "why"],
+            ),
+            retry_wait: new.histograms(
+                "retry_wait_seconds",
+                "Waits before retries.",
+                &["cluster"],
+                WAIT_BUCKETS,
+            ),
+            retry_budget_available: new.gauges(
+                "retry_budget_available",
+                "Retries that the cluster's budget holds now.",
+                &["cluster"],
+            ),
+            requests_in_flight: new.int_gauges(
+                "requests_in_flight",
+                "Requests whose answer has not ended.",
+                &["route"],
+            ),
+            client_aborts: new.counters(
+                "client_aborts_total",
+                "Exchanges that the caller left before it had the whole answer.",
+                &["route"],
+            ),
+            upstream_connections: new.int_gauges(
+                "upstream_connections",
+                "Open connections to the backend.",
+                &["cluster", "state"],
+            ),
+            upstream_connects: new.counters(
+                "upstream_connects_total",
+                "Attempts to open a connection to the backend.",
+                &["cluster", "result"],
+            ),
+            upstream_connection_waits: new.counters(
+                "upstream_connection_waits_total",
+                "Attempts that found `max_connections` in use, by whether they got a connection in time.",
+                &["cluster", "result"],
+            ),
+            endpoint_ejected: new.int_gauges(
+                "endpoint_ejected",
+                "1 while the endpoint is out of balancing.",
+                &["cluster", "endpoint"],
+            ),
+            dns_lookups: new.counters(
+                "dns_lookups_total",
+                "Look-ups of endpoints' host names.",
+                &["cluster", "result"],
+            ),
+            downstream_connections: new.int_gauges(
+                "downstream_connections",
+                "Open connections from callers.",
+                &["listener"],
+            ),
+            accept_errors: new.counters(
+                "accept_errors_total",
+                "Connections that could not be accepted, by the operating system's reason.",
+                &["listener", "error"],
+            ),
+            accept_paused: new.counters(
+                "accept_paused_total",
+                "Times that a listener stopped accepting because `max_connections` were open.",
+                &["listener"],
+            ),
+            replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
+            replay_overflow: new.counter(
+                "replay_overflow_total",
+                "Request bodies whose copy was dropped because `body_limit` or `replay_memory` was reached.",
+            ),
+            access_log_lost: new
+                .counter("access_log_lost_total", "Access-log lines lost because the queue stayed full."),
+            access_log_waits: new.counter(
+                "access_log_waits_total",
+                "Exchanges that waited for room in the access log's queue.",
+            ),
+            reload_successful: new.int_gauge(
+                "config_last_reload_successful",
+                "1 if the configuration was valid when last read, else 0.",
+            ),
+            reload_success_timestamp: new.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When a valid configuration was last read, in seconds since 1970.",
+            ),
+            registry: registry.clone(),
+            endpoints: Arc::default(),
+        };
+        let build_info = new.int_gauges("build_info", "The version that runs.", &["version", "revision"]);
+        let revision = option_env!("STENT_REVISION").unwrap_or("unknown");
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
+        new.register(ProcessCollector::for_self());
+        metrics
+    }
+
+    /// The handles of the route `name`.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let requests = Origin::ALL.map(|origin| {
+            let (vec, route) = (self.requests.clone(), name.to_owned());
+            CodeCounters::new(move |code| vec.with_label_values(&[&*route, code, origin.label()]))
+        });
+        let (vec, route) = (self.retries.clone(), name.to_owned());
+        RouteMetrics {
+            requests,
+            duration: self.request_duration.with_label_values(&[name]),
+            retries_by_status: CodeCounters::new(move |code| vec.with_label_values(&[&*route, code])),
+            retries_by_error: ErrorClass::ALL
+                .map(|class| self.retries.with_label_values(&[name, class.label()])),
+            recovered: self.retry_recovered.with_label_values(&[name]),
+            stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
+            in_flight: self.requests_in_flight.with_label_values(&[name]),
+            client_aborts: self.client_aborts.with_label_values(&[name]),
+        }
+    }
+
+    /// The handles of the cluster `name`.
+    pub fn cluster(&self, name: &str) -> ClusterMetrics {
+        let connects = |result| self.upstream_connects.with_label_values(&[name, result]);
+        ClusterMetrics {
+            attempt_duration: self.attempt_duration.with_label_values(&[name]),
+            retry_wait: self.retry_wait.with_label_values(&[name]),
+            budget_available: self.retry_budget_available.with_label_values(&[name]),
+            connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
+            connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
+            connected: connects("ok"),
+            connect_refused: connects(UpstreamErrorKind::ConnectRefused.label()),
+            connect_timeout: connects(UpstreamErrorKind::ConnectTimeout.label()),
+            connect_unreachable: connects(UpstreamErrorKind::ConnectUnreachable.label()),
+            waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
+            waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
+            dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
+            dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
+        }
+    }
+
+    /// The handles of one endpoint. Its series end when the handles are dropped, so that addresses which come and go
+    /// in DNS do not pile up.
+    pub fn endpoint(&self, cluster: &str, endpoint: &str) -> Arc<EndpointMetrics> {
+        let labels = [cluster.to_owned(), endpoint.to_owned()];
+        let mut live = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = live.get(&labels).and_then(Weak::upgrade) {
+            return metrics;
+        }
+        let (vec, by_status) = (self.attempts.clone(), labels.clone());
+        let metrics = Arc::new(EndpointMetrics {
+            attempts_by_status: CodeCounters::new(move |code| {
+                vec.with_label_values(&[&*by_status[0], &*by_status[1], code])
+            }),
+            attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
+            cancelled: OnceLock::new(),
+            ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
+            attempts: self.attempts.clone(),
+            ejections: self.endpoint_ejected.clone(),
+            live: self.endpoints.clone(),
+            labels: labels.clone(),
+        });
+        live.insert(labels, Arc::downgrade(&metrics));
+        metrics
+    }
+
+    /// The handles of the listener at `address`.
+    pub fn listener(&self, address: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            connections: self.downstream_connections.with_label_values(&[address]),
+            paused: self.accept_paused.with_label_values(&[address]),
+            errors: self.accept_errors.clone(),
+            address: address.into(),
+        }
+    }
+
+    /// Notes that a valid configuration was read.
+    pub fn reload_succeeded(&self, now: SystemTime) {
+        self.reload_successful.set(1);
+        self.reload_success_timestamp.set(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
+
+    /// Notes that the configuration on disk is not valid.
+    pub fn reload_failed(&self) {
+        self.reload_successful.set(0);
+    }
+
+    /// Everything, in the Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("writing to memory succeeds, and the registry holds no empty family");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Counters of a route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    requests: [CodeCounters; Origin::ALL.len()],
+    /// From the request head to the end of the response body.
+    pub duration: Histogram,
+    retries_by_status: CodeCounters,
+    retries_by_error: [IntCounter; ErrorClass::ALL.len()],
+    /// Requests that a retry saved.
+    pub recovered: IntCounter,
+    stopped: [IntCounter; Veto::ALL.len()],
+    /// Requests whose answer has not ended.
+    pub in_flight: IntGauge,
+    /// Exchanges that the caller left.
+    pub client_aborts: IntCounter,
+}
+
+impl RouteMetrics {
+    /// The counter of requests answered with `status` by `origin`.
+    pub fn requests(&self, status: u16, origin: Origin) -> &IntCounter {
+        self.requests[origin.index()].get(status)
+    }
+
+    /// The counter of retries for `reason`.
+    pub fn retries(&self, reason: Reason) -> &IntCounter {
+        match reason {
+            Reason::Status(status) => self.retries_by_status.get(status.as_u16()),
+            Reason::Error(class) => {
+                let place = ErrorClass::ALL.iter().position(|other| *other == class);
+                &self.retries_by_error[place.expect("ALL holds every class")]
+            }
+        }
+    }
+
+    /// The counter of retries that `why` forbade.
+    pub fn stopped(&self, why: Veto) -> &IntCounter {
+        &self.stopped[why.index()]
+    }
+}
+
+/// Counters of a cluster.
+#[derive(Debug)]
+pub struct ClusterMetrics {
+    /// From an attempt's start to its end.
+    pub attempt_duration: Histogram,
+    /// Waits before retries.
+    pub retry_wait: Histogram,
+    /// What the budget holds; set before a scrape.
+    pub budget_available: Gauge,
+    /// Connections that carry a request.
+    pub connections_active: IntGauge,
+    /// Connections in a pool.
+    pub connections_idle: IntGauge,
+    /// Connections opened.
+    pub connected: IntCounter,
+    /// Connections refused.
+    pub connect_refused: IntCounter,
+    /// Connections not opened in time.
+    pub connect_timeout: IntCounter,
+    /// Connections that failed otherwise.
+    pub connect_unreachable: IntCounter,
+    /// Waits for one of `max_connections` that ended well.
+    pub waits_served: IntCounter,
+    /// Waits that ended in a refusal.
+    pub waits_refused: IntCounter,
+    /// Look-ups that gave addresses.
+    pub dns_resolved: IntCounter,
+    /// Look-ups that failed.
+    pub dns_failed: IntCounter,
+}
+
+/// Counters of an endpoint.
+#[derive(Debug)]
+pub struct EndpointMetrics {
+    attempts_by_status: CodeCounters,
+    attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
+    cancelled: OnceLock<IntCounter>,
+    /// 1 while out of balancing.
+    pub ejected: IntGauge,
+    attempts: IntCounterVec,
+    ejections: IntGaugeVec,
+    live: LiveEndpoints,
+    labels: [String; 2],
+}
+
+impl EndpointMetrics {
+    /// The counter of attempts that brought `status`.
+    pub fn answered(&self, status: StatusCode) -> &IntCounter {
+        self.attempts_by_status.get(status.as_u16())
+    }
+
+    /// The counter of attempts that failed with `kind`.
+    pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
+        self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
+    }
+
+    /// The counter of attempts that ended because their caller left.
+    pub fn cancelled(&self) -> &IntCounter {
+        self.cancelled.get_or_init(|| self.counter("cancelled"))
+    }
+
+    fn counter(&self, result: &str) -> IntCounter {
+        self.attempts.with_label_values(&[&*self.labels[0], &*self.labels[1], result])
+    }
+}
+
+impl Drop for EndpointMetrics {
+    fn drop(&mut self) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.get(&self.labels).is_some_and(|other| other.strong_count() > 0) {
+            return; // made anew since our last handle went
+        }
+        live.remove(&self.labels);
+        let [cluster, endpoint] = &self.labels;
+        // An error here would only say that the series does not exist.
+        let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
+        for code in self.attempts_by_status.used() {
+            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
+        }
+        for kind in UpstreamErrorKind::ALL {
+            if self.attempts_by_error[kind.index()].get().is_some() {
+                let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
+            }
+        }
+        if self.cancelled.get().is_some() {
+            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
+        }
+    }
+}
+
+/// Counters of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    /// Open connections.
+    pub connections: IntGauge,
+    /// Times that it stopped accepting for `max_connections`.
+    pub paused: IntCounter,
+    errors: IntCounterVec,
+    address: Arc<str>,
+}
+
+impl ListenerMetrics {
+    /// The counter of failed accepts for `error`, one of a few fixed words.
+    pub fn accept_error(&self, error: &'static str) -> IntCounter {
+        self.errors.with_label_values(&[&*self.address, error])
+    }
+}
+
+/// One counter per status, made when first used: most of the 500 never are.
+struct CodeCounters {
+    cells: Box<[OnceLock<IntCounter>]>,
+    make: Box<dyn Fn(&str) -> IntCounter + Send + Sync>,
+}
+
+impl std::fmt::Debug for CodeCounters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.used()).finish()
+    }
+}
+
+impl CodeCounters {
+    /// Statuses 100 to 599, and one cell for what lies outside.
+    const CELLS: usize = 501;
+
+    fn new(make: impl Fn(&str) -> IntCounter + Send + Sync + 'static) -> Self {
+        Self { cells: (0..Self::CELLS).map(|_| OnceLock::new()).collect(), make: Box::new(make) }
+    }
+
+    fn get(&self, code: u16) -> &IntCounter {
+        let cell = usize::from(code).wrapping_sub(100).min(Self::CELLS - 1);
+        self.cells[cell].get_or_init(|| (self.make)(&Self::label(cell)))
+    }
+
+    /// The labels of the counters that exist.
+    fn used(&self) -> impl Iterator<Item = String> {
+        self.cells
+            .iter()
+            .enumerate()
+            .filter(|(_, cell)| cell.get().is_some())
+            .map(|(cell, _)| Self::label(cell))
+    }
+
+    fn label(cell: usize) -> String {
+        if cell == Self::CELLS - 1 { "other".to_owned() } else { (cell + 100).to_string() }
+    }
+}
+
+/// Makes metrics and registers them. All names and labels are constants of this file, so nothing here can fail.
+struct Builder<'a> {
+    registry: &'a Registry,
+}
+
+impl Builder<'_> {
+    fn register(&self, collector: impl Collector + 'static) {
+        self.registry.register(Box::new(collector)).expect("each name is registered once");
+    }
+
+    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("names and labels are valid");
+        self.register(metric.clone());
+        metric
+    }
+
+    fn options(name: &str, help: &str) -> Opts {
+        Opts::new(name, help).namespace("stent")
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(Self::options(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Self::options(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::with_opts(Self::options(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Self::options(name, help), labels))
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::with_opts(Self::options(name, help)))
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Self::options(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).namespace("stent").buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels))
+    }
+}
+
+const DURATION_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0];
+const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_own_counter_and_the_unheard_of_share_one() {
+        let metrics = Metrics::new();
+        let route = metrics.route("r");
+        route.requests(200, Origin::Upstream).inc();
+        route.requests(999, Origin::Upstream).inc();
+        route.requests(600, Origin::Upstream).inc();
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains(r#"stent_requests_total{code="200",origin="upstream",route="r"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"stent_requests_total{code="other",origin="upstream",route="r"} 2"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_endpoints_series_end_with_it() {
+        let metrics = Metrics::new();
+        let endpoint = metrics.endpoint("c", "10.0.0.1:80");
+        endpoint.answered(StatusCode::OK).inc();
+        endpoint.failed(UpstreamErrorKind::Dns).inc();
+        endpoint.cancelled().inc();
+        assert!(String::from_utf8(metrics.render()).unwrap().contains("10.0.0.1"));
+        let again = metrics.endpoint("c", "10.0.0.1:80");
+        drop(endpoint);
+        assert!(String::from_utf8(metrics.render()).unwrap().contains("10.0.0.1"), "a reload keeps them");
+        drop(again);
+        assert!(!String::from_utf8(metrics.render()).unwrap().contains("10.0.0.1"));
+    }
+}

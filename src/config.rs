@@ -1,13 +1,10 @@
 //! The configuration file: [`load`] reads it, checks it whole, and gives either a [`Config`] or every error in it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::Path;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error as SyntaxError};
+use toml::de::DeTable;
 
 use crate::app::ServerSettings;
 use crate::config::reader::Table;
@@ -26,6 +23,7 @@ mod raw;
 mod reader;
 mod relations;
 mod report;
+mod syntax;
 pub mod units;
 mod values;
 
@@ -95,97 +93,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
-    let (tree, syntax) = DeTable::parse_recoverable(text);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(ConfigErrors::new(file_name, text, syntax::faults(text)));
+    }
     let faults = Faults::default();
     let file = raw::File::read(Table::root(&tree, &faults));
-    if !syntax.is_empty() {
-        let faults = with_syntax_errors(text, &tree, &syntax, faults.into_vec());
-        return Err(ConfigErrors::new(file_name, text, faults));
-    }
     let config = build::build(file, &faults);
     match faults.into_vec() {
         none if none.is_empty() => Ok(config),
         faults => Err(ConfigErrors::new(file_name, text, faults)),
     }
-}
-
-/// The syntax errors, and those of the `faults` that do not merely follow from them.
-///
-/// The parser goes on after an error, mostly with the next line. It loses its way where a list is not closed and
-/// takes what follows for its items: of such a list only the first error tells something, and outside it nothing is
-/// certain. Nor is it after a broken table header, whose keys fall to the table before.
-fn with_syntax_errors(
-    text: &str,
-    tree: &Spanned<DeTable<'_>>,
-    syntax: &[SyntaxError],
-    faults: Vec<Fault>,
-) -> Vec<Fault> {
-    let line_start = |at: usize| text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let mut lists = Vec::new();
-    multiline_lists(text, tree.get_ref(), &mut lists);
-    let mut errors: Vec<_> = syntax
-        .iter()
-        .map(|error| (whole_characters(text, error.span().unwrap_or_default()), error.message()))
-        .collect();
-    errors.sort_by_key(|(span, _)| span.start);
-
-    let mut certain = true;
-    let mut seen_lists = BTreeSet::new();
-    let mut seen_lines = BTreeSet::new();
-    let mut all = Vec::new();
-    for (span, message) in errors {
-        let list = lists.iter().find(|list| list.start <= span.start && span.start <= list.end);
-        let line = line_start(span.start);
-        certain &= list.is_none() && !text[line..].trim_start().starts_with('[');
-        let is_first = list.is_none_or(|list| seen_lists.insert(list.start)) & seen_lines.insert(line);
-        if !is_first {
-            continue;
-        }
-        let fault = Fault::at(span.clone(), message, "not valid TOML here");
-        let unquoted = text[span].trim();
-        all.push(match list {
-            Some(list) => fault.also(list.start..list.start + 1, "in the list that begins here"),
-            None if !unquoted.is_empty() && unquoted.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                fault.help(format!("a string stands in quotes: \"{unquoted}\""))
-            }
-            None => fault,
-        });
-    }
-    if certain {
-        all.extend(
-            faults.into_iter().filter(|fault| {
-                fault.span().is_some_and(|span| !seen_lines.contains(&line_start(span.start)))
-            }),
-        );
-    }
-    all
-}
-
-/// Where lists and inline tables of more than one line stand.
-fn multiline_lists(text: &str, table: &DeTable<'_>, lists: &mut Vec<Range<usize>>) {
-    for value in table.values() {
-        value_lists(text, value, lists);
-    }
-}
-
-fn value_lists(text: &str, value: &Spanned<DeValue<'_>>, lists: &mut Vec<Range<usize>>) {
-    match value.get_ref() {
-        DeValue::Array(array) => {
-            // An array of tables has the span of its first header, which is one line.
-            if text[value.span()].contains('\n') {
-                lists.push(value.span());
-            } else {
-                array.iter().for_each(|value| value_lists(text, value, lists));
-            }
-        }
-        DeValue::Table(table) => multiline_lists(text, table, lists),
-        _ => {}
-    }
-}
-
-/// The span, widened to the bounds of characters and narrowed to the text.
-fn whole_characters(text: &str, span: Range<usize>) -> Range<usize> {
-    text.floor_char_boundary(span.start)..text.ceil_char_boundary(span.end.max(span.start))
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Builder<'_> {
         let default = Backoff::default();
         let mut base = raw.base.clone().unwrap_or(default.base());
         let mut factor = raw.factor.clone().unwrap_or(default.factor());
-        let mut max = raw.max.clone().unwrap_or(default.max());
+        let max = raw.max.clone().unwrap_or(default.max());
         let jitter = raw.jitter.clone().unwrap_or(default.jitter());
         loop {
             let error = match Backoff::new(base, factor, max, jitter) {
@@ -212,10 +212,10 @@ impl Builder<'_> {
                         );
                         self.misfit(error, [raw.max.span(), raw.base.span()], Some(help));
                     }
-                    max = base;
+                    return default;
                 }
                 InvalidBackoff::MaxTooLong => {
-                    self.misfit(error, [raw.max.span(), raw.base.span()], None);
+                    self.misfit(error, [raw.max.span()], None);
                     return default;
                 }
             }
@@ -297,7 +297,8 @@ impl Builder<'_> {
     ) {
         let mut spans = spans.into_iter().flatten();
         let Some(span) = spans.next() else { return };
-        let mut fault = Fault::at(span, error.to_string(), "out of bounds");
+        let label = if N == 1 { "out of bounds" } else { "does not fit" };
+        let mut fault = Fault::at(span, error.to_string(), label);
         if let Some(other) = spans.next() {
             fault = fault.also(other, "and this");
         }

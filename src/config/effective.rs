@@ -57,7 +57,7 @@ impl Document {
     }
 
     fn cluster(&mut self, cluster: &ClusterSettings) {
-        let name = quote(&cluster.name);
+        let name = key_name(&cluster.name);
         self.header(&format!("[cluster.{name}]"));
         self.strings("endpoints", cluster.endpoints.iter().map(show_endpoint));
         self.string("connect_timeout", &show_duration(cluster.connect_timeout));
@@ -195,6 +195,12 @@ fn number(number: f64) -> String {
 
 fn quote(text: &str) -> String {
     toml::Value::from(text).to_string()
+}
+
+/// A key goes without quotes where it can.
+fn key_name(name: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.bytes().all(bare) { name.to_owned() } else { quote(name) }
 }
 
 fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {

@@ -154,8 +154,11 @@ impl<'a> Table<'a> {
             );
             return self.note(Err(fault.help(format!("begin each with `[[{key}]]`"))), value.span());
         };
-        let tables =
+        let tables: Vec<_> =
             array.iter().filter_map(|value| self.as_table(key, format!("`[[{key}]]`"), value)).collect();
+        if tables.is_empty() && array.iter().next().is_some() {
+            return Field::Broken;
+        }
         Field::Given(Spanned::new(value.span(), tables))
     }
 
@@ -174,6 +177,9 @@ impl<'a> Table<'a> {
                 Some((Spanned::new(span, text), table))
             })
             .collect();
+        if named.is_empty() && !entries.is_empty() {
+            return Field::Broken;
+        }
         named.sort_by_key(|(name, _)| name.span().start);
         Field::Given(Spanned::new(value.span(), named))
     }

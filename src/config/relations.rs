@@ -12,9 +12,9 @@ use crate::route::Pattern;
 
 /// Reports every relation that does not hold.
 pub(super) fn check(file: &raw::File, faults: &Faults) {
-    present(faults, &file.listeners, "listener", "[[listener]] with an `address`");
-    present(faults, &file.clusters, "cluster", "[cluster.NAME] with `endpoints`");
-    present(faults, &file.routes, "route", "[[route]] with a `name`, a `path` and a `cluster`");
+    present(faults, &file.listeners, "listener", "`[[listener]]` with an `address`");
+    present(faults, &file.clusters, "cluster", "`[cluster.NAME]` with `endpoints`");
+    present(faults, &file.routes, "route", "`[[route]]` with a `name`, a `path` and a `cluster`");
     let listeners = file.listeners.given().map_or(&[][..], |listeners| listeners.get_ref());
     let routes = file.routes.given().map_or(&[][..], |routes| routes.get_ref());
     distinct_addresses(faults, &file.admin, listeners);

@@ -146,18 +146,21 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
     let candidates: Vec<_> = candidates.into_iter().collect();
     let distance =
         |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
-    let nearest = candidates.iter().min_by_key(|candidate| distance(candidate));
-    match nearest {
-        // A third of the letters wrong is a slip; more is another word.
-        Some(nearest) if distance(nearest) <= word.chars().count().max(3) / 3 => {
-            format!("did you mean `{nearest}`?")
-        }
-        Some(_) => format!("known here: {}", quoted(candidates)),
+    // A third of the letters wrong is a slip, and so is a longer or a shorter form; the rest is another word.
+    let is_near = |candidate: &str| {
+        distance(candidate) <= word.chars().count().max(3) / 3
+            || candidate.len().min(word.len()) >= 3
+                && (candidate.starts_with(word) || word.starts_with(candidate))
+    };
+    let nearest = candidates.iter().filter(|candidate| is_near(candidate));
+    match nearest.min_by_key(|candidate| distance(candidate)) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None if !candidates.is_empty() => format!("known here: {}", quoted(candidates)),
         None => "nothing is known here".to_owned(),
     }
 }
 
 /// The words in backquotes, with commas.
-pub(super) fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }

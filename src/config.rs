@@ -1,12 +1,31 @@
 //! The configuration file: [`load`] reads it, checks it whole, and gives either a [`Config`] or every error in it.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
+
+use toml::de::DeTable;
 
 use crate::app::ServerSettings;
+use crate::config::reader::Table;
+use crate::config::report::{Fault, Faults};
 use crate::downstream::acceptor::ListenerSettings;
 use crate::record::log::AccessLogOutput;
 use crate::route::RouteSettings;
 use crate::upstream::cluster::ClusterSettings;
+
+pub use self::effective::effective;
+pub use self::report::{Colour, ConfigErrors};
+
+mod build;
+pub(crate) mod effective;
+mod raw;
+mod reader;
+mod relations;
+mod report;
+mod syntax;
+pub mod units;
+mod values;
 
 /// A configuration in which everything has been checked and merged.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,3 +65,46 @@ pub enum LogFormat {
     /// For people.
     Text,
 }
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with it, at once; or the one thing that kept it from being read.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let name = path.display().to_string();
+    let unreadable = |reason: String, help: &str| {
+        let fault = Fault::new(format!("cannot read the configuration: {reason}")).help(help);
+        ConfigErrors::new(&name, "", vec![fault])
+    };
+    let bytes = fs::read(path).map_err(|error| {
+        let help = "name a file that this user may read; config/minimal.toml is the least that works";
+        unreadable(error.to_string(), help)
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        unreadable(format!("line {line} is not UTF-8"), "save the file as UTF-8, as TOML requires")
+    })?;
+    parse(&text, &name)
+}
+
+/// Reads and checks `text`; `file_name` is what the errors call it.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(ConfigErrors::new(file_name, text, syntax::faults(text)));
+    }
+    let faults = Faults::default();
+    let file = raw::File::read(Table::root(&tree, &faults));
+    let config = build::build(file, &faults);
+    match faults.into_vec() {
+        none if none.is_empty() => Ok(config),
+        faults => Err(ConfigErrors::new(file_name, text, faults)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! From the file to the checked [`Config`]: defaults filled in, retry tables merged, checked types built, and
+//! everything that takes two values to be wrong.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use crate::app::ServerSettings;
+use crate::config::raw;
+use crate::config::reader::Field;
+use crate::config::relations;
+use crate::config::report::{Fault, Faults};
+use crate::config::units::show_duration;
+use crate::config::{Config, LogFormat, LogSettings};
+use crate::downstream::acceptor::ListenerSettings;
+use crate::policy::backoff::{Backoff, InvalidBackoff};
+use crate::policy::budget::{BudgetSettings, InvalidBudget};
+use crate::policy::ejection::{EjectionSettings, InvalidEjection};
+use crate::policy::retry::RetryPolicy;
+use crate::record::log::AccessLogOutput;
+use crate::route::{Pattern, RouteSettings};
+use crate::upstream::cluster::ClusterSettings;
+
+/// Builds the configuration; what lacks its essentials is left out, after it has been reported.
+pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
+    relations::check(&file, faults);
+    let builder = Builder { faults };
+    let (listeners, clusters, routes) = (
+        file.listeners.unwrap_or_default(),
+        file.clusters.unwrap_or_default(),
+        file.routes.unwrap_or_default(),
+    );
+    Config {
+        server: server(file.server),
+        admin: file.admin.unwrap_or(ADMIN),
+        log: LogSettings {
+            level: file.log.level.unwrap_or(tracing::Level::INFO),
+            format: file.log.format.unwrap_or(LogFormat::Auto),
+        },
+        access_log: file.access_log.unwrap_or(AccessLogOutput::Stdout),
+        listeners: listeners.into_iter().filter_map(|listener| builder.listener(listener)).collect(),
+        routes: routes
+            .into_iter()
+            .filter_map(|route| {
+                let cluster = route.cluster.given().map(Spanned::get_ref);
+                let of_cluster = clusters.iter().find(|candidate| Some(candidate.name.get_ref()) == cluster);
+                let base = of_cluster.map(|cluster| cluster.retry.over(&file.retry));
+                let retry = route.retry.over(base.as_ref().unwrap_or(&file.retry));
+                builder.route(route, &retry)
+            })
+            .collect(),
+        clusters: clusters
+            .iter()
+            .filter_map(|cluster| builder.cluster(cluster, &cluster.retry.over(&file.retry)))
+            .collect(),
+    }
+}
+
+fn server(server: raw::Server) -> ServerSettings {
+    let workers = match server.workers.unwrap_or(0) {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
+    ServerSettings {
+        workers,
+        accept_grace: server.accept_grace.unwrap_or(Duration::from_secs(15)),
+        finish_grace: server.finish_grace.unwrap_or(Duration::from_secs(60)),
+        replay_memory: server.replay_memory.unwrap_or(256 << 20),
+        via: server.via.unwrap_or("stent".into()),
+    }
+}
+
+struct Builder<'a> {
+    faults: &'a Faults,
+}
+
+impl Builder<'_> {
+    fn listener(&self, listener: raw::Listener) -> Option<ListenerSettings> {
+        let needs = Needs { table: "[[listener]]", header: &listener.header };
+        let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
+        let proxies = listener.trusted_proxies.unwrap_or_default();
+        Some(ListenerSettings {
+            address: address?.into_inner(),
+            trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
+            idle_timeout: listener.idle_timeout.unwrap_or(Duration::from_secs(75)),
+            header_timeout: listener.header_timeout.unwrap_or(Duration::from_secs(10)),
+            body_timeout: listener.body_timeout.unwrap_or(Duration::from_secs(30)),
+            write_timeout: listener.write_timeout.unwrap_or(Duration::from_secs(60)),
+            max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
+            max_connections: listener.max_connections.unwrap_or(10_000),
+            emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
+        })
+    }
+
+    fn cluster(&self, cluster: &raw::Cluster, retry: &raw::Retry) -> Option<ClusterSettings> {
+        let name = cluster.name.get_ref();
+        self.check_name("cluster", name, cluster.name.span());
+        let table = format!("[cluster.{}]", name.escape_debug());
+        let needs = Needs { table: &table, header: &cluster.header };
+        let example = "endpoints = [\"http://10.0.1.10:8080\"]";
+        let endpoints = self.required(cluster.endpoints.clone(), &needs, "endpoints", example);
+        if let Some(endpoints) = &endpoints {
+            self.check_endpoints(endpoints);
+        }
+        // Checked at each cluster too: no route may use it yet.
+        let policy = self.policy(retry);
+        let ejection = self.ejection(&cluster.ejection);
+        let budget = self.budget(&retry.budget);
+        Some(ClusterSettings {
+            name: Arc::from(&**name),
+            endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
+            connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
+            idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
+            body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_secs(60)),
+            max_connections: cluster.max_connections.clone().unwrap_or(1024),
+            connection_wait: cluster.connection_wait.clone().unwrap_or(Duration::from_secs(1)),
+            max_waiting: cluster.max_waiting.clone().unwrap_or(1024),
+            max_header_bytes: cluster.max_header_bytes.clone().unwrap_or(64 << 10),
+            dns_refresh: cluster.dns_refresh.clone().unwrap_or(Duration::from_secs(30)),
+            balance: cluster.balance.clone().unwrap_or_default(),
+            ejection,
+            failures: policy.statuses,
+            budget,
+        })
+    }
+
+    fn route(&self, route: raw::Route, retry: &raw::Retry) -> Option<RouteSettings> {
+        let needs = Needs { table: "[[route]]", header: &route.header };
+        let name = self.required(route.name, &needs, "name", "name = \"screening\"");
+        let path = self.required(route.path, &needs, "path", "path = \"/api/*\"");
+        let cluster = self.required(route.cluster, &needs, "cluster", "cluster = \"hosp\"");
+        if let Some(name) = &name {
+            self.check_name("route", name.get_ref(), name.span());
+            if &**name.get_ref() == UNMATCHED {
+                let message = format!("a route cannot be called `{UNMATCHED}`");
+                let fault = Fault::at(name.span(), message, "reserved");
+                self.faults.push(
+                    fault.help("in metrics it stands for requests that no route takes; choose another name"),
+                );
+            }
+        }
+        if let Some(methods) = route.methods.given().filter(|methods| methods.get_ref().is_empty()) {
+            let fault = Fault::at(methods.span(), "a route without methods takes no request", "empty");
+            self.faults.push(fault.help("leave `methods` out to take them all"));
+        }
+        let retry = self.policy(retry);
+        Some(RouteSettings {
+            name: Arc::from(name?.into_inner()),
+            pattern: Pattern {
+                host: route.host.given().map(|host| host.get_ref().clone()),
+                path: path?.into_inner(),
+                methods: route.methods.given().map(|methods| methods.get_ref().clone()),
+            },
+            cluster: Arc::from(cluster?.into_inner()),
+            deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
+            max_body: route.max_body.unwrap_or(20 << 20),
+            log_query: route.log_query.unwrap_or_default(),
+            retry,
+        })
+    }
+
+    fn policy(&self, retry: &raw::Retry) -> RetryPolicy {
+        let retry = retry.clone();
+        let default = RetryPolicy::default();
+        RetryPolicy {
+            max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
+            statuses: retry.statuses.unwrap_or(default.statuses),
+            errors: retry.errors.unwrap_or(default.errors),
+            methods: retry.methods.unwrap_or(default.methods),
+            idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),
+            per_try_timeout: retry.per_try_timeout.unwrap_or(default.per_try_timeout),
+            body_limit: retry.body_limit.unwrap_or(default.body_limit),
+            backoff: self.backoff(&retry.backoff),
+            retry_after_max: retry.backoff.retry_after_max.unwrap_or(default.retry_after_max),
+        }
+    }
+
+    /// Builds a backoff. Its constructor stops at the first error, so each one is reported and mended until it goes
+    /// through; the mended value is never used.
+    fn backoff(&self, raw: &raw::Backoff) -> Backoff {
+        let default = Backoff::default();
+        let mut base = raw.base.clone().unwrap_or(default.base());
+        let mut factor = raw.factor.clone().unwrap_or(default.factor());
+        let max = raw.max.clone().unwrap_or(default.max());
+        let jitter = raw.jitter.clone().unwrap_or(default.jitter());
+        loop {
+            let error = match Backoff::new(base, factor, max, jitter) {
+                Ok(backoff) => return backoff,
+                Err(error) => error,
+            };
+            match error {
+                InvalidBackoff::BaseTooShort => {
+                    self.misfit(error, [raw.base.span()], None);
+                    base = Backoff::FLOOR;
+                }
+                InvalidBackoff::Factor => {
+                    self.misfit(error, [raw.factor.span()], None);
+                    factor = default.factor();
+                }
+                InvalidBackoff::MaxBelowBase => {
+                    // One of them may be a stand-in for a value that is already reported.
+                    if !raw.base.is_broken() && !raw.max.is_broken() {
+                        let help = format!(
+                            "here `base` is {} and `max` is {}",
+                            show_duration(base),
+                            show_duration(max)
+                        );
+                        self.misfit(error, [raw.max.span(), raw.base.span()], Some(help));
+                    }
+                    return default;
+                }
+                InvalidBackoff::MaxTooLong => {
+                    self.misfit(error, [raw.max.span()], None);
+                    return default;
+                }
+            }
+        }
+    }
+
+    fn budget(&self, raw: &raw::Budget) -> BudgetSettings {
+        let default = BudgetSettings::default();
+        let mut ratio = raw.ratio.clone().unwrap_or(default.ratio());
+        let mut min_per_second = raw.min_per_second.clone().unwrap_or(default.min_per_second());
+        let mut window = raw.window.clone().unwrap_or(default.window());
+        loop {
+            let error = match BudgetSettings::new(ratio, min_per_second, window) {
+                Ok(budget) => return budget,
+                Err(error) => error,
+            };
+            match error {
+                InvalidBudget::Ratio => {
+                    self.misfit(error, [raw.ratio.span()], None);
+                    ratio = default.ratio();
+                }
+                InvalidBudget::MinPerSecond => {
+                    self.misfit(error, [raw.min_per_second.span()], None);
+                    min_per_second = default.min_per_second();
+                }
+                InvalidBudget::Window => {
+                    self.misfit(error, [raw.window.span()], None);
+                    window = default.window();
+                }
+            }
+        }
+    }
+
+    fn ejection(&self, raw: &raw::Ejection) -> EjectionSettings {
+        let default = EjectionSettings::default();
+        let mut failures = raw.consecutive_failures.clone().unwrap_or(default.consecutive_failures());
+        let mut open = raw.open.clone().unwrap_or(default.open());
+        let mut max_open = raw.max_open.clone().unwrap_or(default.max_open());
+        let mut max_ejected = raw.max_ejected.clone().unwrap_or(default.max_ejected());
+        loop {
+            let error = match EjectionSettings::new(failures, open, max_open, max_ejected) {
+                Ok(ejection) => return ejection,
+                Err(error) => error,
+            };
+            match error {
+                InvalidEjection::ConsecutiveFailures => {
+                    self.misfit(error, [raw.consecutive_failures.span()], None);
+                    failures = default.consecutive_failures();
+                }
+                InvalidEjection::Open => {
+                    self.misfit(error, [raw.open.span()], None);
+                    open = Duration::from_millis(1);
+                }
+                InvalidEjection::MaxOpenBelowOpen => {
+                    if !raw.open.is_broken() && !raw.max_open.is_broken() {
+                        let help = format!(
+                            "here `open` is {} and `max_open` is {}",
+                            show_duration(open),
+                            show_duration(max_open)
+                        );
+                        self.misfit(error, [raw.max_open.span(), raw.open.span()], Some(help));
+                    }
+                    max_open = open;
+                }
+                InvalidEjection::MaxEjected => {
+                    self.misfit(error, [raw.max_ejected.span()], None);
+                    max_ejected = default.max_ejected();
+                }
+            }
+        }
+    }
+
+    /// Reports what a constructor refused, at the first of the values that stands in the file.
+    fn misfit<const N: usize>(
+        &self,
+        error: impl ToString,
+        spans: [Option<Range<usize>>; N],
+        help: Option<String>,
+    ) {
+        let mut spans = spans.into_iter().flatten();
+        let Some(span) = spans.next() else { return };
+        let label = if N == 1 { "out of bounds" } else { "does not fit" };
+        let mut fault = Fault::at(span, error.to_string(), label);
+        if let Some(other) = spans.next() {
+            fault = fault.also(other, "and this");
+        }
+        self.faults.push(match help {
+            Some(help) => fault.help(help),
+            None => fault,
+        });
+    }
+
+    fn required<T>(
+        &self,
+        field: Field<T>,
+        needs: &Needs<'_>,
+        key: &str,
+        example: &str,
+    ) -> Option<Spanned<T>> {
+        match field {
+            Field::Given(value) => Some(value),
+            Field::Broken => None,
+            Field::Absent => {
+                let message = format!("`{}` has no `{key}`", needs.table);
+                let fault = Fault::at(needs.header.clone(), message, format!("`{key}` is missing"));
+                self.faults.push(fault.help(format!("add `{example}`")));
+                None
+            }
+        }
+    }
+
+    fn check_name(&self, what: &str, name: &str, span: Range<usize>) {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`');
+        let label = if name.is_empty() {
+            "empty"
+        } else if name.len() > NAME_MAX {
+            "too long"
+        } else if !name.bytes().all(fits) {
+            "a character that a label cannot carry"
+        } else {
+            return;
+        };
+        let fault = Fault::at(span, format!("invalid {what} name"), label);
+        self.faults.push(fault.help(format!(
+            "it labels metrics and log lines: 1 to {NAME_MAX} printable ASCII characters, no spaces, no quotes"
+        )));
+    }
+
+    fn check_endpoints(&self, endpoints: &Spanned<Vec<Spanned<crate::upstream::endpoint::EndpointUrl>>>) {
+        let list = endpoints.get_ref();
+        if list.is_empty() {
+            let fault = Fault::at(endpoints.span(), "a cluster needs at least one endpoint", "empty");
+            self.faults.push(fault.help("write [\"http://10.0.1.10:8080\"]"));
+        }
+        for (index, endpoint) in list.iter().enumerate() {
+            let earlier = list[..index].iter().find(|earlier| earlier.get_ref() == endpoint.get_ref());
+            if let Some(earlier) = earlier {
+                self.faults.push(
+                    Fault::at(endpoint.span(), "an endpoint is listed twice", "again here")
+                        .also(earlier.span(), "first here"),
+                );
+            }
+        }
+    }
+}
+
+/// A table that may lack a key.
+struct Needs<'a> {
+    table: &'a str,
+    header: &'a Range<usize>,
+}
+
+/// Where the admin listener is by default.
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+/// The label of requests that no route takes.
+const UNMATCHED: &str = "none";
+/// Longer labels make every metric line longer.
+const NAME_MAX: usize = 64;

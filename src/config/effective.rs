@@ -1,0 +1,208 @@
+//! The checked configuration written as TOML that reads back to the same, for `stent check --effective`.
+
+use std::fmt::Write;
+
+use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
+use crate::config::units::{show_duration, show_size};
+use crate::config::{Config, ListenerSettings};
+use crate::policy::retry::{RetryPolicy, StatusSet};
+use crate::record::QueryPolicy;
+use crate::record::log::AccessLogOutput;
+use crate::route::{HostPattern, RouteSettings};
+use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::endpoint::{EndpointHost, EndpointUrl};
+
+/// Writes every key with the value that holds, the merged retry policy of each route among them.
+pub fn effective(config: &Config) -> String {
+    let mut text = Document::default();
+    text.header("[server]");
+    text.key("workers", config.server.workers);
+    text.string("accept_grace", &show_duration(config.server.accept_grace));
+    text.string("finish_grace", &show_duration(config.server.finish_grace));
+    text.string("replay_memory", &size(config.server.replay_memory));
+    text.string("via", &config.server.via);
+    text.header("[admin]");
+    text.string("address", &config.admin.to_string());
+    text.header("[log]");
+    text.string("level", word(&LEVELS, config.log.level));
+    text.string("format", word(&LOG_FORMATS, config.log.format));
+    text.header("[access_log]");
+    match &config.access_log {
+        AccessLogOutput::File(path) => text.string("output", &path.to_string_lossy()),
+        AccessLogOutput::Off => text.string("output", "off"),
+        AccessLogOutput::Stdout => text.string("output", "stdout"),
+    }
+    config.listeners.iter().for_each(|listener| text.listener(listener));
+    config.clusters.iter().for_each(|cluster| text.cluster(cluster));
+    config.routes.iter().for_each(|route| text.route(route));
+    text.0
+}
+
+#[derive(Default)]
+struct Document(String);
+
+impl Document {
+    fn listener(&mut self, listener: &ListenerSettings) {
+        self.header("[[listener]]");
+        self.string("address", &listener.address.to_string());
+        self.strings("trusted_proxies", listener.trusted_proxies.iter().map(ToString::to_string));
+        self.string("idle_timeout", &show_duration(listener.idle_timeout));
+        self.string("header_timeout", &show_duration(listener.header_timeout));
+        self.string("body_timeout", &show_duration(listener.body_timeout));
+        self.string("write_timeout", &show_duration(listener.write_timeout));
+        self.string("max_header_bytes", &size(listener.max_header_bytes));
+        self.key("max_connections", listener.max_connections);
+        self.string("proxy_protocol", "off");
+        self.key("emit_proxy_status", listener.emit_proxy_status);
+    }
+
+    fn cluster(&mut self, cluster: &ClusterSettings) {
+        let name = key_name(&cluster.name);
+        self.header(&format!("[cluster.{name}]"));
+        self.strings("endpoints", cluster.endpoints.iter().map(show_endpoint));
+        self.string("connect_timeout", &show_duration(cluster.connect_timeout));
+        self.string("idle_timeout", &show_duration(cluster.idle_timeout));
+        self.string("body_timeout", &show_duration(cluster.body_timeout));
+        self.key("max_connections", cluster.max_connections);
+        self.string("connection_wait", &show_duration(cluster.connection_wait));
+        self.key("max_waiting", cluster.max_waiting);
+        self.string("max_header_bytes", &size(cluster.max_header_bytes));
+        self.string("dns_refresh", &show_duration(cluster.dns_refresh));
+        self.string("balance", word(&BALANCES, cluster.balance));
+        // The rest of a retry policy stands at each route, merged; these two belong to the cluster itself.
+        self.header(&format!("[cluster.{name}.retry]"));
+        self.key("statuses", show_statuses(&cluster.failures));
+        let budget = &cluster.budget;
+        let (ratio, floor) = (number(budget.ratio()), budget.min_per_second());
+        let window = quote(&show_duration(budget.window()));
+        self.key("budget", format!("{{ ratio = {ratio}, min_per_second = {floor}, window = {window} }}"));
+        self.header(&format!("[cluster.{name}.ejection]"));
+        self.key("consecutive_failures", cluster.ejection.consecutive_failures());
+        self.string("open", &show_duration(cluster.ejection.open()));
+        self.string("max_open", &show_duration(cluster.ejection.max_open()));
+        self.key("max_ejected", number(cluster.ejection.max_ejected()));
+    }
+
+    fn route(&mut self, route: &RouteSettings) {
+        self.header("[[route]]");
+        self.string("name", &route.name);
+        if let Some(host) = &route.pattern.host {
+            self.string("host", &show_host(host));
+        }
+        self.string("path", route.pattern.path.as_str());
+        if let Some(methods) = &route.pattern.methods {
+            self.strings("methods", methods);
+        }
+        self.string("cluster", &route.cluster);
+        self.string("deadline", &show_duration(route.deadline));
+        self.string("max_body", &show_size(route.max_body));
+        match &route.log_query {
+            QueryPolicy::Full => self.string("log_query", "full"),
+            QueryPolicy::Redacted => self.string("log_query", "redacted"),
+            QueryPolicy::Only(names) => self.strings("log_query", names.iter()),
+        }
+        self.header("[route.retry]");
+        self.retry(&route.retry);
+    }
+
+    fn retry(&mut self, retry: &RetryPolicy) {
+        self.key("max_attempts", retry.max_attempts);
+        self.key("statuses", show_statuses(&retry.statuses));
+        self.strings("errors", retry.errors.iter().map(|class| class.label()));
+        self.strings("methods", &retry.methods);
+        let header = retry.idempotency_header.as_ref();
+        self.string("idempotency_header", header.map_or("", |name| name.as_str()));
+        self.string("per_try_timeout", &show_duration(retry.per_try_timeout));
+        self.string("body_limit", &size(retry.body_limit));
+        let backoff = &retry.backoff;
+        let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
+        let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));
+        let asked = quote(&show_duration(retry.retry_after_max));
+        self.key(
+            "backoff",
+            format!(
+                "{{ base = {base}, factor = {factor}, max = {max}, jitter = {jitter}, retry_after_max = {asked} }}"
+            ),
+        );
+    }
+
+    fn header(&mut self, header: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        self.line(format_args!("{gap}{header}"));
+    }
+
+    fn string(&mut self, key: &str, value: &str) {
+        self.key(key, quote(value));
+    }
+
+    fn strings(&mut self, key: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+        let quoted: Vec<_> = values.into_iter().map(|value| quote(value.as_ref())).collect();
+        self.key(key, format!("[{}]", quoted.join(", ")));
+    }
+
+    fn key(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.line(format_args!("{key} = {value}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a string succeeds");
+    }
+}
+
+/// Writes statuses as the configuration does, runs of three and more as ranges.
+pub(crate) fn show_statuses(statuses: &StatusSet) -> String {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for status in statuses.iter() {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == status => *last = status,
+            _ => runs.push((status, status)),
+        }
+    }
+    let shown = runs.into_iter().map(|(first, last)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("\"{first}-{last}\""),
+    });
+    format!("[{}]", shown.collect::<Vec<_>>().join(", "))
+}
+
+/// Writes a host pattern as the configuration does.
+pub(crate) fn show_host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+    }
+}
+
+/// Writes an endpoint as the configuration does.
+fn show_endpoint(endpoint: &EndpointUrl) -> String {
+    let port = endpoint.port;
+    match &endpoint.host {
+        EndpointHost::Address(std::net::IpAddr::V6(address)) => format!("http://[{address}]:{port}"),
+        EndpointHost::Address(address) => format!("http://{address}:{port}"),
+        EndpointHost::Name(name) => format!("http://{name}:{port}"),
+    }
+}
+
+fn size(bytes: usize) -> String {
+    show_size(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+/// A float in TOML has a point.
+fn number(number: f64) -> String {
+    format!("{number:?}")
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A key goes without quotes where it can.
+fn key_name(name: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.bytes().all(bare) { name.to_owned() } else { quote(name) }
+}
+
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| word)
+}

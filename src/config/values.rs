@@ -1,0 +1,219 @@
+//! Values that are more than a number: each reader takes one value of the file to its checked type, or says what is
+//! wrong with it and what to write instead.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use toml::Spanned;
+
+use crate::config::reader::{Field, Item, Table};
+use crate::config::report::{Fault, did_you_mean};
+use crate::record::QueryPolicy;
+use crate::record::log::AccessLogOutput;
+use crate::route::{HostPattern, InvalidPattern, PathPattern};
+use crate::upstream::endpoint::{EndpointUrl, InvalidEndpoint};
+
+/// Where the access log goes.
+pub(super) fn log_output(item: &Item<'_>) -> Result<AccessLogOutput, Fault> {
+    match item.text()? {
+        "off" => Ok(AccessLogOutput::Off),
+        "stdout" => Ok(AccessLogOutput::Stdout),
+        // A bare word is more likely a slip than a file beside wherever the process happens to run.
+        word if !word.contains(['/', '.']) => {
+            let help = format!("\"stdout\", \"off\" or a path; for a file of that name write \"./{word}\"");
+            Err(item.invalid("neither a known output nor a path", &help))
+        }
+        path if path.contains('\0') || path.ends_with('/') => {
+            Err(item.invalid("not a file", "give the path of a file, such as \"/var/log/stent/access.log\""))
+        }
+        path => Ok(AccessLogOutput::File(PathBuf::from(path))),
+    }
+}
+
+/// An IP address of this machine and a port.
+pub(super) fn socket_address(item: &Item<'_>) -> Result<SocketAddr, Fault> {
+    let text = item.text()?;
+    text.parse().map_err(|_| {
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let (label, help) = if text.starts_with("http") || text.contains('/') {
+            ("not an address", "an address has no scheme and no path: \"0.0.0.0:8080\"".to_owned())
+        } else if text.parse::<IpAddr>().is_ok() {
+            let shown = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
+            ("the port is missing", format!("write \"{shown}:8080\""))
+        } else if host.is_empty() {
+            ("the IP address is missing", format!("for all interfaces write \"0.0.0.0:{port}\""))
+        } else if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':') {
+            let port = if port.is_empty() { "8080" } else { port };
+            let help = if host == "localhost" {
+                format!("write \"127.0.0.1:{port}\"")
+            } else {
+                format!("a listener takes an IP address of this machine: \"0.0.0.0:{port}\" for all of them")
+            };
+            ("a host name", help)
+        } else {
+            ("not IP:PORT", "write it like \"0.0.0.0:8080\" or \"[::]:8080\"".to_owned())
+        };
+        item.invalid(label, &help)
+    })
+}
+
+/// An address or a network.
+pub(super) fn network(item: &Item<'_>) -> Result<IpNet, Fault> {
+    let text = item.text()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let help = "an address or a network, such as \"10.0.0.7\" or \"10.0.0.0/16\"";
+    let network: IpNet = text.parse().map_err(|_| item.invalid("neither an address nor a network", help))?;
+    if network != network.trunc() {
+        // Which of the two was meant, the one host or its whole network, decides whom we believe.
+        let help = format!(
+            "write \"{}\" for the network, or \"{}\" for the one address",
+            network.trunc(),
+            network.addr()
+        );
+        return Err(item.invalid("an address inside the network, not the network", &help));
+    }
+    Ok(network)
+}
+
+/// Only `"off"` works so far.
+pub(super) fn proxy_protocol(item: &Item<'_>) -> Result<(), Fault> {
+    match item.choice(&[("off", false), ("required", true)])? {
+        false => Ok(()),
+        true => Err(item.fault("this version does not speak the PROXY protocol", "not supported yet").help(
+            "write \"off\"; behind a load balancer that speaks HTTP, `trusted_proxies` finds the client",
+        )),
+    }
+}
+
+/// A pseudonym for `Via`: a token (RFC 9110 section 7.6.3).
+pub(super) fn via(item: &Item<'_>) -> Result<Box<str>, Fault> {
+    let text = item.text()?;
+    // A method is the same production, `token`, and http already checks it.
+    if text.len() > 64 || Method::from_bytes(text.as_bytes()).is_err() {
+        return Err(item.invalid(
+            "not a token of at most 64 bytes",
+            "letters, digits, `-`, `.` and `_`, without spaces: \"stent\"",
+        ));
+    }
+    Ok(text.into())
+}
+
+/// A status or a range of them.
+pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
+    if item.whole().is_some() {
+        let status = item.integer(100..=599)?;
+        return Ok(status..=status);
+    }
+    let Ok(text) = item.text() else { return Err(item.wrong_type("statuses and ranges of them")) };
+    let bound = |text: &str| {
+        let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|status| digits && (100..=599).contains(status))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (bound(first), bound(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        (Some(first), Some(last)) => {
+            Err(item.invalid("this range is empty", &format!("write \"{last}-{first}\"")))
+        }
+        _ => Err(item.invalid(
+            "neither a status nor a range of them",
+            "a status from 100 to 599, or a range: 502 or \"502-504\"",
+        )),
+    }
+}
+
+/// The list `methods`.
+pub(super) fn methods(table: &mut Table<'_>) -> Field<Vec<Method>> {
+    let methods = table.list("methods", |item| {
+        let text = item.text()?;
+        let method = Method::from_bytes(text.as_bytes());
+        let method =
+            method.map_err(|_| item.invalid("not a method", "a method is a word such as \"GET\""))?;
+        let upper = text.to_ascii_uppercase();
+        if text != upper && METHODS.contains(&&*upper) {
+            let help = format!("write \"{upper}\"");
+            return Err(item.invalid("methods are told apart by case, and no caller sends this one", &help));
+        }
+        Ok(method)
+    });
+    methods.map(|methods| methods.into_iter().map(Spanned::into_inner).collect())
+}
+
+/// A header name, or none if empty.
+pub(super) fn header_name(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
+    match item.text()? {
+        "" => Ok(None),
+        name => HeaderName::from_bytes(name.as_bytes()).map(Some).map_err(|_| {
+            item.invalid("not a header name", "a name such as \"Idempotency-Key\"; \"\" switches it off")
+        }),
+    }
+}
+
+/// The URL of an endpoint.
+pub(super) fn endpoint(item: &Item<'_>) -> Result<EndpointUrl, Fault> {
+    let text = item.text()?;
+    EndpointUrl::parse(text).map_err(|error| {
+        let help = match error {
+            InvalidEndpoint::Scheme if !text.contains("://") => format!("write \"http://{text}\""),
+            InvalidEndpoint::Https => "use an http:// address inside a trusted network".to_owned(),
+            InvalidEndpoint::Extra => "leave only `http://HOST:PORT`".to_owned(),
+            _ => "write it like \"http://10.0.1.10:8080\" or \"http://hosp.internal:8080\"".to_owned(),
+        };
+        item.invalid(&error.to_string(), &help)
+    })
+}
+
+/// The host of a route.
+pub(super) fn host(item: &Item<'_>) -> Result<HostPattern, Fault> {
+    HostPattern::parse(item.text()?).map_err(|error| pattern(item, error))
+}
+
+/// The path of a route.
+pub(super) fn path(item: &Item<'_>) -> Result<PathPattern, Fault> {
+    PathPattern::parse(item.text()?).map_err(|error| pattern(item, error))
+}
+
+fn pattern(item: &Item<'_>, error: InvalidPattern) -> Fault {
+    let help = match error {
+        InvalidPattern::Host => "a name without scheme, port or path: \"hosp.example.org\"",
+        InvalidPattern::PathStart => "write it like \"/api/screenings/{id}\"",
+        InvalidPattern::Rest => "for everything below /api write \"/api/*\"",
+        InvalidPattern::Segment => "write it like \"/api/screenings/{id}\"",
+        InvalidPattern::Character => "write a space as `%20`; a query takes no part in routing",
+    };
+    item.invalid(&error.to_string(), help)
+}
+
+/// Which query values may be logged.
+pub(super) fn log_query(item: &Item<'_>) -> Result<QueryPolicy, Fault> {
+    if let Some(names) = item.texts() {
+        let names: Vec<Box<str>> = names?.into_iter().map(Into::into).collect();
+        return Ok(if names.is_empty() { QueryPolicy::Redacted } else { QueryPolicy::Only(names.into()) });
+    }
+    match item.text().map_err(|_| item.wrong_type("\"redacted\", \"full\" or a list of parameter names"))? {
+        "full" => Ok(QueryPolicy::Full),
+        "redacted" => Ok(QueryPolicy::Redacted),
+        word => {
+            let help = did_you_mean(word, ["full", "redacted"]);
+            Err(item.invalid(
+                "not one of its words",
+                &format!("{help}; parameter names go into a list: [\"page\"]"),
+            ))
+        }
+    }
+}
+
+/// A size that fits into memory.
+pub(super) fn bytes(item: &Item<'_>, bounds: RangeInclusive<u64>) -> Result<usize, Fault> {
+    let size = item.size(bounds)?;
+    // Only a 32-bit machine gets here, and there as much as it can address is as good as unlimited.
+    Ok(usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+/// The methods whose misspelling in lower case is certainly one.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];

@@ -129,7 +129,7 @@ nginx_proxy() { # NAME PORT
 http {
     log_format line escape=json
         '{"time":"\$time_iso8601","msec":\$msec,"id":"\$request_id","client":"\$remote_addr","method":"\$request_method",'
-        '"host":"\$host","path":"\$uri","query":"\$args","protocol":"\$server_protocol","route":"\$route","cluster":"\$proxy_host",'
+        '"host":"\$host","path":"\$uri","query":"\$args","route":"\$route","cluster":"\$proxy_host",'
         '"status":\$status,"bytes_in":\$request_length,"bytes_out":\$body_bytes_sent,"duration":\$request_time,'
         '"time_to_head":"\$upstream_header_time","user_agent":"\$http_user_agent","endpoints":"\$upstream_addr",'
         '"statuses":"\$upstream_status","connect_times":"\$upstream_connect_time","durations":"\$upstream_response_time"}';

@@ -5,7 +5,7 @@
 #
 # Ends with "N passed, N failed", and exits with 1 if a check failed.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 2
 
 for tool in nginx curl wrk promtool python3 sha256sum; do
     command -v "$tool" >/dev/null || {

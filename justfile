@@ -1,0 +1,42 @@
+# The commands of a working day; `just` alone lists them.
+
+_list:
+    @just --list --unsorted
+
+# Format the code.
+fmt:
+    cargo fmt
+
+# What continuous integration says about form.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+
+# Every test in Rust.
+test *args:
+    cargo test --locked {{ args }}
+
+# The documentation, held to no warnings.
+doc:
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+
+# The backend that fails, with and without Stent.
+demo *args:
+    cargo run --release --locked -- demo {{ args }}
+
+# Real clients and a real backend.
+interop:
+    cargo build --release --locked
+    tests/interop/run.sh
+
+# CPU per request beside NGINX's: just bench [ROUNDS] [SECONDS].
+bench *args:
+    bench/load/run.sh {{ args }}
+
+# Licences, advisories and sources of the dependencies.
+deny:
+    cargo deny check
+
+# Everything that a change must pass.
+ci:
+    .ci/run

@@ -413,9 +413,8 @@ impl ProxyError {
             | Self::NoRoute
             | Self::Overloaded
             | Self::ShuttingDown => Origin::Proxy,
-            Self::DeadlineExceeded => Origin::Upstream,
             Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,
-            Self::Upstream(_) => Origin::Upstream,
+            Self::DeadlineExceeded | Self::Upstream(_) => Origin::Upstream,
         }
     }
 

@@ -160,7 +160,6 @@ impl PathPattern {
         let mut parts = path.split('/');
         for segment in &self.segments {
             match (segment, parts.next()) {
-                (_, None) => return false,
                 (Segment::Literal(literal), Some(part)) if **literal == *part => {}
                 // An empty segment names nothing.
                 (Segment::Any, Some(part)) if !part.is_empty() => {}

@@ -1,4 +1,8 @@
 //! Towards the backend: clusters and their endpoints, balancing and health, and each worker's connections.
 
+pub mod balance;
 pub mod cluster;
+mod connect;
 pub mod endpoint;
+pub mod pool;
+pub mod resolve;

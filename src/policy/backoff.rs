@@ -71,7 +71,7 @@ impl Backoff {
         if max < base {
             return Err(InvalidBackoff::MaxBelowBase);
         }
-        if max > Duration::from_secs(3600) {
+        if max > Duration::from_hours(1) {
             return Err(InvalidBackoff::MaxTooLong);
         }
         Ok(Self { base, factor, max, jitter })
@@ -81,8 +81,8 @@ impl Backoff {
     pub fn wait(&self, retry: u32, random: f64) -> Duration {
         let range = self.range(retry);
         let spread = range.end().saturating_sub(*range.start());
-        // Not `clamp`: `max` and `min` also turn a NaN into a number.
-        *range.start() + spread.mul_f64(random.max(0.0).min(1.0))
+        let random = if random.is_nan() { 0.0 } else { random.clamp(0.0, 1.0) };
+        *range.start() + spread.mul_f64(random)
     }
 
     /// The shortest and the longest wait before retry `retry`.

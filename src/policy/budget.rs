@@ -40,7 +40,7 @@ impl BudgetSettings {
         if min_per_second > 100_000 {
             return Err(InvalidBudget::MinPerSecond);
         }
-        if !(Duration::from_millis(100)..=Duration::from_secs(600)).contains(&window) {
+        if !(Duration::from_millis(100)..=Duration::from_mins(10)).contains(&window) {
             return Err(InvalidBudget::Window);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0..=10000")]

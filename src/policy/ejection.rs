@@ -102,7 +102,7 @@ impl Default for EjectionSettings {
         Self {
             consecutive_failures: 5,
             open: Duration::from_secs(10),
-            max_open: Duration::from_secs(300),
+            max_open: Duration::from_mins(5),
             max_ejected: 0.5,
         }
     }

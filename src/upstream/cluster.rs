@@ -1,12 +1,18 @@
 //! A named group of endpoints.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::policy::budget::BudgetSettings;
-use crate::policy::ejection::EjectionSettings;
+use arc_swap::ArcSwap;
+
+use crate::policy::budget::{Budget, BudgetSettings};
+use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::retry::StatusSet;
-use crate::upstream::endpoint::EndpointUrl;
+use crate::record::metrics::{ClusterMetrics, Metrics};
+use crate::upstream::balance::{self, Pick, Probing};
+use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl};
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +57,147 @@ pub enum Balance {
     RoundRobin,
 }
 
-/// x
+/// A named group of endpoints, shared by all workers.
 #[derive(Debug)]
-pub struct Cluster;
+pub struct Cluster {
+    /// Its settings.
+    pub settings: Arc<ClusterSettings>,
+    /// Its counters.
+    pub metrics: Arc<ClusterMetrics>,
+    /// Its retries.
+    pub budget: Budget,
+    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    registry: Arc<Metrics>,
+    turn: AtomicUsize,
+    /// Held while an ejection is decided on, so that two at once cannot exceed `max_ejected`.
+    ejecting: Mutex<()>,
+}
+
+/// What an attempt told about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It failed.
+    Failure,
+    /// Nothing: the attempt ended for another reason.
+    Nothing,
+    /// It works.
+    Success,
+}
+
+impl Cluster {
+    /// A cluster of the endpoints that are given by address; those given by name come with [`Cluster::set_addresses`].
+    pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
+        let cluster = Self {
+            metrics: Arc::new(registry.cluster(&settings.name)),
+            budget: Budget::new(settings.budget),
+            endpoints: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
+            ejecting: Mutex::default(),
+            settings: Arc::new(settings),
+            registry,
+        };
+        let fixed = cluster.settings.endpoints.iter().filter_map(|url| match url.host {
+            EndpointHost::Address(address) => Some(SocketAddr::new(address, url.port)),
+            EndpointHost::Name(_) => None,
+        });
+        cluster.set_addresses(&fixed.collect::<Vec<_>>());
+        cluster
+    }
+
+    /// Makes `addresses` the cluster's endpoints. Those that stay keep their connections and their health.
+    pub fn set_addresses(&self, addresses: &[SocketAddr]) {
+        let old = self.endpoints();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            if endpoints.iter().any(|endpoint| endpoint.address == *address) {
+                continue;
+            }
+            let kept = old.iter().find(|endpoint| endpoint.address == *address).cloned();
+            endpoints.push(kept.unwrap_or_else(|| Arc::new(self.endpoint(*address))));
+        }
+        for endpoint in old.iter() {
+            if !endpoints.iter().any(|kept| kept.id == endpoint.id) {
+                endpoint.retire();
+            }
+        }
+        self.endpoints.store(Arc::new(endpoints));
+    }
+
+    fn endpoint(&self, address: SocketAddr) -> Endpoint {
+        let metrics = self.registry.endpoint(&self.settings.name, &address.to_string());
+        Endpoint::new(address, self.settings.clone(), metrics, self.metrics.clone())
+    }
+
+    /// The endpoints as they are now.
+    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.endpoints.load_full()
+    }
+
+    /// Takes every endpoint out of use, because the configuration no longer has the cluster.
+    pub fn retire(&self) {
+        self.set_addresses(&[]);
+    }
+
+    /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used.
+    pub fn pick(&self, tried: &[EndpointId], random: &mut fastrand::Rng, now: Duration) -> Option<Pick> {
+        balance::pick(&self.endpoints.load(), tried, self.settings.balance, &self.turn, random, now)
+    }
+
+    /// Whether [`Cluster::pick`] could give an endpoint that is not in `tried`.
+    pub fn has_untried(&self, tried: &[EndpointId]) -> bool {
+        balance::has_untried(&self.endpoints.load(), tried)
+    }
+
+    /// Tells the endpoint's health how an attempt went.
+    pub fn report(&self, pick: &Pick, report: Report, now: Duration) {
+        let endpoint = &pick.endpoint;
+        match report {
+            Report::Success if endpoint.is_troubled() => {
+                if endpoint.with_health(Health::success) == Change::Restored {
+                    endpoint.metrics.ejected.set(0);
+                    tracing::info!(cluster = %self.settings.name, endpoint = %endpoint.label, "endpoint restored");
+                }
+            }
+            Report::Failure => self.note_failure(endpoint, now),
+            Report::Nothing if pick.probing == Probing::Yes => {
+                endpoint.with_health(|health| health.abandon_probe(now));
+            }
+            Report::Success | Report::Nothing => {}
+        }
+    }
+
+    fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
+        let endpoints = self.endpoints.load();
+        let most = self.settings.ejection.most_ejected(endpoints.len());
+        if most == 0 {
+            return; // nothing can be ejected, so nothing need be counted
+        }
+        let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let ejected = endpoints.iter().filter(|other| other.is_troubled());
+        let ejected = ejected.filter(|other| other.with_health(|health| health.is_ejected())).count();
+        let room = if ejected < most { Room::Some } else { Room::None };
+        let change = endpoint.with_health(|health| health.failure(&self.settings.ejection, now, room));
+        if change == Change::Ejected {
+            endpoint.metrics.ejected.set(1);
+            tracing::warn!(cluster = %self.settings.name, endpoint = %endpoint.label, "endpoint ejected");
+        }
+    }
+
+    /// Sets the gauges that are only worth computing when somebody looks.
+    pub fn before_scrape(&self, now: Duration) {
+        let (mut open, mut active) = (0, 0);
+        for endpoint in self.endpoints.load().iter() {
+            let connections = endpoint.open_connections();
+            open += connections;
+            // Attempts that are still connecting are in flight, but hold no connection.
+            active += endpoint.in_flight().min(connections);
+        }
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.connections_active.set(gauge(active));
+        self.metrics.connections_idle.set(gauge(open - active));
+        self.metrics.budget_available.set(self.budget.available(now));
+    }
+}
+
+#[cfg(test)]
+mod tests;

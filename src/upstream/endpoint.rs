@@ -1,8 +1,147 @@
-//! One address of a backend.
+//! One address of a backend: what all workers know about it together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::policy::ejection::Health;
+use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
+use crate::upstream::cluster::ClusterSettings;
+
+/// One address of a cluster, shared by all workers.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Unique in the process, so that a pool never mistakes a new endpoint for an old one at the same address.
+    pub id: EndpointId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The address as text, for metrics and the record.
+    pub label: Arc<str>,
+    /// The settings of its cluster.
+    pub settings: Arc<ClusterSettings>,
+    /// Its counters.
+    pub metrics: Arc<EndpointMetrics>,
+    /// The counters of its cluster.
+    pub cluster_metrics: Arc<ClusterMetrics>,
+    /// One permit for each connection that `max_connections` still allows.
+    pub slots: Arc<Semaphore>,
+    /// Told when an attempt finds no permit: workers close idle connections to give theirs back.
+    pub wanted: Notify,
+    /// Attempts that wait for a permit, in all workers.
+    pub waiting: AtomicUsize,
+    in_flight: AtomicUsize,
+    open: AtomicUsize,
+    retired: AtomicBool,
+    health: Mutex<Health>,
+    /// Whether `health` holds anything: spares the lock where all is well.
+    troubled: AtomicBool,
+}
+
+/// The identity of an [`Endpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointId(u64);
+
+impl Endpoint {
+    /// A healthy endpoint without connections.
+    pub fn new(
+        address: SocketAddr,
+        settings: Arc<ClusterSettings>,
+        metrics: Arc<EndpointMetrics>,
+        cluster_metrics: Arc<ClusterMetrics>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: EndpointId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            address,
+            label: address.to_string().into(),
+            metrics,
+            cluster_metrics,
+            slots: Arc::new(Semaphore::new(settings.max_connections)),
+            wanted: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+            health: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// Attempts that run, and answers that flow, in all workers.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts an attempt until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { endpoint: self.clone() }
+    }
+
+    /// Open connections, in all workers.
+    pub fn open_connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn count_connection(self: &Arc<Self>) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection { endpoint: self.clone() }
+    }
+
+    /// Takes the endpoint out of use: its idle connections are closed, those in use when they are done.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.wanted.notify_waiters();
+    }
+
+    /// Whether it is out of use.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is anything in its health to look at.
+    pub fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// Its health, to be looked at or changed; [`Endpoint::is_troubled`] follows.
+    pub fn with_health<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
+        // Health is a plain value: a panic elsewhere cannot leave it half-written.
+        let mut health: MutexGuard<'_, _> = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut health);
+        self.troubled.store(!health.is_clean(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Counts an attempt at its endpoint while it lives.
+#[derive(Debug)]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a connection to its endpoint while it lives.
+#[derive(Debug)]
+pub struct OpenConnection {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.endpoint.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// An endpoint as the configuration names it: `http://HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,16 +192,13 @@ impl EndpointUrl {
         if authority.contains(['/', '?', '#', '@']) {
             return Err(InvalidEndpoint::Extra);
         }
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']').ok_or(InvalidEndpoint::Host)?;
-                let address = address.parse().map_err(|_| InvalidEndpoint::Host)?;
-                (EndpointHost::Address(IpAddr::V6(address)), port)
-            }
-            None => {
-                let (host, port) = authority.find(':').map_or((authority, ""), |at| authority.split_at(at));
-                (EndpointHost::parse(host)?, port)
-            }
+        let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+            let (address, port) = rest.split_once(']').ok_or(InvalidEndpoint::Host)?;
+            let address = address.parse().map_err(|_| InvalidEndpoint::Host)?;
+            (EndpointHost::Address(IpAddr::V6(address)), port)
+        } else {
+            let (host, port) = authority.find(':').map_or((authority, ""), |at| authority.split_at(at));
+            (EndpointHost::parse(host)?, port)
         };
         let port = match port.strip_prefix(':') {
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {

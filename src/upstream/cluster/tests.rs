@@ -1,0 +1,137 @@
+//! Balancing, ejection and the exchange of endpoints.
+
+use super::*;
+use crate::upstream::endpoint::InFlight;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn settings(endpoints: usize, balance: Balance) -> ClusterSettings {
+    ClusterSettings {
+        name: "hosp".into(),
+        endpoints: (1..=endpoints)
+            .map(|port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap())
+            .collect(),
+        connect_timeout: Duration::from_secs(2),
+        idle_timeout: Duration::from_secs(4),
+        body_timeout: Duration::from_mins(1),
+        max_connections: 8,
+        connection_wait: Duration::from_secs(1),
+        max_waiting: 8,
+        max_header_bytes: 64 << 10,
+        dns_refresh: Duration::from_secs(30),
+        balance,
+        ejection: EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.5).unwrap(),
+        failures: [500, 502].into_iter().collect(),
+        budget: BudgetSettings::default(),
+    }
+}
+
+fn cluster(endpoints: usize, balance: Balance) -> Cluster {
+    Cluster::new(settings(endpoints, balance), Arc::new(Metrics::new()))
+}
+
+fn pick(cluster: &Cluster, tried: &[EndpointId], now: Duration) -> Pick {
+    cluster.pick(tried, &mut fastrand::Rng::with_seed(7), now).unwrap()
+}
+
+fn fail(cluster: &Cluster, port: u16, times: usize, now: Duration) {
+    let endpoints = cluster.endpoints();
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.address.port() == port).unwrap().clone();
+    let pick = Pick { endpoint, probing: Probing::No };
+    (0..times).for_each(|_| cluster.report(&pick, Report::Failure, now));
+}
+
+fn ports_picked(cluster: &Cluster, now: Duration) -> Vec<u16> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut ports: Vec<_> =
+        (0..100).map(|_| cluster.pick(&[], &mut random, now).unwrap().endpoint.address.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+#[test]
+fn round_robin_takes_one_after_the_other() {
+    let cluster = cluster(3, Balance::RoundRobin);
+    let ports: Vec<_> = (0..6).map(|_| pick(&cluster, &[], NOW).endpoint.address.port()).collect();
+    assert_eq!(ports, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn of_two_choices_the_one_with_fewer_in_flight_wins() {
+    let cluster = cluster(2, Balance::P2c);
+    let _busy: Vec<InFlight> = (0..3).map(|_| cluster.endpoints()[0].begin()).collect();
+    assert_eq!(ports_picked(&cluster, NOW), [2]);
+}
+
+#[test]
+fn two_choices_reach_every_endpoint() {
+    assert_eq!(ports_picked(&cluster(5, Balance::P2c), NOW), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn untried_endpoints_come_first_and_tried_ones_after_them() {
+    for balance in [Balance::P2c, Balance::RoundRobin] {
+        let cluster = cluster(3, balance);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            assert!(cluster.has_untried(&tried));
+            let pick = pick(&cluster, &tried, NOW);
+            assert!(!tried.contains(&pick.endpoint.id));
+            tried.push(pick.endpoint.id);
+        }
+        assert!(!cluster.has_untried(&tried));
+        pick(&cluster, &tried, NOW);
+    }
+}
+
+#[test]
+fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
+    let cluster = cluster(2, Balance::P2c);
+    fail(&cluster, 1, 2, NOW);
+    assert_eq!(ports_picked(&cluster, NOW + Duration::from_secs(9)), [2]);
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    assert_eq!((probe.endpoint.address.port(), probe.probing), (1, Probing::Yes));
+    assert_eq!(ports_picked(&cluster, after), [2], "one probe at a time");
+    cluster.report(&probe, Report::Success, after);
+    assert_eq!(ports_picked(&cluster, after), [1, 2]);
+}
+
+#[test]
+fn a_probe_that_ends_without_an_answer_is_followed_by_another() {
+    let cluster = cluster(2, Balance::P2c);
+    fail(&cluster, 1, 2, NOW);
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    cluster.report(&probe, Report::Nothing, after);
+    assert_eq!(pick(&cluster, &[], after).probing, Probing::Yes);
+}
+
+#[test]
+fn max_ejected_keeps_enough_endpoints_in_balancing() {
+    let cluster = cluster(4, Balance::P2c);
+    for port in 1..=4 {
+        fail(&cluster, port, 10, NOW);
+    }
+    assert_eq!(ports_picked(&cluster, NOW), [3, 4]);
+}
+
+#[test]
+fn a_lone_endpoint_is_never_ejected() {
+    let cluster = cluster(1, Balance::P2c);
+    fail(&cluster, 1, 1000, NOW);
+    assert_eq!(ports_picked(&cluster, NOW), [1]);
+}
+
+#[test]
+fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
+    let cluster = cluster(2, Balance::P2c);
+    let before = cluster.endpoints();
+    cluster.set_addresses(&["127.0.0.1:2".parse().unwrap(), "127.0.0.1:9".parse().unwrap()]);
+    let after = cluster.endpoints();
+    assert_eq!(after[0].id, before[1].id);
+    assert!(before[0].is_retired() && !before[1].is_retired());
+    cluster.set_addresses(&[]);
+    assert!(cluster.pick(&[], &mut fastrand::Rng::with_seed(1), NOW).is_none());
+}

@@ -1,0 +1,441 @@
+//! One worker's connections: newest first, so that in quiet times the rest grow old and close.
+//!
+//! Nothing here is shared between threads but the counts in [`Endpoint`]; `max_connections` holds over all workers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::connect::{Connection, SendFailure};
+use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
+
+/// A worker's pools, one per endpoint.
+#[derive(Debug)]
+pub struct Pools<B> {
+    // A worker knows few endpoints: a scan is faster than hashing.
+    pools: RefCell<Vec<(EndpointId, Rc<Pool<B>>)>>,
+}
+
+/// How far an attempt has come; it outlives the attempt when that is cut off.
+#[derive(Debug, Default)]
+pub struct Progress {
+    sent: Cell<bool>,
+}
+
+impl Progress {
+    /// How much of the request may have arrived, if the attempt ended now without an answer.
+    pub fn delivery(&self) -> Delivery {
+        if self.sent.get() { Delivery::Maybe } else { Delivery::Never }
+    }
+
+    /// Notes whether a connection has the request.
+    pub fn set_sent(&self, sent: bool) {
+        self.sent.set(sent);
+    }
+}
+
+impl<B> Pools<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    /// No connections yet.
+    pub fn new() -> Self {
+        Self { pools: RefCell::default() }
+    }
+
+    /// Sends a request to `endpoint` and waits for the response head.
+    ///
+    /// A pooled connection that turns out closed before anything was written costs nothing: the request goes to the
+    /// next one, and in the end to a new one. Waiting for a connection and connecting are bounded; waiting for the
+    /// response is the caller's to bound.
+    pub async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        mut request: Request<B>,
+        progress: &Progress,
+    ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        let in_flight = endpoint.begin();
+        let pool = self.pool(endpoint);
+        progress.set_sent(false);
+        while let Some(mut connection) = pool.take_idle() {
+            progress.set_sent(true);
+            match connection.send(request).await {
+                Ok(response) => return pool.answer(response, connection, in_flight),
+                Err(SendFailure::Sent(error)) => return Err(error),
+                Err(SendFailure::Unsent(unsent)) => request = *unsent,
+            }
+            progress.set_sent(false);
+        }
+        let mut connection = pool.open().await?;
+        progress.set_sent(true);
+        match connection.send(request).await {
+            Ok(response) => pool.answer(response, connection, in_flight),
+            Err(SendFailure::Sent(error)) => Err(error),
+            Err(SendFailure::Unsent(_)) => {
+                progress.set_sent(false);
+                Err(UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never))
+            }
+        }
+    }
+
+    fn pool(&self, endpoint: &Arc<Endpoint>) -> Rc<Pool<B>> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some((_, pool)) = pools.iter().find(|(id, _)| *id == endpoint.id) {
+            return pool.clone();
+        }
+        pools.retain(|(_, pool)| !pool.endpoint.is_retired());
+        let pool = Rc::new(Pool {
+            endpoint: endpoint.clone(),
+            idle: RefCell::default(),
+            waiters: RefCell::default(),
+        });
+        pools.push((endpoint.id, pool.clone()));
+        tokio::task::spawn_local(pool.clone().keep());
+        pool
+    }
+}
+
+impl<B> Default for Pools<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A worker's connections to one endpoint.
+#[derive(Debug)]
+struct Pool<B> {
+    endpoint: Arc<Endpoint>,
+    /// The newest at the back.
+    idle: RefCell<VecDeque<Connection<B>>>,
+    /// Attempts of this worker that wait for a connection, the first at the front.
+    waiters: RefCell<VecDeque<oneshot::Sender<Connection<B>>>>,
+}
+
+/// What a wait for a connection gave.
+enum Granted<B> {
+    /// Somebody's connection.
+    Connection(Connection<B>),
+    /// Leave to open one.
+    Slot(OwnedSemaphorePermit),
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    /// The newest idle connection that is open and not too old.
+    fn take_idle(&self) -> Option<Connection<B>> {
+        let mut idle = self.idle.borrow_mut();
+        let mut now = None;
+        while let Some(connection) = idle.pop_back() {
+            let now = *now.get_or_insert_with(Instant::now);
+            if now.duration_since(connection.idle_since) >= self.endpoint.settings.idle_timeout {
+                idle.clear(); // all the others are older
+                return None;
+            }
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
+    async fn open(&self) -> Result<Connection<B>, UpstreamError> {
+        let slot = match self.endpoint.slots.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => match self.wait().await? {
+                Granted::Connection(connection) => return Ok(connection),
+                Granted::Slot(slot) => slot,
+            },
+        };
+        Connection::open(&self.endpoint, slot).await
+    }
+
+    /// Waits for a connection of this worker or for a slot, at most `connection_wait`.
+    async fn wait(&self) -> Result<Granted<B>, UpstreamError> {
+        let metrics = &self.endpoint.cluster_metrics;
+        let refused = || {
+            metrics.waits_refused.inc();
+            UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never)
+        };
+        let settings = &self.endpoint.settings;
+        let returned = {
+            let mut waiters = self.waiters.borrow_mut();
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.len() >= settings.max_waiting {
+                return Err(refused());
+            }
+            let (give, returned) = oneshot::channel();
+            waiters.push_back(give);
+            returned
+        };
+        let _waiting = Waiting::begin(&self.endpoint);
+        let granted = async {
+            tokio::select! {
+                biased;
+                Ok(connection) = returned => Some(Granted::Connection(connection)),
+                slot = self.endpoint.slots.clone().acquire_owned() => slot.ok().map(Granted::Slot),
+            }
+        };
+        match timeout(settings.connection_wait, granted).await {
+            Ok(Some(granted)) => {
+                metrics.waits_served.inc();
+                Ok(granted)
+            }
+            Ok(None) | Err(_) => Err(refused()),
+        }
+    }
+
+    /// Makes an answer of a response head; its body gives the connection back when it ends.
+    fn answer(
+        self: Rc<Self>,
+        response: Response<Incoming>,
+        connection: Connection<B>,
+        in_flight: InFlight,
+    ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        // We never ask for another protocol, so a 101 is an answer to a question that nobody put.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
+        }
+        let silence = Silence::new(self.endpoint.settings.body_timeout);
+        Ok(response.map(|incoming| {
+            let mut streaming = Streaming {
+                incoming,
+                silence,
+                lease: Some(Lease { connection, pool: self, _in_flight: in_flight }),
+            };
+            streaming.release_at_end();
+            UpstreamBody::Streaming(streaming)
+        }))
+    }
+
+    /// Takes a connection back whose answer has ended.
+    fn put(self: Rc<Self>, mut connection: Connection<B>) {
+        if connection.is_closed() {
+            return;
+        }
+        if connection.is_ready() {
+            self.offer(connection);
+            return;
+        }
+        // The answer came before the end of the request, or the driver has yet to see the end of the answer.
+        tokio::task::spawn_local(async move {
+            if timeout(SETTLE_TIME, connection.ready()).await == Ok(true) {
+                self.offer(connection);
+            }
+        });
+    }
+
+    /// Gives a free connection to who waits for one, or keeps it.
+    fn offer(&self, mut connection: Connection<B>) {
+        if self.endpoint.is_retired() {
+            return;
+        }
+        let mut waiters = self.waiters.borrow_mut();
+        while let Some(waiter) = waiters.pop_front() {
+            match waiter.send(connection) {
+                Ok(()) => return,
+                Err(returned) => connection = returned,
+            }
+        }
+        if self.endpoint.waiting.load(Ordering::Relaxed) > 0 {
+            return; // another worker waits for the slot
+        }
+        connection.idle_since = Instant::now();
+        self.idle.borrow_mut().push_back(connection);
+    }
+
+    /// Closes connections that have been idle too long, or whose slot another worker needs.
+    async fn keep(self: Rc<Self>) {
+        let settings = &self.endpoint.settings;
+        let period = (settings.idle_timeout / 2).max(SHORTEST_KEEPING);
+        while !self.endpoint.is_retired() {
+            tokio::select! {
+                () = self.endpoint.wanted.notified() => self.idle.borrow_mut().clear(),
+                () = sleep(period) => {
+                    let now = Instant::now();
+                    self.idle.borrow_mut().retain(|connection| {
+                        !connection.is_closed()
+                            && now.duration_since(connection.idle_since) < settings.idle_timeout
+                    });
+                }
+            }
+        }
+        self.idle.borrow_mut().clear();
+    }
+}
+
+/// Counts an attempt that waits for a connection, and lets all workers know.
+struct Waiting<'a> {
+    endpoint: &'a Endpoint,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(endpoint: &'a Endpoint) -> Self {
+        endpoint.waiting.fetch_add(1, Ordering::Relaxed);
+        endpoint.wanted.notify_waiters();
+        Self { endpoint }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The use of a connection by one exchange.
+#[derive(Debug)]
+struct Lease<B> {
+    connection: Connection<B>,
+    pool: Rc<Pool<B>>,
+    _in_flight: InFlight,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum UpstreamBody<B> {
+    /// Kept in memory.
+    Kept(Option<Bytes>),
+    /// As it comes from the endpoint. Dropped before its end, it closes the connection.
+    Streaming(Streaming<B>),
+}
+
+/// A body that comes from an endpoint.
+#[derive(Debug)]
+pub struct Streaming<B> {
+    incoming: Incoming,
+    silence: Silence,
+    lease: Option<Lease<B>>,
+}
+
+impl<B> Streaming<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if self.silence.poll_too_long(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.lease = None;
+                let kind = UpstreamErrorKind::ResponseIncomplete;
+                return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
+            }
+        };
+        self.silence.broken = true;
+        match frame {
+            Some(Ok(frame)) => {
+                self.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.lease = None;
+                let mut error = UpstreamError::http(error, Delivery::Answered);
+                error.kind = UpstreamErrorKind::ResponseIncomplete;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(Lease { connection, pool, .. }) = self.lease.take() {
+            pool.put(connection);
+        }
+    }
+}
+
+impl<B> Body for UpstreamBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        match &mut *self {
+            Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streaming(streaming) => streaming.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Kept(bytes) => bytes.is_none(),
+            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+        }
+    }
+}
+
+/// How long nothing has come. The timer is made when a body first makes us wait: most never do.
+#[derive(Debug)]
+struct Silence {
+    longest: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Something came since the timer was set.
+    broken: bool,
+}
+
+impl Silence {
+    fn new(longest: Duration) -> Self {
+        Self { longest, timer: None, broken: false }
+    }
+
+    fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.longest)));
+        if std::mem::take(&mut self.broken) {
+            timer.as_mut().reset(Instant::now() + self.longest);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+/// How long a connection may take to be ready again after its answer has ended.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+
+/// Idle connections are looked at no more often than this.
+const SHORTEST_KEEPING: Duration = Duration::from_millis(50);

@@ -1,3 +1,5 @@
 //! Towards the caller: listeners, connections, and who the client is.
 
 pub mod acceptor;
+mod forwarded;
+pub mod http;

@@ -1,4 +1,21 @@
 //! Stent, a reverse proxy that keeps traffic flowing through a failing backend.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
+//!   -> HTTP (hyper; header timeout, limits)            downstream::http
+//!   -> who is the client? trusted proxies, from right  downstream::forwarded
+//!   -> Exchange begins (id, clock, record)             proxy::exchange
+//!   -> Route (host, path, method)          404, 405    route
+//!   -> head without hop-by-hop, Replay                 proxy::headers, proxy::replay
+//!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
+//!        decide(outcome) -> Return | Retry | Stop      policy::retry
+//!   -> response head cleaned, body observed            proxy::body
+//!   -> Record at body end: metrics, access-log line    record
+//! ```
+//!
+//! [`app`] turns a [`config::Config`] into these parts, and is the only one that knows the configuration.
 
 pub mod admin;
 pub mod app;
@@ -6,6 +23,8 @@ pub mod config;
 pub mod downstream;
 pub mod error;
 pub mod policy;
+pub mod proxy;
 pub mod record;
 pub mod route;
 pub mod upstream;
+pub mod worker;

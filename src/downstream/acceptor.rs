@@ -1,9 +1,19 @@
-//! Accepts connections and hands each to the worker that has the fewest.
+//! Accepts connections and passes each on to whoever serves them.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+use crate::record::metrics::ListenerMetrics;
 
 /// What an operator sets for a listener, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,3 +37,212 @@ pub struct ListenerSettings {
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
     pub emit_proxy_status: bool,
 }
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far a listener has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It accepts, and its connections stay open.
+    Open,
+    /// It has closed its socket, and its connections end as soon as they can.
+    Draining,
+}
+
+/// What a listener and its connections have in common.
+#[derive(Debug)]
+struct Shared {
+    settings: ArcSwap<ListenerSettings>,
+    metrics: ListenerMetrics,
+    open: AtomicUsize,
+    closed: Notify,
+}
+
+/// A connection on its way to whoever serves it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, of no runtime yet.
+    pub stream: std::net::TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// The listener's settings at this moment; a reload concerns later connections.
+    pub settings: Arc<ListenerSettings>,
+    /// Tells when the connection shall end.
+    pub phase: watch::Receiver<Phase>,
+    /// Counts the connection while it lives.
+    pub counted: OpenConnection,
+}
+
+/// Counts a connection of a listener.
+#[derive(Debug)]
+pub struct OpenConnection {
+    shared: Arc<Shared>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.metrics.connections.dec();
+        self.shared.closed.notify_one();
+    }
+}
+
+impl Listener {
+    /// Binds the address and gives the socket to [`Listener::accept`]. Runs within a tokio runtime.
+    pub fn bind(settings: ListenerSettings, metrics: ListenerMetrics) -> io::Result<(Self, TcpListener)> {
+        let socket = match settings.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Otherwise connections of our predecessor that are still closing would keep us from its address.
+        socket.set_reuseaddr(true)?;
+        socket.bind(settings.address)?;
+        let socket = socket.listen(BACKLOG)?;
+        let address = socket.local_addr()?;
+        let shared = Shared {
+            settings: ArcSwap::from_pointee(settings),
+            metrics,
+            open: AtomicUsize::new(0),
+            closed: Notify::new(),
+        };
+        let (phase, _) = watch::channel(Phase::Open);
+        Ok((Self { shared: Arc::new(shared), address, phase }, socket))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The settings that new connections get.
+    pub fn settings(&self) -> Arc<ListenerSettings> {
+        self.shared.settings.load_full()
+    }
+
+    /// Gives new connections other settings; the address stays.
+    pub fn change_settings(&self, settings: ListenerSettings) {
+        self.shared.settings.store(Arc::new(settings));
+        self.shared.closed.notify_one(); // the new `max_connections` may allow more
+    }
+
+    /// Open connections.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Closes the socket, and lets connections end politely.
+    pub fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Accepts until [`Listener::drain`]. `serve` gets each connection.
+    pub fn accept<F: Fn(Accepted)>(
+        &self,
+        socket: TcpListener,
+        serve: F,
+    ) -> impl Future<Output = ()> + use<F> {
+        let (shared, mut phase) = (self.shared.clone(), self.phase.subscribe());
+        async move {
+            let serve = |(stream, peer): (TcpStream, SocketAddr), phase: &watch::Receiver<Phase>| match shared
+                .accepted(stream, peer, phase.clone())
+            {
+                Ok(accepted) => serve(accepted),
+                Err(error) => shared.note_error(&error),
+            };
+            loop {
+                let accepted = tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| *phase == Phase::Draining) => break,
+                    accepted = shared.accept_one(&socket) => accepted,
+                };
+                serve(accepted, &phase);
+            }
+            // Whoever is in the backlog has been told that it is connected: closing now would cut it off.
+            while let Some(accepted) = accept_waiting(&socket).await {
+                serve(accepted, &phase);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The next connection, when there is room for one.
+    async fn accept_one(&self, socket: &TcpListener) -> (TcpStream, SocketAddr) {
+        let mut is_paused = false;
+        while self.settings.load().max_connections <= self.open.load(Ordering::Relaxed) {
+            if !std::mem::replace(&mut is_paused, true) {
+                self.metrics.paused.inc();
+                tracing::warn!(address = %self.settings.load().address, "max_connections reached, not accepting");
+            }
+            self.closed.notified().await;
+        }
+        loop {
+            match socket.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    self.note_error(&error);
+                    if is_exhaustion(&error) {
+                        // The connection stays in the backlog: asking at once would only burn a core.
+                        sleep(EXHAUSTION_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accepted(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        phase: watch::Receiver<Phase>,
+    ) -> io::Result<Accepted> {
+        let stream = stream.into_std()?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connections.inc();
+        let counted = OpenConnection { shared: self.clone() };
+        Ok(Accepted { stream, peer, settings: self.settings.load_full(), phase, counted })
+    }
+
+    fn note_error(&self, error: &io::Error) {
+        let word = match error.raw_os_error() {
+            Some(EMFILE | ENFILE) => "too_many_files",
+            Some(ENOBUFS | ENOMEM) => "no_memory",
+            _ if error.kind() == io::ErrorKind::ConnectionAborted => "aborted",
+            _ => "other",
+        };
+        self.metrics.accept_error(word).inc();
+        tracing::warn!(address = %self.settings.load().address, %error, "connection not accepted");
+    }
+}
+
+/// A connection that waits in the backlog; none if nobody does.
+async fn accept_waiting(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| match socket.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Whether the process or the machine has run out of something that time may give back.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+}
+
+/// Connections that the system completes before we accept them; it cuts the figure to `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// How long to wait for a file descriptor to come free.
+const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
+
+// Linux numbers; the standard library has no names for these errors.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ENOBUFS: i32 = 105;

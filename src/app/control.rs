@@ -1,0 +1,323 @@
+//! The control thread: it holds the listeners, takes new configurations, and leads the process to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::admin::{self, Admin, AdminState, Readiness};
+use crate::app::parts::{self, Parts};
+use crate::app::{Command, StartError};
+use crate::config::Config;
+use crate::downstream::acceptor::{Listener, ListenerSettings};
+use crate::proxy::replay::ReplayMemory;
+use crate::record::log::{self, AccessLogOutput, LogWriter};
+use crate::record::metrics::Metrics;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::resolve::Resolver;
+use crate::worker::{WorkerParts, Workers};
+
+/// Everything that runs, as the control thread holds it.
+#[derive(Debug)]
+pub(super) struct Control {
+    config: Config,
+    metrics: Arc<Metrics>,
+    clusters: Arc<ArcSwap<Vec<Arc<Cluster>>>>,
+    worker_parts: WorkerParts,
+    workers: Arc<Workers>,
+    /// With the address that the configuration gives each, which differs from its own where the port is 0.
+    listeners: Vec<(SocketAddr, Listener)>,
+    /// Listeners that are no longer in the configuration and whose connections have not all ended.
+    leaving: Vec<Listener>,
+    admin: Admin,
+    log_writer: LogWriter,
+    readiness: Arc<AtomicU8>,
+}
+
+impl Control {
+    /// Starts all parts; the first that cannot be started ends it.
+    pub(super) fn start(config: &Config, runtime: &Runtime) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let start = Instant::now();
+        let replay_memory =
+            Arc::new(ReplayMemory::new(config.server.replay_memory, metrics.replay_overflow.clone()));
+        let (log, log_writer) = start_log(&config.access_log, &metrics)?;
+        let Parts { clusters, site } = Parts::build(config, &[], &metrics);
+        let clusters = Arc::new(ArcSwap::from_pointee(clusters));
+        let worker_parts = WorkerParts {
+            site: Arc::new(ArcSwap::from_pointee(site)),
+            log,
+            unmatched: Arc::new(metrics.route(UNMATCHED)),
+            replay_memory: replay_memory.clone(),
+            start,
+            via: via(&config.server.via),
+        };
+        let readiness = Arc::new(AtomicU8::new(STARTING));
+        let state = AdminState {
+            render: {
+                let (metrics, clusters) = (metrics.clone(), clusters.clone());
+                Arc::new(move || parts::render(&metrics, &clusters, replay_memory.used(), start.elapsed()))
+            },
+            ready: {
+                let readiness = readiness.clone();
+                Arc::new(move || describe(readiness.load(Ordering::Relaxed)))
+            },
+        };
+        let admin = admin::start(config.admin, state)
+            .map_err(|source| StartError::Admin { address: config.admin, source })?;
+        tracing::info!(address = %admin.address(), "admin listening");
+        let workers = Arc::new(Workers::start(config.server.workers, &worker_parts)?);
+        let mut control = Self {
+            config: config.clone(),
+            metrics,
+            clusters,
+            worker_parts,
+            workers,
+            listeners: Vec::new(),
+            leaving: Vec::new(),
+            admin,
+            log_writer,
+            readiness,
+        };
+        runtime.block_on(control.open())?;
+        Ok(control)
+    }
+
+    async fn open(&mut self) -> Result<(), StartError> {
+        let bound = self.bind(&self.config.listeners)?;
+        for cluster in self.clusters.load().iter() {
+            start_resolver(cluster).await;
+        }
+        self.accept(bound);
+        self.readiness.store(READY, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn listener_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, listener)| listener.address()).collect()
+    }
+
+    pub(super) fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Obeys until the process shall end, then ends it.
+    pub(super) fn run(mut self, runtime: &Runtime, mut orders: UnboundedReceiver<Command>) {
+        runtime.block_on(async {
+            loop {
+                match orders.recv().await {
+                    Some(Command::Reload(config, answer)) => {
+                        // Whoever asked may have gone; the configuration is in force all the same.
+                        let _ = answer.send(self.reload(*config).await);
+                    }
+                    Some(Command::Drain) => break,
+                    // Nobody holds the handle any more, or somebody is in a hurry.
+                    Some(Command::StopNow) | None => return,
+                }
+            }
+            tokio::select! {
+                () = self.drain() => {}
+                () = told_to_stop(&mut orders) => tracing::warn!("stopping at once"),
+            }
+        });
+        self.close();
+    }
+
+    /// Takes a new configuration: first what can fail, then the exchange.
+    async fn reload(&mut self, config: Config) -> Result<(), StartError> {
+        let is_new = |settings: &&ListenerSettings| {
+            self.listeners.iter().all(|(address, _)| *address != settings.address)
+        };
+        let added: Vec<_> = config.listeners.iter().filter(is_new).cloned().collect();
+        let bound = self.bind(&added)?;
+        self.warn_of_fixed_settings(&config);
+
+        let old = self.clusters.load_full();
+        let Parts { clusters, site } = Parts::build(&config, &old, &self.metrics);
+        let is_kept = |cluster: &Arc<Cluster>, among: &[Arc<Cluster>]| {
+            among.iter().any(|other| Arc::ptr_eq(cluster, other))
+        };
+        for cluster in clusters.iter().filter(|cluster| !is_kept(cluster, &old)) {
+            start_resolver(cluster).await;
+        }
+        let gone: Vec<_> = old.iter().filter(|cluster| !is_kept(cluster, &clusters)).cloned().collect();
+        self.worker_parts.site.store(Arc::new(site));
+        self.clusters.store(Arc::new(clusters));
+        for cluster in &gone {
+            cluster.retire();
+        }
+
+        self.accept(bound);
+        let (kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(|(address, _)| config.listeners.iter().any(|settings| settings.address == *address));
+        self.listeners = kept;
+        for (address, listener) in &self.listeners {
+            if let Some(settings) = config.listeners.iter().find(|settings| settings.address == *address) {
+                listener.change_settings(settings.clone());
+            }
+        }
+        self.leaving.retain(|listener| listener.open_connections() > 0);
+        for (_, listener) in removed {
+            tracing::info!(address = %listener.address(), "listener removed, draining");
+            listener.drain();
+            self.leaving.push(listener);
+        }
+        self.log_writer.reopen();
+        self.config = config;
+        Ok(())
+    }
+
+    /// Says which changes take effect only with the next start.
+    fn warn_of_fixed_settings(&self, config: &Config) {
+        let (old, new) = (&self.config, config);
+        for (key, is_changed) in [
+            ("server.workers", old.server.workers != new.server.workers),
+            ("server.replay_memory", old.server.replay_memory != new.server.replay_memory),
+            ("server.via", old.server.via != new.server.via),
+            ("admin.address", old.admin != new.admin),
+            ("log", old.log != new.log),
+            ("access_log.output", old.access_log != new.access_log),
+        ] {
+            if is_changed {
+                tracing::warn!(key, "the change takes effect with the next start");
+            }
+        }
+    }
+
+    fn bind(&self, listeners: &[ListenerSettings]) -> Result<Vec<Bound>, StartError> {
+        let bind = |settings: &ListenerSettings| {
+            let address = settings.address;
+            let metrics = self.metrics.listener(&address.to_string());
+            let (listener, socket) = Listener::bind(settings.clone(), metrics)
+                .map_err(|source| StartError::Listener { address, source })?;
+            tracing::info!(address = %listener.address(), "listening");
+            Ok(Bound { configured: address, listener, socket })
+        };
+        listeners.iter().map(bind).collect()
+    }
+
+    fn accept(&mut self, bound: Vec<Bound>) {
+        for Bound { configured, listener, socket } in bound {
+            let workers = self.workers.clone();
+            tokio::spawn(listener.accept(socket, move |accepted| workers.assign(accepted)));
+            self.listeners.push((configured, listener));
+        }
+    }
+
+    /// Not ready, then not accepting, then closed: a load balancer goes on sending for a while.
+    async fn drain(&mut self) {
+        self.readiness.store(DRAINING, Ordering::Relaxed);
+        let server = self.config.server.clone();
+        tracing::info!(accept_grace = ?server.accept_grace, finish_grace = ?server.finish_grace, "draining");
+        sleep(server.accept_grace).await;
+        for (_, listener) in &self.listeners {
+            listener.drain();
+        }
+        let finished = async {
+            while self.open_connections() > 0 {
+                sleep(DRAIN_PERIOD).await;
+            }
+        };
+        // At least one look, so that the accept loops get to close their sockets.
+        sleep(DRAIN_PERIOD).await;
+        if timeout(server.finish_grace, finished).await.is_err() {
+            tracing::warn!(
+                connections = self.open_connections(),
+                "finish_grace is over, closing connections"
+            );
+        }
+    }
+
+    fn open_connections(&self) -> usize {
+        let current = self.listeners.iter().map(|(_, listener)| listener);
+        current.chain(&self.leaving).map(Listener::open_connections).sum()
+    }
+
+    /// The last step: nothing is served any more, and the log is written out.
+    fn close(self) {
+        drop(self.listeners);
+        // The accept loops hold the other handles, and ended with the runtime's last turn or end with the runtime.
+        if let Some(workers) = Arc::into_inner(self.workers) {
+            workers.stop();
+        }
+        drop(self.worker_parts);
+        if let Err(error) = self.log_writer.close(LOG_TIME) {
+            tracing::error!(%error, "the access log was not written out");
+        }
+        if let Err(error) = self.admin.stop() {
+            tracing::error!(%error, "the admin listener did not stop");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// A listener that does not accept yet.
+struct Bound {
+    configured: SocketAddr,
+    listener: Listener,
+    socket: TcpListener,
+}
+
+/// Resolves a cluster's names, and goes on doing so. A name that does not resolve does not keep the rest from starting.
+async fn start_resolver(cluster: &Arc<Cluster>) {
+    if Resolver::is_needed(cluster) {
+        let mut resolver = Resolver::default();
+        resolver.refresh(cluster).await;
+        tokio::spawn(resolver.run(Arc::downgrade(cluster)));
+    }
+}
+
+fn start_log(output: &AccessLogOutput, metrics: &Metrics) -> Result<(log::LogSender, LogWriter), StartError> {
+    log::start(output, metrics).map_err(|source| match output {
+        AccessLogOutput::File(path) => StartError::AccessLog { path: path.clone(), source },
+        AccessLogOutput::Off | AccessLogOutput::Stdout => StartError::System(source),
+    })
+}
+
+fn via(name: &str) -> HeaderValue {
+    HeaderValue::from_str(&format!("1.1 {name}")).expect("the configuration takes only names that fit")
+}
+
+/// Waits for an order to stop at once; a second one to drain is such an order.
+async fn told_to_stop(orders: &mut UnboundedReceiver<Command>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Command::Drain | Command::StopNow => return,
+            // Too late for that; whoever asked is told so by the lost channel.
+            Command::Reload(..) => {}
+        }
+    }
+}
+
+fn describe(readiness: u8) -> Readiness {
+    match readiness {
+        READY => Readiness::Ready,
+        DRAINING => Readiness::Unready("draining"),
+        _ => Readiness::Unready("starting"),
+    }
+}
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+/// The route label of requests that match no route. The configuration does not let a route have it.
+const UNMATCHED: &str = "none";
+
+/// How often open connections are counted while draining.
+const DRAIN_PERIOD: Duration = Duration::from_millis(20);
+
+/// How long the access log may take to be written out.
+const LOG_TIME: Duration = Duration::from_secs(5);

@@ -1,0 +1,56 @@
+//! Clusters and routes made from a configuration, keeping those clusters of the old one that did not change.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::proxy::Site;
+use crate::record::metrics::Metrics;
+use crate::route::{Route, RouteTable};
+use crate::upstream::cluster::Cluster;
+
+/// The clusters in force, and the routes to them.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) clusters: Vec<Arc<Cluster>>,
+    pub(super) site: Site,
+}
+
+impl Parts {
+    /// Builds what `config` says. A cluster of `old` whose settings are equal is taken over with its pools, its health
+    /// and its budget.
+    pub(super) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
+        let clusters: Vec<_> = config
+            .clusters
+            .iter()
+            .map(|settings| {
+                let unchanged = old.iter().find(|cluster| *cluster.settings == *settings).cloned();
+                unchanged.unwrap_or_else(|| Arc::new(Cluster::new(settings.clone(), metrics.clone())))
+            })
+            .collect();
+        let routes = config.routes.iter().filter_map(|settings| {
+            // The configuration has been checked: every route's cluster is there.
+            let cluster = clusters.iter().find(|cluster| cluster.settings.name == settings.cluster)?.clone();
+            let metrics = Arc::new(metrics.route(&settings.name));
+            let route = Route { settings: settings.clone(), cluster, metrics };
+            Some((settings.pattern.clone(), Arc::new(route)))
+        });
+        let site = Site { routes: RouteTable::new(routes) };
+        Self { clusters, site }
+    }
+}
+
+/// Sets the gauges that nobody keeps up to date between scrapes, and renders everything.
+pub(super) fn render(
+    metrics: &Metrics,
+    clusters: &ArcSwap<Vec<Arc<Cluster>>>,
+    replay_bytes: usize,
+    since_start: std::time::Duration,
+) -> Vec<u8> {
+    for cluster in clusters.load().iter() {
+        cluster.before_scrape(since_start);
+    }
+    metrics.replay_bytes.set(i64::try_from(replay_bytes).unwrap_or(i64::MAX));
+    metrics.render()
+}

@@ -1,0 +1,210 @@
+//! The pipeline: a request comes in, an answer goes out, and [`Proxy::handle`] reads as the steps between them.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
+use tower::Service;
+
+use crate::error::ProxyError;
+use crate::policy::deadline::TimeLimits;
+use crate::policy::retry::Repeatable;
+use crate::proxy::attempts::{Concluded, Outbound, Quality};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::exchange::{Exchange, Identity};
+use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
+use crate::record::log::LogSender;
+use crate::record::metrics::RouteMetrics;
+use crate::record::{ExchangeOutcome, Target};
+use crate::route::{Lookup, Route, RouteTable};
+use crate::upstream::balance::Pick;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::EndpointId;
+use crate::upstream::pool::Pools;
+
+mod attempts;
+pub use self::attempts::Transport;
+
+pub mod body;
+mod exchange;
+mod headers;
+pub mod replay;
+mod reply;
+#[cfg(test)]
+mod testing;
+
+/// The routes in force; exchanged whole on a reload.
+#[derive(Debug)]
+pub struct Site {
+    /// Which request goes where.
+    pub routes: RouteTable<Arc<Route>>,
+}
+
+/// One worker's proxy.
+#[derive(Debug)]
+pub struct Proxy<T = Pools<AttemptBody>> {
+    site: Arc<ArcSwap<Site>>,
+    transport: T,
+    around: Rc<Surroundings>,
+}
+
+/// What every exchange of a worker shares.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The access log.
+    pub log: LogSender,
+    /// Counts exchanges that match no route.
+    pub unmatched: Arc<RouteMetrics>,
+    /// The process-wide account of kept request bodies.
+    pub replay_memory: Arc<ReplayMemory>,
+    /// The moment that budgets and health count from, the same in all workers.
+    pub start: Instant,
+    /// Our line in `Via`.
+    pub via: HeaderValue,
+    /// The worker's source of randomness.
+    pub random: RefCell<fastrand::Rng>,
+}
+
+impl Surroundings {
+    /// The time since the start of the process, as budgets and health count it.
+    pub(crate) fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
+    fn pick(&self, cluster: &Cluster, tried: &[EndpointId], now: Instant) -> Option<Pick> {
+        cluster.pick(tried, &mut self.random.borrow_mut(), self.since_start(now))
+    }
+
+    /// A number in [0, 1).
+    fn random(&self) -> f64 {
+        self.random.borrow_mut().f64()
+    }
+}
+
+impl<T: Transport> Proxy<T> {
+    /// A proxy that sends by `transport`.
+    pub fn new(site: Arc<ArcSwap<Site>>, transport: T, around: Rc<Surroundings>) -> Self {
+        Self { site, transport, around }
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
+        let (mut head, Inbound { body, caller }) = request.into_parts();
+        let mut exchange = self.begin(&mut head, caller);
+        match self.answer(&mut exchange, head, body, caller).await {
+            Ok(concluded) => self.deliver(exchange, concluded, caller.proxy_status),
+            Err(error) => reply::reply(exchange, &error, caller.proxy_status),
+        }
+    }
+
+    /// Puts on record a request whose head was refused before it could become one: there is no method and no target.
+    pub fn refuse(&self, client: IpAddr, status: StatusCode) {
+        let id = headers::new_id(&mut self.around.random.borrow_mut());
+        let method = Method::from_bytes(b"-").expect("a hyphen is a token");
+        let identity = Identity { id, client, method, target: Target::default() };
+        let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
+        exchange.refuse(status, Instant::now());
+        exchange.finish(ExchangeOutcome::Reply);
+    }
+
+    fn begin(&self, head: &mut Parts, caller: Caller) -> Box<Exchange> {
+        let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
+        let target = if self.around.log.is_off() { Target::default() } else { target(head) };
+        let identity = Identity { id, client: caller.client, method: head.method.clone(), target };
+        Exchange::begin(self.around.clone(), identity, Instant::now())
+    }
+
+    /// The way of a request to an answer from the upstream, or to the reason why there is none.
+    async fn answer(
+        &self,
+        exchange: &mut Exchange,
+        mut head: Parts,
+        body: RequestBody,
+        caller: Caller,
+    ) -> Result<Concluded, ProxyError> {
+        if let Some(fault) = caller.fault {
+            return Err(ProxyError::BadRequest(fault));
+        }
+        headers::check(&mut head)?;
+        let route = self.route(&head)?;
+        exchange.take_route(&route);
+        let policy = &route.settings.retry;
+        let repeatable = policy.repeatable(&head.method, &head.headers);
+        let upgrade = headers::upgrade(&head.headers);
+        headers::clean_request(&mut head.headers, &self.around.via)?;
+
+        let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;
+        let limits = ReplayLimits {
+            keep: if may_repeat { policy.body_limit } else { 0 },
+            max_body: route.settings.max_body,
+            memory: self.around.replay_memory.clone(),
+        };
+        exchange.take_body(Replay::new(body, limits, exchange.began())?);
+        let limits = TimeLimits {
+            deadline: route.settings.deadline,
+            per_try: policy.per_try_timeout,
+            caller_silence: caller.body_timeout,
+        };
+        let outbound = Outbound { head, repeatable, upgrade, limits };
+        let concluded = attempts::run(exchange, &route, &outbound, &self.transport, &self.around).await?;
+        // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
+        self.around.log.room().await;
+        Ok(concluded)
+    }
+
+    fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
+        let site = self.site.load();
+        match site.routes.find(headers::host(&head.headers), head.uri.path(), &head.method) {
+            Lookup::Found(route) => Ok(route.clone()),
+            Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
+            Lookup::NotFound => Err(ProxyError::NoRoute),
+        }
+    }
+
+    fn deliver(
+        &self,
+        mut exchange: Box<Exchange>,
+        concluded: Concluded,
+        proxy_status: ProxyStatus,
+    ) -> Response<ResponseBody> {
+        let (mut head, body) = concluded.answer.into_parts();
+        headers::clean_response(&mut head.headers, &self.around.via);
+        if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
+            let value = format!("stent; received-status={}", head.status.as_u16());
+            head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
+        }
+        exchange.answer(head.status, Instant::now());
+        Response::from_parts(head, ResponseBody::new(body, exchange))
+    }
+}
+
+impl Proxy {
+    /// The proxy as a [`tower::Service`], so that layers fit around it. Its future is this function's own: no box.
+    pub fn service(
+        self: Rc<Self>,
+    ) -> impl Service<Request<Inbound>, Response = Response<ResponseBody>, Error = Infallible> + Clone {
+        tower::service_fn(move |request| {
+            let proxy = self.clone();
+            async move { Ok(proxy.handle(request).await) }
+        })
+    }
+}
+
+/// What the record keeps of a request head.
+fn target(head: &Parts) -> Target {
+    let header = |name| head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let host =
+        head.uri.authority().map_or(header(http::header::HOST), |authority| authority.as_str().as_bytes());
+    Target::new(host, head.uri.path(), head.uri.query().unwrap_or_default(), header(http::header::USER_AGENT))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! The attempt loop: pick an endpoint, send, decide, wait, again.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
+use crate::policy::deadline::{Limit, Successor, TimeLimits};
+use crate::policy::retry::{
+    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Upgrade, Verdict, Veto, retry_after,
+};
+use crate::proxy::Surroundings;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::headers::X_STENT_ATTEMPT;
+use crate::proxy::replay::AttemptBody;
+use crate::route::Route;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::pool::{Pools, Progress, UpstreamBody};
+
+/// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
+#[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
+pub trait Transport {
+    /// Sends a request and waits for the response head.
+    async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Request<AttemptBody>,
+        progress: &Progress,
+    ) -> Result<Answer, UpstreamError>;
+}
+
+impl Transport for Pools<AttemptBody> {
+    async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Request<AttemptBody>,
+        progress: &Progress,
+    ) -> Result<Answer, UpstreamError> {
+        Pools::send(self, endpoint, request, progress).await
+    }
+}
+
+/// A response head, and the body that follows it.
+type Answer = Response<UpstreamBody<AttemptBody>>;
+
+/// A request as the upstream shall get it, and what its policy needs to know of it.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) head: http::request::Parts,
+    pub(crate) repeatable: Repeatable,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) limits: TimeLimits,
+}
+
+/// The answer that the caller gets, and whether it is a failure that nothing could mend.
+#[derive(Debug)]
+pub(crate) struct Concluded {
+    pub(crate) answer: Answer,
+    pub(crate) quality: Quality,
+}
+
+/// Whether an answer is one that the retry policy counts as a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quality {
+    /// It is, and no further attempt was allowed.
+    Exhausted,
+    /// It is not.
+    Good,
+}
+
+/// Makes attempts until one is good enough, a rule forbids another, or nothing is left to try.
+pub(crate) async fn run<T: Transport>(
+    exchange: &mut Exchange,
+    route: &Route,
+    outbound: &Outbound,
+    transport: &T,
+    around: &Surroundings,
+) -> Result<Concluded, ProxyError> {
+    let mut timer = pin!(sleep_until(exchange.began()));
+    let mut kept: Option<Answer> = None;
+    let mut now = exchange.began();
+    route.cluster.budget.deposit(around.since_start(now));
+    loop {
+        let Some(pick) = around.pick(&route.cluster, exchange.tried(), now) else {
+            return exhausted(kept).ok_or_else(|| no_endpoint(route));
+        };
+        exchange.start_attempt(pick.clone(), now);
+        let outcome =
+            attempt(exchange, route, outbound, transport, &pick.endpoint, timer.as_mut(), now).await;
+        now = Instant::now();
+        if let Err(failure) = &outcome
+            && let Some(fault) = caller_fault(exchange, failure)
+        {
+            exchange.cancel_attempt(failure.error.delivery, now);
+            return Err(fault);
+        }
+        exchange
+            .finish_attempt(outcome.as_ref().map(Response::status).map_err(|failure| &failure.error), now);
+        match decide(exchange, route, outbound, &outcome, around, now) {
+            Verdict::Retry { after, reason } if route.cluster.budget.withdraw(around.since_start(now)) => {
+                exchange.retry(reason, after);
+                kept = wait_and_keep(outcome, after, now, timer.as_mut()).await.or(kept);
+                now = Instant::now();
+            }
+            verdict => return conclude(exchange, verdict, outcome, kept),
+        }
+    }
+}
+
+/// Why an attempt brought no answer.
+struct Failure {
+    error: UpstreamError,
+    /// The limit that cut it off, if one did.
+    limit: Option<Limit>,
+}
+
+/// One attempt, within its limits.
+async fn attempt<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound,
+    transport: &T,
+    endpoint: &Arc<Endpoint>,
+    mut timer: Pin<&mut Sleep>,
+    started: Instant,
+) -> Result<Answer, Failure> {
+    let body = exchange.body();
+    let number = exchange.attempt_number();
+    let limits = &outbound.limits;
+    let first = || {
+        let successor = successor(&route.settings.retry, outbound, number, body.state());
+        limits.first(started.into_std(), body.upload(), successor)
+    };
+    let progress = Progress::default();
+    let mut answer = pin!(transport.send(endpoint, outbound.request(number, body.attempt()), &progress));
+    loop {
+        let (at, _) = first();
+        // While the body comes in, the limit moves with every part: it is enough to look again now and then.
+        let is_uploading = limits.deadline_at(body.upload()).is_none();
+        let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
+        timer.as_mut().reset(look_again.min(at.into()));
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(|error| Failure { error, limit: None }),
+            () = body.ended(), if is_uploading => continue,
+            () = timer.as_mut() => {}
+        }
+        let (at, limit) = first();
+        if at <= Instant::now().into_std() {
+            return Err(cut_off(limit, progress.delivery()));
+        }
+    }
+}
+
+/// An attempt that a limit ended.
+fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
+    let kind = match delivery {
+        Delivery::Never => UpstreamErrorKind::ConnectTimeout,
+        Delivery::Maybe | Delivery::Answered => UpstreamErrorKind::HeadTimeout,
+    };
+    Failure { error: UpstreamError::new(kind, delivery), limit: Some(limit) }
+}
+
+/// Whether a timeout of this attempt could be followed by another attempt.
+fn successor(policy: &RetryPolicy, outbound: &Outbound, number: u32, body: BodyState) -> Successor {
+    let possible = number < policy.max_attempts
+        && outbound.repeatable == Repeatable::Always
+        && outbound.upgrade == Upgrade::None
+        && body != BodyState::Lost
+        && policy.errors.contains(ErrorClass::Timeout);
+    if possible { Successor::Possible } else { Successor::Impossible }
+}
+
+/// What the caller did to end the attempt, if it was the caller.
+fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
+    match failure.limit {
+        Some(Limit::CallerSilent) => Some(ProxyError::CallerSilent),
+        _ => exchange.body().fault(),
+    }
+}
+
+/// Lays an attempt's end and the exchange's state before the policy.
+fn decide(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound,
+    outcome: &Result<Answer, Failure>,
+    around: &Surroundings,
+    now: Instant,
+) -> Verdict {
+    let policy = &route.settings.retry;
+    let outcome = match outcome {
+        Ok(answer) if policy.statuses.contains(answer.status()) => {
+            Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
+        }
+        Ok(_) => return Verdict::Return, // the common case, spared the rest
+        Err(failure) => {
+            Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
+        }
+    };
+    let has_untried = route.cluster.has_untried(exchange.tried());
+    policy.decide(
+        outcome,
+        &Circumstances {
+            attempt: exchange.attempt_number(),
+            repeatable: outbound.repeatable,
+            body: exchange.body().state(),
+            upgrade: outbound.upgrade,
+            untried: if has_untried { Untried::Some } else { Untried::None },
+            time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
+            random: around.random(),
+        },
+    )
+}
+
+fn asked_wait(answer: &Answer) -> Option<Duration> {
+    let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    retry_after(value, SystemTime::now())
+}
+
+/// Waits before the next attempt. Meanwhile a failed answer is read to its end, within bounds, so that its connection
+/// can be used again, and kept, in case nothing better comes.
+async fn wait_and_keep(
+    outcome: Result<Answer, Failure>,
+    after: Duration,
+    now: Instant,
+    mut timer: Pin<&mut Sleep>,
+) -> Option<Answer> {
+    let wait = async {
+        if !after.is_zero() {
+            timer.as_mut().reset(now + after);
+            timer.as_mut().await;
+        }
+    };
+    let keep = async {
+        match outcome {
+            Ok(answer) => keep(answer, now + DRAIN_TIME).await,
+            Err(_) => None,
+        }
+    };
+    tokio::join!(wait, keep).1
+}
+
+/// Reads an answer whole, if it is small and comes soon. Otherwise its connection is closed.
+async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
+    let (head, mut body) = answer.into_parts();
+    if body.size_hint().lower() > DRAIN_LIMIT as u64 {
+        return None;
+    }
+    let mut bytes = BytesMut::new();
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > DRAIN_LIMIT {
+                    return false;
+                }
+                bytes.extend_from_slice(data);
+            }
+        }
+        true
+    };
+    let is_whole = timeout_at(until, read).await == Ok(true);
+    let kept = (!bytes.is_empty()).then(|| bytes.freeze());
+    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept)))
+}
+
+/// The end of the loop: the answer at hand, the best that came earlier, or an error.
+fn conclude(
+    exchange: &mut Exchange,
+    verdict: Verdict,
+    outcome: Result<Answer, Failure>,
+    kept: Option<Answer>,
+) -> Result<Concluded, ProxyError> {
+    match verdict {
+        Verdict::Return if outcome.is_ok() && exchange.attempt_number() > 1 => exchange.recover(),
+        Verdict::Return => {}
+        Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
+        Verdict::Stop { why } => exchange.stop_retrying(why),
+    }
+    let quality = if verdict == Verdict::Return { Quality::Good } else { Quality::Exhausted };
+    match outcome {
+        Ok(answer) => Ok(Concluded { answer, quality }),
+        // A real answer tells the caller more than one that we invent.
+        Err(failure) => exhausted(kept).ok_or(match failure.limit {
+            Some(Limit::Deadline) => ProxyError::DeadlineExceeded,
+            _ => ProxyError::Upstream(failure.error),
+        }),
+    }
+}
+
+fn exhausted(kept: Option<Answer>) -> Option<Concluded> {
+    kept.map(|answer| Concluded { answer, quality: Quality::Exhausted })
+}
+
+fn no_endpoint(route: &Route) -> ProxyError {
+    if route.cluster.endpoints().is_empty() {
+        ProxyError::Upstream(UpstreamError::new(UpstreamErrorKind::Dns, Delivery::Never))
+    } else {
+        ProxyError::NoEndpoint
+    }
+}
+
+impl Outbound {
+    fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.headers_mut() = self.head.headers.clone();
+        if number > 1 {
+            request.headers_mut().insert(X_STENT_ATTEMPT, HeaderValue::from(number));
+        }
+        request
+    }
+}
+
+/// The most of a failed answer that is read, and kept.
+const DRAIN_LIMIT: usize = 64 << 10;
+
+/// How long a failed answer may take to end.
+const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// How often the limits of an upload are looked at.
+const UPLOAD_PERIOD: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The bodies that pass through: the caller's request body, and the answer's body, at whose end the record is written.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::{RequestFault, UpstreamError};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::replay::AttemptBody;
+use crate::record::ExchangeOutcome;
+use crate::upstream::pool::UpstreamBody;
+
+/// What comes in with a request head: who sent it, and the body.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The body.
+    pub body: RequestBody,
+    /// Who sent it.
+    pub caller: Caller,
+}
+
+/// What the listener knows of who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The client's address, found through the trusted proxies.
+    pub client: IpAddr,
+    /// The longest silence inside the request body.
+    pub body_timeout: Duration,
+    /// Whether answers carry `Proxy-Status`.
+    pub proxy_status: ProxyStatus,
+    /// What is wrong with the request already.
+    pub fault: Option<RequestFault>,
+}
+
+/// Whether answers tell outsiders about our inside (RFC 9209).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyStatus {
+    /// They do.
+    Emit,
+    /// They do not.
+    Omit,
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// From a connection.
+    Incoming(Incoming),
+    /// From a test.
+    #[cfg(test)]
+    Scripted(crate::proxy::testing::ScriptedBody),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Incoming(incoming) => incoming.size_hint(),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.size_hint(),
+        }
+    }
+}
+
+/// The body of the answer to a caller. When it ends, breaks or is dropped, the exchange is over and on record.
+#[derive(Debug)]
+pub struct ResponseBody {
+    inner: UpstreamBody<AttemptBody>,
+    /// None once the exchange is over.
+    exchange: Option<Box<Exchange>>,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(inner: UpstreamBody<AttemptBody>, exchange: Box<Exchange>) -> Self {
+        Self { inner, exchange: Some(exchange) }
+    }
+
+    fn finish(&mut self, outcome: ExchangeOutcome) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(outcome);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    /// After an error the caller's connection is closed without a clean end, so that the caller can tell.
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.add_bytes_out(bytes);
+                }
+                if self.inner.is_end_stream() {
+                    self.finish(ExchangeOutcome::Ok);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.finish(ExchangeOutcome::UpstreamTruncated),
+            Poll::Ready(None) => self.finish(ExchangeOutcome::Ok),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper does not poll a body that says it is empty, nor one whose announced length it has written.
+        let whole = self.inner.is_end_stream();
+        self.finish(if whole { ExchangeOutcome::Ok } else { ExchangeOutcome::ClientAbort });
+    }
+}

@@ -1,0 +1,316 @@
+//! One exchange from its request head to the end of its answer: its clock, its attempts and, at the end, its record.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
+use crate::policy::retry::{Reason, Veto};
+use crate::proxy::Surroundings;
+use crate::proxy::replay::Replay;
+use crate::record::metrics::RouteMetrics;
+use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
+use crate::route::Route;
+use crate::upstream::balance::Pick;
+use crate::upstream::cluster::Report;
+use crate::upstream::endpoint::EndpointId;
+
+/// One request and its final answer.
+///
+/// Dropped before [`Exchange::finish`], it is on record as left by its caller.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    surroundings: Rc<Surroundings>,
+    began: Instant,
+    at: SystemTime,
+    pub(crate) id: Box<str>,
+    client: IpAddr,
+    method: Method,
+    target: Target,
+    route: Option<Arc<Route>>,
+    metrics: Arc<RouteMetrics>,
+    attempts: Vec<AttemptRecord>,
+    tried: Vec<EndpointId>,
+    running: Option<RunningAttempt>,
+    head: Option<Head>,
+    retry_stopped: Option<Veto>,
+    body: Replay,
+    bytes_out: u64,
+    is_finished: bool,
+}
+
+/// What identifies a request in the record.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: Box<str>,
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+}
+
+#[derive(Debug)]
+struct RunningAttempt {
+    pick: Pick,
+    started: Instant,
+}
+
+/// The response head that the caller got.
+#[derive(Debug)]
+struct Head {
+    status: StatusCode,
+    origin: Origin,
+    error: Option<&'static str>,
+    maker: Maker,
+    after: Duration,
+}
+
+/// Who made an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Proxy,
+    Upstream,
+}
+
+impl Exchange {
+    pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
+        let metrics = surroundings.unmatched.clone();
+        metrics.in_flight.inc();
+        let Identity { id, client, method, target } = identity;
+        Box::new(Self {
+            surroundings,
+            began,
+            at: SystemTime::now(),
+            id,
+            client,
+            method,
+            target,
+            route: None,
+            metrics,
+            attempts: Vec::new(),
+            tried: Vec::new(),
+            running: None,
+            head: None,
+            retry_stopped: None,
+            body: Replay::none(began),
+            bytes_out: 0,
+            is_finished: false,
+        })
+    }
+
+    /// Notes the route, under whose label the exchange counts from here on.
+    pub(crate) fn take_route(&mut self, route: &Arc<Route>) {
+        self.metrics.in_flight.dec();
+        self.metrics = route.metrics.clone();
+        self.metrics.in_flight.inc();
+        self.route = Some(route.clone());
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The number of attempts so far, the running one included.
+    pub(crate) fn attempt_number(&self) -> u32 {
+        let running = usize::from(self.running.is_some());
+        u32::try_from(self.attempts.len() + running).unwrap_or(u32::MAX)
+    }
+
+    /// The endpoints that have been tried.
+    pub(crate) fn tried(&self) -> &[EndpointId] {
+        &self.tried
+    }
+
+    /// Begins an attempt at the picked endpoint.
+    pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
+        self.running = Some(RunningAttempt { pick, started: now });
+    }
+
+    /// Ends the running attempt: endpoint health, metrics, attempt record.
+    pub(crate) fn finish_attempt(&mut self, outcome: Result<StatusCode, &UpstreamError>, now: Instant) {
+        let Some(attempt) = self.running.take() else { return };
+        let metrics = &attempt.pick.endpoint.metrics;
+        let cluster = self.route.as_ref().map(|route| route.cluster.clone());
+        let (result, delivery, report) = match outcome {
+            Ok(status) => {
+                metrics.answered(status).inc();
+                let failed =
+                    cluster.as_ref().is_some_and(|cluster| cluster.settings.failures.contains(status));
+                let report = if failed { Report::Failure } else { Report::Success };
+                (AttemptResult::Status(status.as_u16()), Delivery::Answered, report)
+            }
+            Err(error) => {
+                metrics.failed(error.kind).inc();
+                let report = if error.kind.blames_endpoint() { Report::Failure } else { Report::Nothing };
+                (AttemptResult::Error(error.kind.label()), error.delivery, report)
+            }
+        };
+        self.note_attempt(&attempt, result, delivery, now);
+        if let Some(cluster) = cluster {
+            cluster.report(&attempt.pick, report, self.surroundings.since_start(now));
+        }
+        self.tried.push(attempt.pick.endpoint.id);
+    }
+
+    /// Ends the running attempt without a verdict on its endpoint: the caller left, or broke its own body.
+    pub(crate) fn cancel_attempt(&mut self, delivery: Delivery, now: Instant) {
+        let Some(attempt) = self.running.take() else { return };
+        attempt.pick.endpoint.metrics.cancelled().inc();
+        self.note_attempt(&attempt, AttemptResult::Cancelled, delivery, now);
+        if let Some(route) = &self.route {
+            route.cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
+        }
+    }
+
+    fn note_attempt(
+        &mut self,
+        attempt: &RunningAttempt,
+        result: AttemptResult,
+        delivery: Delivery,
+        now: Instant,
+    ) {
+        let duration = now.duration_since(attempt.started);
+        attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(duration.as_secs_f64());
+        self.attempts.push(AttemptRecord {
+            endpoint: attempt.pick.endpoint.label.clone(),
+            result,
+            delivery,
+            started: attempt.started.duration_since(self.began),
+            duration,
+        });
+    }
+
+    /// Notes that another attempt follows after `wait`.
+    pub(crate) fn retry(&mut self, reason: Reason, wait: Duration) {
+        self.metrics.retries(reason).inc();
+        if let Some(route) = &self.route {
+            route.cluster.metrics.retry_wait.observe(wait.as_secs_f64());
+        }
+    }
+
+    /// Notes the rule that made a failure the answer.
+    pub(crate) fn stop_retrying(&mut self, why: Veto) {
+        self.metrics.stopped(why).inc();
+        self.retry_stopped = Some(why);
+    }
+
+    /// Notes that the failed attempts have been made good.
+    pub(crate) fn recover(&mut self) {
+        self.metrics.recovered.inc();
+    }
+
+    /// Takes charge of the request body.
+    pub(crate) fn take_body(&mut self, body: Replay) {
+        self.body = body;
+    }
+
+    pub(crate) fn body(&self) -> &Replay {
+        &self.body
+    }
+
+    pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
+        self.bytes_out = self.bytes_out.saturating_add(bytes as u64);
+    }
+
+    /// Notes that the caller gets the upstream's answer.
+    pub(crate) fn answer(&mut self, status: StatusCode, now: Instant) {
+        let after = now.duration_since(self.began);
+        self.body.forget(); // no attempt follows
+        self.head =
+            Some(Head { status, origin: Origin::Upstream, error: None, maker: Maker::Upstream, after });
+    }
+
+    /// Notes that the caller gets a reply of our own.
+    pub(crate) fn reply(&mut self, error: &ProxyError, now: Instant) {
+        let after = now.duration_since(self.began);
+        let (status, origin) = (error.status(), error.origin());
+        self.body.forget();
+        self.head = Some(Head { status, origin, error: Some(error.token()), maker: Maker::Proxy, after });
+    }
+
+    /// Notes that the codec has refused the request by itself.
+    pub(crate) fn refuse(&mut self, status: StatusCode, now: Instant) {
+        let after = now.duration_since(self.began);
+        let error = Some("http_request_error");
+        self.head = Some(Head { status, origin: Origin::Downstream, error, maker: Maker::Proxy, after });
+    }
+
+    /// Ends the exchange: metrics and the record.
+    pub(crate) fn finish(mut self: Box<Self>, outcome: ExchangeOutcome) {
+        self.conclude(outcome);
+    }
+
+    fn conclude(&mut self, outcome: ExchangeOutcome) {
+        self.is_finished = true;
+        let now = Instant::now();
+        let duration = now.duration_since(self.began);
+        self.cancel_attempt(Delivery::Maybe, now);
+        let is_broken = outcome == ExchangeOutcome::UpstreamTruncated;
+        if is_broken {
+            self.stop_retrying(Veto::Started);
+        }
+        let outcome = match (&self.head, outcome) {
+            (Some(head), ExchangeOutcome::Ok) if head.maker == Maker::Proxy => ExchangeOutcome::Reply,
+            (_, outcome) => outcome,
+        };
+        if outcome == ExchangeOutcome::ClientAbort {
+            self.metrics.client_aborts.inc();
+            let was_retrying = self.head.is_none() && !self.tried.is_empty();
+            if was_retrying && self.retry_stopped.is_none() {
+                self.stop_retrying(Veto::Client);
+            }
+        }
+        let (status, origin) = match &self.head {
+            Some(head) => (head.status.as_u16(), head.origin),
+            None => (CLIENT_LEFT, Origin::Downstream),
+        };
+        self.metrics.requests(status, origin).inc();
+        self.metrics.duration.observe(duration.as_secs_f64());
+        self.metrics.in_flight.dec();
+        if self.surroundings.log.is_off() {
+            return;
+        }
+        let error = self.head.as_ref().and_then(|head| head.error);
+        self.surroundings.log.send(Record {
+            at: self.at,
+            id: std::mem::take(&mut self.id),
+            client: self.client,
+            method: std::mem::take(&mut self.method),
+            target: std::mem::take(&mut self.target),
+            route: self.route.as_ref().map(|route| route.settings.name.clone()),
+            cluster: self.route.as_ref().map(|route| route.settings.cluster.clone()),
+            query: self
+                .route
+                .as_ref()
+                .map_or(QueryPolicy::Redacted, |route| route.settings.log_query.clone()),
+            status,
+            origin,
+            outcome,
+            error: if is_broken { Some("http_response_incomplete") } else { error },
+            bytes_in: self.body.received(),
+            bytes_out: self.bytes_out,
+            duration,
+            time_to_head: self.head.as_ref().map(|head| head.after),
+            attempts: std::mem::take(&mut self.attempts),
+            retry_stopped: self.retry_stopped,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.conclude(ExchangeOutcome::ClientAbort);
+        }
+    }
+}
+
+/// The status on record where the caller left before a response head; NGINX's convention, which log tools know.
+const CLIENT_LEFT: u16 = 499;

@@ -1,0 +1,217 @@
+//! Which heads are refused, and what is removed and added.
+
+use http::Request;
+use proptest::prelude::*;
+
+use super::*;
+
+fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn fault(target: &str, headers: &[(&str, &str)]) -> Option<RequestFault> {
+    match check(&mut head(target, headers)) {
+        Ok(()) => None,
+        Err(ProxyError::BadRequest(fault)) => Some(fault),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn via() -> HeaderValue {
+    HeaderValue::from_static("1.1 stent")
+}
+
+fn names(headers: &HeaderMap) -> Vec<&str> {
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_request_needs_exactly_one_host() {
+    assert_eq!(fault("/", &[]), Some(RequestFault::HostCount));
+    assert_eq!(fault("/", &[("host", "a"), ("host", "a")]), Some(RequestFault::HostCount));
+    assert_eq!(fault("/", &[("host", "a")]), None);
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_maybe_a_port() {
+    for host in ["a", "A.example.org", "a:80", "10.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "a_b", "a:"] {
+        assert_eq!(fault("/", &[("host", host)]), None, "{host}");
+    }
+    for host in
+        ["", "a b", "a,b", "a@b", "a/b", "a:b", "a:99999", "a:123456", "[::1", "::1]", "[x]", ":80", "a\tb"]
+    {
+        assert_eq!(fault("/", &[("host", host)]), Some(RequestFault::BadHost), "{host}");
+    }
+}
+
+#[test]
+fn only_chunked_alone_is_a_transfer_encoding() {
+    let with = |codings: &[&str]| {
+        let mut headers = vec![("host", "a")];
+        headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+        fault("/", &headers)
+    };
+    assert_eq!(with(&["chunked"]), None);
+    assert_eq!(with(&["Chunked"]), None);
+    for codings in [
+        &["gzip, chunked"][..],
+        &["chunked, chunked"],
+        &["identity"],
+        &["chunked", "chunked"],
+        &["xchunked"],
+        &[""],
+        &["chunked;a=b"],
+        &[",chunked"],
+    ] {
+        assert_eq!(with(codings), Some(RequestFault::AmbiguousLength), "{codings:?}");
+    }
+}
+
+#[test]
+fn an_absolute_target_takes_its_usual_form_and_decides_on_the_host() {
+    let mut head = head("http://b.example.org:81/x?y", &[("host", "a")]);
+    check(&mut head).unwrap();
+    assert_eq!(head.uri, "/x?y");
+    assert_eq!(head.headers[HOST], "b.example.org:81");
+    assert_eq!(fault("ftp://a/x", &[("host", "a")]), Some(RequestFault::BadTarget));
+    assert_eq!(fault("http://u@a/x", &[("host", "a")]), Some(RequestFault::BadTarget));
+    assert_eq!(fault("a:80", &[("host", "a")]), Some(RequestFault::BadTarget));
+    assert_eq!(fault("*", &[("host", "a")]), Some(RequestFault::BadTarget));
+}
+
+#[test]
+fn the_host_is_read_without_its_port() {
+    let read = |value: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static(value));
+        host(&headers).to_owned()
+    };
+    assert_eq!(read("a:80"), "a");
+    assert_eq!(read("a"), "a");
+    assert_eq!(read("[::1]:80"), "[::1]");
+    assert_eq!(read("[::1]"), "[::1]");
+}
+
+#[test]
+fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
+    let head = head(
+        "/",
+        &[
+            ("connection", "keep-alive, X-Private"),
+            ("connection", "x-other"),
+            ("x-private", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy", "http://evil"),
+            ("proxy-authorization", "Basic eA=="),
+            ("expect", "100-continue"),
+            ("x-stent-attempt", "7"),
+            ("x-kept", "1"),
+        ],
+    );
+    let mut headers = head.headers;
+    clean_request(&mut headers, &via()).unwrap();
+    assert_eq!(names(&headers), ["via", "x-kept"]);
+}
+
+#[test]
+fn connection_cannot_take_away_what_routing_framing_and_the_client_rest_on() {
+    let listed = "host, content-length, x-forwarded-for, x-request-id, via, close";
+    let head = head(
+        "/",
+        &[
+            ("connection", listed),
+            ("host", "a"),
+            ("content-length", "1"),
+            ("x-forwarded-for", "1"),
+            ("x-request-id", "1"),
+        ],
+    );
+    let mut headers = head.headers;
+    clean_request(&mut headers, &via()).unwrap();
+    assert_eq!(names(&headers), ["content-length", "host", "via", "x-forwarded-for", "x-request-id"]);
+}
+
+#[test]
+fn a_request_that_has_been_here_is_a_loop() {
+    let loops = |value: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(VIA, HeaderValue::from_static(value));
+        clean_request(&mut headers, &via()).is_err()
+    };
+    for value in ["1.1 stent", "1.0 alb, 1.1 stent (comment)", "HTTP/1.1  stent", "1.1 Stent"] {
+        assert!(loops(value), "{value}");
+    }
+    for value in ["1.1 stent2", "1.1 cloudfront", "stent", "", ",", "1.1 not stent"] {
+        assert!(!loops(value), "{value}");
+    }
+}
+
+#[test]
+fn a_plain_request_id_is_kept_and_anything_else_replaced() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut id = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_str(value).unwrap());
+        let id = request_id(&mut headers, &mut random);
+        assert_eq!(headers[X_REQUEST_ID], *id);
+        assert_eq!(headers.get_all(X_REQUEST_ID).iter().count(), 1);
+        id.into_string()
+    };
+    assert_eq!(id("Root=1-67891233-abcdef"), "Root=1-67891233-abcdef");
+    let long = "a".repeat(129);
+    for value in ["", "a b", "a\"b", &long] {
+        let made = id(value);
+        assert_eq!(made.len(), 32);
+        assert!(made.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}
+
+#[test]
+fn an_answer_loses_what_concerned_the_upstream_connection() {
+    let head = head(
+        "/",
+        &[
+            ("connection", "close, x-a"),
+            ("x-a", "1"),
+            ("keep-alive", "1"),
+            ("proxy-authenticate", "Basic"),
+            ("etag", "1"),
+        ],
+    );
+    let mut headers = head.headers;
+    clean_response(&mut headers, &via());
+    assert_eq!(names(&headers), ["etag", "via"]);
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_connection_or_via_panics(connection in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let Ok(value) = HeaderValue::from_bytes(&connection) else { return Ok(()) };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, value.clone());
+        headers.insert(VIA, value.clone());
+        headers.insert(HOST, value);
+        let _ = host(&headers);
+        let _ = clean_request(&mut headers, &via());
+        prop_assert!(headers.contains_key(HOST));
+    }
+
+    #[test]
+    fn an_authority_holds_nothing_that_ends_or_splits_it(value in proptest::collection::vec(any::<u8>(), 0..40)) {
+        if is_authority(&value) {
+            prop_assert!(!value.iter().any(|byte| b" ,@/\\\r\n\t\0?#".contains(byte)));
+        }
+    }
+}

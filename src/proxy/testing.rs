@@ -1,0 +1,293 @@
+//! A scripted upstream and a scripted request body, for tests of the pipeline in paused time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::{HeaderMap, Method, Request, Response};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::budget::BudgetSettings;
+use crate::policy::ejection::EjectionSettings;
+use crate::policy::retry::RetryPolicy;
+use crate::proxy::attempts::Transport;
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::replay::{AttemptBody, ReplayMemory};
+use crate::proxy::{Proxy, Site, Surroundings};
+use crate::record::QueryPolicy;
+use crate::record::log::LogSender;
+use crate::record::metrics::Metrics;
+use crate::route::{PathPattern, Pattern, Route, RouteSettings, RouteTable};
+use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::endpoint::{Endpoint, EndpointUrl};
+use crate::upstream::pool::{Progress, UpstreamBody};
+
+/// What the scripted upstream does with one attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Takes the request body, waits, and answers.
+    Answer(Duration, u16, Vec<(&'static str, String)>, &'static str),
+    /// Answers without taking the request body.
+    AnswerEarly(u16),
+    /// Takes the first so many parts of the request body, and breaks off.
+    BreakAfterParts(usize),
+    /// Fails at once.
+    Fail(UpstreamErrorKind, Delivery),
+    /// Has the whole request and never answers.
+    Hang,
+}
+
+/// What the scripted upstream saw of one attempt.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Since the exchange's start.
+    pub(crate) at: Duration,
+    pub(crate) port: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+}
+
+/// An upstream that follows a script.
+#[derive(Debug)]
+pub(crate) struct Script {
+    steps: RefCell<VecDeque<Step>>,
+    pub(crate) seen: RefCell<Vec<Seen>>,
+    start: Instant,
+}
+
+impl Transport for Script {
+    async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: Request<AttemptBody>,
+        progress: &Progress,
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+        let step = self.steps.borrow_mut().pop_front().expect("the script has a step for every attempt");
+        let (head, mut body) = request.into_parts();
+        let index = self.seen.borrow().len();
+        let (at, port) = (self.start.elapsed(), endpoint.address.port());
+        self.seen.borrow_mut().push(Seen { at, port, headers: head.headers, body: None });
+        progress.set_sent(!matches!(step, Step::Fail(_, Delivery::Never)));
+        let terminated = UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe);
+        let (status, headers, text) = match step {
+            Step::AnswerEarly(status) => (status, Vec::new(), ""),
+            Step::Fail(kind, delivery) => return Err(UpstreamError::new(kind, delivery)),
+            Step::BreakAfterParts(parts) => {
+                for _ in 0..parts {
+                    let _ = body.frame().await;
+                }
+                return Err(terminated);
+            }
+            Step::Hang | Step::Answer(..) => {
+                let Ok(collected) = body.collect().await else { return Err(terminated) };
+                self.seen.borrow_mut()[index].body = Some(collected.to_bytes());
+                match step {
+                    Step::Answer(after, status, headers, text) => {
+                        sleep(after).await;
+                        (status, headers, text)
+                    }
+                    _ => std::future::pending().await,
+                }
+            }
+        };
+        let bytes = (!text.is_empty()).then(|| Bytes::from_static(text.as_bytes()));
+        let mut response = Response::new(UpstreamBody::Kept(bytes));
+        *response.status_mut() = status.try_into().unwrap();
+        for (name, value) in headers {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        Ok(response)
+    }
+}
+
+/// An answer at once.
+pub(crate) fn answer(status: u16) -> Step {
+    Step::Answer(Duration::ZERO, status, Vec::new(), "")
+}
+
+/// A proxy before a scripted upstream, with what a test may look at.
+pub(crate) struct Stage {
+    pub(crate) proxy: Rc<Proxy<Script>>,
+    pub(crate) route: Arc<Route>,
+    pub(crate) memory: Arc<ReplayMemory>,
+    pub(crate) start: Instant,
+}
+
+/// A policy whose waits are exact: 100 ms, 200 ms, 400 ms, ...
+pub(crate) fn exact_policy() -> RetryPolicy {
+    RetryPolicy {
+        max_attempts: 4,
+        backoff: Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap(),
+        ..RetryPolicy::default()
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::with(steps, 1, exact_policy(), BudgetSettings::default())
+    }
+
+    pub(crate) fn with(
+        steps: impl IntoIterator<Item = Step>,
+        endpoints: u16,
+        retry: RetryPolicy,
+        budget: BudgetSettings,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(cluster_settings(endpoints, &retry, budget), metrics.clone()));
+        let pattern = Pattern { host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
+        let settings = RouteSettings {
+            name: "all".into(),
+            pattern: pattern.clone(),
+            cluster: "hosp".into(),
+            deadline: Duration::from_secs(25),
+            max_body: 1000,
+            log_query: QueryPolicy::Redacted,
+            retry,
+        };
+        let route = Arc::new(Route { settings, cluster, metrics: Arc::new(metrics.route("all")) });
+        let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
+        let start = Instant::now();
+        let around = Surroundings {
+            log: LogSender::off(),
+            unmatched: Arc::new(metrics.route("none")),
+            replay_memory: memory.clone(),
+            start,
+            via: HeaderValue::from_static("1.1 stent"),
+            random: fastrand::Rng::with_seed(1).into(),
+        };
+        let site = Site { routes: RouteTable::new([(pattern, route.clone())]) };
+        let script =
+            Script { steps: RefCell::new(steps.into_iter().collect()), seen: RefCell::default(), start };
+        let site = Arc::new(ArcSwap::from_pointee(site));
+        Self { proxy: Rc::new(Proxy::new(site, script, Rc::new(around))), route, memory, start }
+    }
+
+    pub(crate) async fn send(&self, method: Method, body: ScriptedBody) -> Response<ResponseBody> {
+        self.send_with(method, &[], body).await
+    }
+
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        headers: &[(&'static str, &'static str)],
+        body: ScriptedBody,
+    ) -> Response<ResponseBody> {
+        let caller = Caller {
+            client: [192, 0, 2, 1].into(),
+            body_timeout: Duration::from_secs(30),
+            proxy_status: ProxyStatus::Emit,
+            fault: None,
+        };
+        let mut request = Request::new(Inbound { body: RequestBody::Scripted(body), caller });
+        *request.method_mut() = method;
+        *request.uri_mut() = "/api/x?y=z".parse().unwrap();
+        request.headers_mut().insert(HOST, HeaderValue::from_static("hosp.example.org"));
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        self.proxy.handle(request).await
+    }
+
+    pub(crate) async fn get(&self) -> Response<ResponseBody> {
+        self.send(Method::GET, ScriptedBody::empty()).await
+    }
+
+    /// When each attempt began, in milliseconds.
+    pub(crate) fn attempts_at(&self) -> Vec<u128> {
+        self.proxy.transport.seen.borrow().iter().map(|seen| seen.at.as_millis()).collect()
+    }
+
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.proxy.transport.seen.borrow().iter().map(|seen| seen.port).collect()
+    }
+
+    /// What each attempt got of the request body.
+    pub(crate) fn bodies(&self) -> Vec<Option<Bytes>> {
+        self.proxy.transport.seen.borrow().iter().map(|seen| seen.body.clone()).collect()
+    }
+}
+
+fn cluster_settings(endpoints: u16, retry: &RetryPolicy, budget: BudgetSettings) -> ClusterSettings {
+    ClusterSettings {
+        name: "hosp".into(),
+        endpoints: (1..=endpoints)
+            .map(|port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap())
+            .collect(),
+        connect_timeout: Duration::from_secs(2),
+        idle_timeout: Duration::from_secs(4),
+        body_timeout: Duration::from_mins(1),
+        max_connections: 8,
+        connection_wait: Duration::from_secs(1),
+        max_waiting: 8,
+        max_header_bytes: 64 << 10,
+        dns_refresh: Duration::from_secs(30),
+        balance: Balance::RoundRobin,
+        ejection: EjectionSettings::default(),
+        failures: retry.statuses,
+        budget,
+    }
+}
+
+/// The text of an answer.
+pub(crate) async fn text(response: Response<ResponseBody>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A body whose parts a test sends.
+#[derive(Debug)]
+pub struct ScriptedBody {
+    parts: mpsc::UnboundedReceiver<Bytes>,
+    length: Option<u64>,
+    is_empty: bool,
+}
+
+impl ScriptedBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        let (_, parts) = mpsc::unbounded_channel();
+        Self { parts, length: Some(0), is_empty: true }
+    }
+
+    /// A body of parts that are there from the start.
+    pub(crate) fn of(parts: &[&'static str]) -> Self {
+        let (send, body) = Self::open(None);
+        for part in parts {
+            send.send(Bytes::from_static(part.as_bytes())).unwrap();
+        }
+        body
+    }
+
+    /// A body that ends when its sender is dropped.
+    pub(crate) fn open(length: Option<u64>) -> (mpsc::UnboundedSender<Bytes>, Self) {
+        let (send, parts) = mpsc::unbounded_channel();
+        (send, Self { parts, length, is_empty: false })
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.parts.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.is_empty
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -57,7 +57,8 @@ fn a_lone_endpoint_that_fails_30_percent_shows_0_81_percent_with_four_attempts()
 fn a_burst_of_400_ms_every_5_s_shows_less_than_half_a_percent() {
     const REQUESTS: u32 = 1500;
     const CALLERS: u32 = 100;
-    let start = Instant::now() + ms(200);
+    // The proxy has come up by then, so that no caller begins late.
+    let start = Instant::now() + ms(1000);
     let backend = Backend::new(move |_| {
         let time = Instant::now().saturating_duration_since(start).as_millis() % 5000;
         Action::answer(if (2500..2900).contains(&time) { 502 } else { 200 }, "")

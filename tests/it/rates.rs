@@ -1,0 +1,95 @@
+//! How much of a flaky backend's failure users see: the figures that the design promises.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::{Action, Backend, Client, Config, Stent, ms};
+
+/// p⁴ = 0.81 % of requests fail, and 1 + p + p² + p³ = 1.417 attempts are made for each.
+#[test]
+fn a_lone_endpoint_that_fails_30_percent_shows_0_81_percent_with_four_attempts() {
+    const REQUESTS: usize = 5000;
+    let attempts = Mutex::new(HashMap::<String, u64>::new());
+    let backend = Backend::new(move |request| {
+        let mut attempts = attempts.lock().unwrap();
+        let attempt = attempts.entry(request.target.clone()).or_default();
+        *attempt += 1;
+        // The fate of an attempt hangs on its request and number alone, so that no order of threads changes a figure.
+        let number: u64 = request.target.trim_start_matches('/').parse().unwrap();
+        let fails = fastrand::Rng::with_seed(number * 1000 + *attempt).f64() < 0.3;
+        Action::answer(if fails { 502 } else { 200 }, "")
+    });
+    let config = Config::new(&backend)
+        .set("server.workers", 2)
+        .retry("max_attempts", 4)
+        .retry("backoff.base", "1ms")
+        .retry("backoff.jitter", "equal");
+    let stent = Stent::start(&config);
+    let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = stent.client();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= REQUESTS {
+                        return;
+                    }
+                    let status = client.get(&format!("/{number}")).status;
+                    assert!(matches!(status, 200 | 502), "{status}");
+                    failures.fetch_add(usize::from(status == 502), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let visible = failures.load(Ordering::Relaxed) as f64 / REQUESTS as f64 * 100.0;
+    let attempts = backend.requests().len() as f64 / REQUESTS as f64;
+    println!("{visible:.2} % visible, {attempts:.3} attempts per request");
+    assert!((visible - 0.81).abs() <= 0.5, "{visible} % of requests failed");
+    assert!((attempts - 1.42).abs() <= 0.03, "{attempts} attempts per request");
+}
+
+/// An open loop of 100 requests per second against a backend that fails wholly for 400 ms in every 5 s, with the default
+/// waits and the default budget. Immediate retries would show those 8 %.
+#[test]
+fn a_burst_of_400_ms_every_5_s_shows_less_than_half_a_percent() {
+    const REQUESTS: u32 = 1500;
+    const CALLERS: u32 = 100;
+    // The proxy has come up by then, so that no caller begins late.
+    let start = Instant::now() + ms(1000);
+    let backend = Backend::new(move |_| {
+        let time = Instant::now().saturating_duration_since(start).as_millis() % 5000;
+        Action::answer(if (2500..2900).contains(&time) { 502 } else { 200 }, "")
+    });
+    let config = Config::new(&backend)
+        .set("server.workers", 2)
+        .retry("max_attempts", 4)
+        .retry("backoff", toml::Table::new())
+        .retry("budget", toml::Table::new());
+    let stent = Stent::start(&config);
+    let failures = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (stent, failures) = (&stent, &failures);
+            scope.spawn(move || {
+                let mut client = Client::connect(stent.listener());
+                // Each caller's turn comes once a second, more than any answer takes: nobody waits for another.
+                for number in (caller..REQUESTS).step_by(CALLERS as usize) {
+                    let due = start + Duration::from_millis(10) * number;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let status = client.get("/").status;
+                    assert!(matches!(status, 200 | 502), "{status}");
+                    failures.fetch_add(usize::from(status == 502), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let all = f64::from(REQUESTS);
+    let visible = failures.load(Ordering::Relaxed) as f64 / all * 100.0;
+    let saved = stent.metric("stent_retry_recovered_total", &[]) / all * 100.0;
+    println!("{visible:.2} % visible, {saved:.2} % saved");
+    assert!(visible < 0.5, "{visible} % of requests failed");
+    assert!(saved > 6.0, "the outage was there to be hidden: {saved} % were saved");
+}

@@ -1,0 +1,204 @@
+//! What stands in a line: the fields of a [`Record`] as one JSON object, and how bytes from outside become
+//! JSON texts.
+//!
+//! A line is valid JSON and exactly one line, whatever bytes came in: what is not UTF-8 becomes U+FFFD, and
+//! every character that some viewer takes for the end of a line or for a command is escaped. A text of more
+//! than 4 KiB is cut there, and ends in `…`. What is absent or empty is `null`.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+
+use super::query;
+use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record};
+
+/// Appends the record's line, its line feed included.
+pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
+    let mut object = Object::begin(line);
+    object.time("time", record.at);
+    object.text("id", record.id.as_bytes());
+    object.plain("client", record.client);
+    object.text("method", record.method.as_str().as_bytes());
+    object.text("host", record.target.host());
+    object.text("path", record.target.path());
+    object.query("query", record.target.query(), &record.query);
+    object.text("route", record.route.as_deref().unwrap_or_default().as_bytes());
+    object.text("cluster", record.cluster.as_deref().unwrap_or_default().as_bytes());
+    object.number("status", record.status);
+    object.text("origin", record.origin.label().as_bytes());
+    object.text("outcome", record.outcome.label().as_bytes());
+    object.text("error", record.error.unwrap_or_default().as_bytes());
+    object.number("bytes_in", record.bytes_in);
+    object.number("bytes_out", record.bytes_out);
+    object.microseconds("duration_us", Some(record.duration));
+    object.microseconds("time_to_head_us", record.time_to_head);
+    object.text("user_agent", record.target.user_agent());
+    object.attempts("attempts", &record.attempts);
+    object.text("retry_stopped", record.retry_stopped.map_or("", |why| why.label()).as_bytes());
+    object.end();
+    line.push(b'\n');
+}
+
+/// A JSON object under way. Keys are ours and need no escape.
+struct Object<'a> {
+    line: &'a mut Vec<u8>,
+    separator: u8,
+}
+
+impl<'a> Object<'a> {
+    fn begin(line: &'a mut Vec<u8>) -> Self {
+        Self { line, separator: b'{' }
+    }
+
+    fn end(self) {
+        self.line.push(b'}');
+    }
+
+    fn key(&mut self, key: &str) {
+        self.line.extend_from_slice(&[self.separator, b'"']);
+        self.line.extend_from_slice(key.as_bytes());
+        self.line.extend_from_slice(b"\":");
+        self.separator = b',';
+    }
+
+    fn text(&mut self, key: &str, text: &[u8]) {
+        self.pieces(key, text, escape);
+    }
+
+    fn query(&mut self, key: &str, query: &[u8], policy: &QueryPolicy) {
+        self.pieces(key, query, |line, query| query::pieces(query, policy, |piece| escape(line, piece)));
+    }
+
+    /// A text that `fill` makes of at most the first 4 KiB of `source`.
+    fn pieces(&mut self, key: &str, source: &[u8], fill: impl FnOnce(&mut Vec<u8>, &[u8])) {
+        self.key(key);
+        if source.is_empty() {
+            self.line.extend_from_slice(b"null");
+            return;
+        }
+        let kept = cut(source);
+        self.line.push(b'"');
+        fill(self.line, kept);
+        if kept.len() < source.len() {
+            self.line.extend_from_slice("…".as_bytes());
+        }
+        self.line.push(b'"');
+    }
+
+    /// A text that is known to hold nothing to escape.
+    fn plain(&mut self, key: &str, text: impl Display) {
+        self.key(key);
+        write!(self.line, "\"{text}\"").expect(MEMORY);
+    }
+
+    fn number(&mut self, key: &str, number: impl Display) {
+        self.key(key);
+        write!(self.line, "{number}").expect(MEMORY);
+    }
+
+    fn microseconds(&mut self, key: &str, duration: Option<Duration>) {
+        match duration {
+            Some(duration) => self.number(key, duration.as_micros()),
+            None => self.text(key, b""),
+        }
+    }
+
+    /// RFC 3339, in UTC, always with six digits of the second's fraction.
+    fn time(&mut self, key: &str, time: SystemTime) {
+        // A clock outside the years -9999 to 9999 is wrong anyway; 1970 is at least plainly so.
+        let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+        self.key(key);
+        self.line.push(b'"');
+        PRINTER.print_timestamp(&time, &mut *self.line).expect(MEMORY);
+        self.line.push(b'"');
+    }
+
+    fn attempts(&mut self, key: &str, attempts: &[AttemptRecord]) {
+        self.key(key);
+        self.line.push(b'[');
+        for (place, attempt) in attempts.iter().enumerate() {
+            if place > 0 {
+                self.line.push(b',');
+            }
+            write_attempt(attempt, self.line);
+        }
+        self.line.push(b']');
+    }
+}
+
+fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
+    let mut object = Object::begin(line);
+    object.text("endpoint", attempt.endpoint.as_bytes());
+    match attempt.result {
+        AttemptResult::Status(status) => object.number("status", status),
+        AttemptResult::Error(kind) => object.text("error", kind.as_bytes()),
+        AttemptResult::Cancelled => object.text("error", b"cancelled"),
+    }
+    object.text("delivery", attempt.delivery.label().as_bytes());
+    object.microseconds("start_us", Some(attempt.started));
+    object.microseconds("duration_us", Some(attempt.duration));
+    object.end();
+}
+
+/// The first 4 KiB of a text, without a character that the cut would split.
+fn cut(text: &[u8]) -> &[u8] {
+    let Some(next) = text.get(LONGEST_TEXT) else { return text };
+    let mut next = *next;
+    let mut end = LONGEST_TEXT;
+    // A character has at most three continuation bytes; in what is not UTF-8, longer runs of them mean
+    // nothing.
+    while is_continuation(next) && end > LONGEST_TEXT - 3 {
+        end -= 1;
+        next = text[end];
+    }
+    &text[..end]
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
+}
+
+fn escape(line: &mut Vec<u8>, text: &[u8]) {
+    // Nearly every text is of this kind, and is copied whole.
+    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        line.extend_from_slice(text);
+        return;
+    }
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            escape_character(line, character);
+        }
+        if !chunk.invalid().is_empty() {
+            line.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+fn escape_character(line: &mut Vec<u8>, character: char) {
+    match character {
+        '"' => line.extend_from_slice(b"\\\""),
+        '\\' => line.extend_from_slice(b"\\\\"),
+        // JSON asks for C0 only. DEL and C1 hold commands to terminals and U+0085, a line end to some
+        // viewers, as U+2028 and U+2029 are; the marks for writing direction make a line read other than it
+        // is.
+        '\0'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
+        | '\u{200e}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' => write!(line, "\\u{:04x}", u32::from(character)).expect(MEMORY),
+        _ => line.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+/// Bytes of a text beyond which it is cut.
+const LONGEST_TEXT: usize = 4096;
+
+const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+const MEMORY: &str = "writing to memory succeeds";
+
+#[cfg(test)]
+mod tests;

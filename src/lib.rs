@@ -1,5 +1,6 @@
 //! Stent, a reverse proxy that keeps traffic flowing through a failing backend.
 
+pub mod admin;
 pub mod app;
 pub mod config;
 pub mod downstream;

@@ -1,1 +1,3 @@
-fn main() {}
+//! Tests that need more than one module, or the whole program.
+
+mod tidy;

@@ -1,5 +1,5 @@
-//! The admin listener: `/metrics`, `/livez` and `/readyz`, on a thread and a runtime of its own, so that no busy worker
-//! delays a scrape.
+//! The admin listener: `/metrics`, `/livez` and `/readyz`, on a thread and a runtime of its own, so that no
+//! busy worker delays a scrape.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -89,8 +89,8 @@ impl Admin {
 
     /// Closes the listener, lets running requests finish for at most 2 s, and joins the thread.
     ///
-    /// Blocks the calling thread. Fails with [`io::ErrorKind::TimedOut`] if the thread has not ended in 4 s, because a
-    /// call into the [`AdminState`] does not return; it is then left to itself.
+    /// Blocks the calling thread. Fails with [`io::ErrorKind::TimedOut`] if the thread has not ended in 4 s,
+    /// because a call into the [`AdminState`] does not return; it is then left to itself.
     pub fn stop(self) -> io::Result<()> {
         drop(self.stop);
         match self.ended.recv_timeout(self.stop_grace * 2) {
@@ -131,8 +131,8 @@ async fn accept(
                 tokio::spawn(serve_connection(stream, state.clone(), limits, stopped.clone(), place));
             }
             Err(error) => {
-                // Most likely there is no file descriptor left, and the connection stays in the backlog: without a pause
-                // this would spin until there is one.
+                // Most likely there is no file descriptor left, and the connection stays in the backlog:
+                // without a pause this would spin until there is one.
                 if !failing {
                     tracing::warn!(%error, "the admin listener cannot accept; it goes on trying");
                 }
@@ -151,8 +151,8 @@ async fn serve_connection(
     _place: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request| ready(Ok::<_, Infallible>(answer(&request, &state))));
-    // One request per connection: scrapes are rare, and no idle connection then takes a place or is closed just as its next
-    // scrape comes.
+    // One request per connection: scrapes are rare, and no idle connection then takes a place or is closed
+    // just as its next scrape comes.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)

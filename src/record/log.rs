@@ -1,8 +1,8 @@
 //! The access log: one JSON line per exchange, made and written on a thread of its own.
 //!
-//! Workers hand records over through a bounded queue. A worker never waits while it sends: a line that finds the queue
-//! full is lost and counted. Instead an exchange waits, bounded, *before* its response head ([`LogSender::room`]), so that
-//! callers slow down before lines are lost.
+//! Workers hand records over through a bounded queue. A worker never waits while it sends: a line that finds
+//! the queue full is lost and counted. Instead an exchange waits, bounded, *before* its response head
+//! ([`LogSender::room`]), so that callers slow down before lines are lost.
 //!
 //! `line` says what stands in a line, `query` what of a query may, `destination` where the lines go.
 
@@ -118,7 +118,8 @@ impl LogSender {
         }
     }
 
-    /// Returns at once while the queue is below 7/8 of its capacity; else waits until it is again, for at most 100 ms.
+    /// Returns at once while the queue is below 7/8 of its capacity; else waits until it is again, for at
+    /// most 100 ms.
     ///
     /// To be awaited before a response head is sent: from then on the record can only be sent or lost.
     pub async fn room(&self) {
@@ -151,8 +152,8 @@ impl Queue {
     }
 }
 
-/// The handle of the thread that writes. Dropped without [`LogWriter::close`], the thread goes on until the last
-/// [`LogSender`] is gone, and then writes what is left.
+/// The handle of the thread that writes. Dropped without [`LogWriter::close`], the thread goes on until the
+/// last [`LogSender`] is gone, and then writes what is left.
 #[derive(Debug)]
 pub struct LogWriter {
     running: Option<Running>,
@@ -174,8 +175,8 @@ struct Orders {
 impl LogWriter {
     /// Has the file opened anew, so that a rotated one is let go of: for SIGHUP.
     ///
-    /// Returns at once. A record sent after it has returned goes to the new file. If that cannot be opened, the old one
-    /// stays in use and the error is logged.
+    /// Returns at once. A record sent after it has returned goes to the new file. If that cannot be opened,
+    /// the old one stays in use and the error is logged.
     pub fn reopen(&self) {
         if let Some(running) = &self.running {
             running.orders.reopen();
@@ -184,8 +185,8 @@ impl LogWriter {
 
     /// Writes what was sent so far, and ends the thread; what is sent later is lost and counted.
     ///
-    /// Blocks the calling thread. Fails with [`io::ErrorKind::TimedOut`] if the output takes longer than `timeout`: the
-    /// thread is then left to itself.
+    /// Blocks the calling thread. Fails with [`io::ErrorKind::TimedOut`] if the output takes longer than
+    /// `timeout`: the thread is then left to itself.
     pub fn close(self, timeout: Duration) -> io::Result<()> {
         let Some(Running { orders, thread, ended }) = self.running else { return Ok(()) };
         orders.close();
@@ -199,7 +200,8 @@ impl LogWriter {
 }
 
 impl Orders {
-    // `Relaxed` is enough for both: whatever is sent after the order carries it along, through the queue's own ordering.
+    // `Relaxed` is enough for both: whatever is sent after the order carries it along, through the queue's
+    // own ordering.
 
     fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
@@ -231,8 +233,8 @@ impl Writer {
     fn run(mut self, _alive: SyncSender<()>) {
         while let Some(message) = self.queue.blocking_recv() {
             self.take(message);
-            // While records come, this thread sleeps by the clock and not on the queue: a worker that finds it asleep on
-            // the queue pays a system call to wake it.
+            // While records come, this thread sleeps by the clock and not on the queue: a worker that finds
+            // it asleep on the queue pays a system call to wake it.
             loop {
                 self.drain();
                 thread::sleep(PAUSE);

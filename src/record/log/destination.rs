@@ -24,8 +24,8 @@ impl Destination {
         Ok(Self { path: Some(path.to_owned()), ..Self::new(open(path)?) })
     }
 
-    /// Standard output. The descriptor is duplicated, because the standard library's handle keeps a buffer of its own, in
-    /// which lines that failed would stay, and passes over a closed descriptor in silence.
+    /// Standard output. The descriptor is duplicated, because the standard library's handle keeps a buffer of
+    /// its own, in which lines that failed would stay, and passes over a closed descriptor in silence.
     pub(super) fn stdout() -> io::Result<Self> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Self::new(File::from(descriptor)))

@@ -1,8 +1,9 @@
-//! What stands in a line: the fields of a [`Record`] as one JSON object, and how bytes from outside become JSON texts.
+//! What stands in a line: the fields of a [`Record`] as one JSON object, and how bytes from outside become
+//! JSON texts.
 //!
-//! A line is valid JSON and exactly one line, whatever bytes came in: what is not UTF-8 becomes U+FFFD, and every character
-//! that some viewer takes for the end of a line or for a command is escaped. A text of more than 4 KiB is cut there, and
-//! ends in `…`. What is absent or empty is `null`.
+//! A line is valid JSON and exactly one line, whatever bytes came in: what is not UTF-8 becomes U+FFFD, and
+//! every character that some viewer takes for the end of a line or for a command is escaped. A text of more
+//! than 4 KiB is cut there, and ends in `…`. What is absent or empty is `null`.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -147,7 +148,8 @@ fn cut(text: &[u8]) -> &[u8] {
     let Some(next) = text.get(LONGEST_TEXT) else { return text };
     let mut next = *next;
     let mut end = LONGEST_TEXT;
-    // A character has at most three continuation bytes; in what is not UTF-8, longer runs of them mean nothing.
+    // A character has at most three continuation bytes; in what is not UTF-8, longer runs of them mean
+    // nothing.
     while is_continuation(next) && end > LONGEST_TEXT - 3 {
         end -= 1;
         next = text[end];
@@ -179,8 +181,9 @@ fn escape_character(line: &mut Vec<u8>, character: char) {
     match character {
         '"' => line.extend_from_slice(b"\\\""),
         '\\' => line.extend_from_slice(b"\\\\"),
-        // JSON asks for C0 only. DEL and C1 hold commands to terminals and U+0085, a line end to some viewers, as U+2028
-        // and U+2029 are; the marks for writing direction make a line read other than it is.
+        // JSON asks for C0 only. DEL and C1 hold commands to terminals and U+0085, a line end to some
+        // viewers, as U+2028 and U+2029 are; the marks for writing direction make a line read other than it
+        // is.
         '\0'..='\u{1f}'
         | '\u{7f}'..='\u{9f}'
         | '\u{200e}'..='\u{200f}'

@@ -4,8 +4,8 @@ use crate::record::QueryPolicy;
 
 /// Gives `write` the parts of `query` in order, each value that `policy` does not allow replaced by `***`.
 ///
-/// A word without `=` may itself be a value (`/search?jane+doe`), and is replaced whole. The parts split the query at `&`
-/// and `=` only, hence never inside a character.
+/// A word without `=` may itself be a value (`/search?jane+doe`), and is replaced whole. The parts split the
+/// query at `&` and `=` only, hence never inside a character.
 pub(super) fn pieces(query: &[u8], policy: &QueryPolicy, mut write: impl FnMut(&[u8])) {
     if *policy == QueryPolicy::Full {
         write(query);

@@ -1,12 +1,13 @@
 //! The queue and its writer: order, loss, room, rotation, failure and end.
 
+use std::env;
 use std::fs::{self, File};
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::pin::pin;
-use std::process;
+use std::process::{self, Command};
 use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::SystemTime;
@@ -260,6 +261,27 @@ fn an_output_that_cannot_be_opened_is_an_error() {
     assert_eq!(start(&output, &Metrics::new()).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
+/// Runs itself anew, because standard output is the process's.
+#[test]
+fn standard_output_gets_whole_lines() {
+    const CHILD: &str = "STENT_TEST_STDOUT";
+    if env::var_os(CHILD).is_none() {
+        let name = "record::log::tests::standard_output_gets_whole_lines";
+        let mut child = Command::new(env::current_exe().unwrap());
+        let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: String =
+            text.lines().filter_map(|line| Some(format!("{}\n", &line[line.find('{')?..]))).collect();
+        assert_eq!(numbers(&lines), [1, 2], "{text}");
+        return;
+    }
+    let (sender, writer) = start(&AccessLogOutput::Stdout, &Metrics::new()).unwrap();
+    sender.send(record(1));
+    sender.send(record(2));
+    writer.reopen();
+    writer.close(LONG).unwrap();
+}
+
 #[tokio::test]
 async fn a_log_that_is_off_takes_and_counts_nothing() {
     let metrics = Metrics::new();
@@ -315,7 +337,7 @@ impl Folder {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("stent-access-log-{}-{number}", process::id()));
+        let path = env::temp_dir().join(format!("stent-access-log-{}-{number}", process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)
     }

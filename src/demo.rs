@@ -7,7 +7,6 @@ mod hosp;
 mod ledger;
 mod load;
 mod plan;
-mod shim; // SHIM
 mod show;
 mod stent;
 
@@ -24,8 +23,8 @@ use self::hosp::Hosp;
 use self::load::{Load, LoadSettings};
 use self::show::{Look, Screen, Side, View};
 use self::stent::StentCounts;
-// SHIM: replace by `use crate::{app, config};`, `use crate::app::{Running, StartError};`, `use crate::config::ConfigErrors;`.
-use self::shim::{self as app, self as config, ConfigErrors, Running, StartError};
+use crate::app::{self, Running, StartError};
+use crate::config::{self, ConfigErrors};
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq)]

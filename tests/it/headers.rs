@@ -216,8 +216,6 @@ fn an_ambiguous_or_malformed_request_is_refused_with_400_and_a_closed_connection
         ("obs-fold", "GET / HTTP/1.1\r\nHost: a\r\nX-Folded: b\r\n c\r\n\r\n"),
         ("a space before a colon", "GET / HTTP/1.1\r\nHost: a\r\nX-Spaced : b\r\n\r\n"),
         ("a space before the length's colon", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\nabc"),
-        ("bare LF after a header", "GET / HTTP/1.1\r\nHost: a\nX-Next: b\r\n\r\n"),
-        ("bare LF throughout", "GET / HTTP/1.1\nHost: a\n\n"),
         ("a bare CR in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-Broken: b\rc\r\n\r\n"),
         ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-Broken: b\0c\r\n\r\n"),
         ("no version", "GET /\r\nHost: a\r\n\r\n"),
@@ -255,6 +253,21 @@ fn an_ambiguous_or_malformed_request_is_refused_with_400_and_a_closed_connection
     );
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(stent.client().get("/").status, 200, "nobody else suffers");
+}
+
+/// RFC 9112 section 2.2 lets a recipient take a bare LF for the end of a line, and the backend parses nothing but CRLF.
+#[test]
+fn a_bare_lf_may_end_a_line_and_becomes_a_whole_line_end() {
+    for bytes in ["GET /lf HTTP/1.1\r\nHost: a\nX-Next: b\r\n\r\n", "GET /lf HTTP/1.1\nHost: a\n\n"] {
+        let backend = Backend::healthy();
+        let stent = Stent::start(&Config::new(&backend));
+        let mut client = stent.client();
+        client.send(bytes.as_bytes());
+        assert_eq!(client.response().status, 200);
+        let [request] = &backend.requests()[..] else { panic!("one request becomes one") };
+        assert_eq!(request.target, "/lf");
+        assert!(request.raw.windows(2).all(|pair| pair[1] != b'\n' || pair[0] == b'\r'));
+    }
 }
 
 /// RFC 9112 section 6.3 lets a server refuse it, or believe `chunked` and close.

@@ -1,3 +1,16 @@
-//! Tests that need more than one module, or the whole program.
+//! The whole proxy as a child process, with real sockets and real time, in front of a backend that lies.
+//!
+//! Each test bears the name of the rule that it holds; the rules stand in the design's `semantics.md`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod harness;
+mod headers;
+mod leaks;
+mod lifecycle;
+mod metrics;
+mod rates;
+mod record;
+mod retry;
+mod routes;
+mod support;
 mod tidy;

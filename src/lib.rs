@@ -1,6 +1,7 @@
 //! Stent, a reverse proxy that keeps traffic flowing through a failing backend.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod downstream;
 pub mod error;

@@ -24,7 +24,7 @@ mod reader;
 mod relations;
 mod report;
 mod syntax;
-pub mod units;
+pub(crate) mod units;
 mod values;
 
 /// A configuration in which everything has been checked and merged.
@@ -82,7 +82,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = error.as_bytes()[..at].split(|byte| *byte == b'\n').count();
         unreadable(format!("line {line} is not UTF-8"), "save the file as UTF-8, as TOML requires")
     })?;
     parse(&text, &name)

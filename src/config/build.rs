@@ -1,6 +1,7 @@
 //! From the file to the checked [`Config`]: defaults filled in, retry tables merged, checked types built, and
 //! everything that takes two values to be wrong.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::Range;
@@ -69,7 +70,7 @@ fn server(server: raw::Server) -> ServerSettings {
     ServerSettings {
         workers,
         accept_grace: server.accept_grace.unwrap_or(Duration::from_secs(15)),
-        finish_grace: server.finish_grace.unwrap_or(Duration::from_secs(60)),
+        finish_grace: server.finish_grace.unwrap_or(Duration::from_mins(1)),
         replay_memory: server.replay_memory.unwrap_or(256 << 20),
         via: server.via.unwrap_or("stent".into()),
     }
@@ -90,7 +91,7 @@ impl Builder<'_> {
             idle_timeout: listener.idle_timeout.unwrap_or(Duration::from_secs(75)),
             header_timeout: listener.header_timeout.unwrap_or(Duration::from_secs(10)),
             body_timeout: listener.body_timeout.unwrap_or(Duration::from_secs(30)),
-            write_timeout: listener.write_timeout.unwrap_or(Duration::from_secs(60)),
+            write_timeout: listener.write_timeout.unwrap_or(Duration::from_mins(1)),
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
@@ -116,7 +117,7 @@ impl Builder<'_> {
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
-            body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_secs(60)),
+            body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
             max_connections: cluster.max_connections.clone().unwrap_or(1024),
             connection_wait: cluster.connection_wait.clone().unwrap_or(Duration::from_secs(1)),
             max_waiting: cluster.max_waiting.clone().unwrap_or(1024),
@@ -195,11 +196,11 @@ impl Builder<'_> {
             };
             match error {
                 InvalidBackoff::BaseTooShort => {
-                    self.misfit(error, [raw.base.span()], None);
+                    self.misfit(&error, [raw.base.span()], None);
                     base = Backoff::FLOOR;
                 }
                 InvalidBackoff::Factor => {
-                    self.misfit(error, [raw.factor.span()], None);
+                    self.misfit(&error, [raw.factor.span()], None);
                     factor = default.factor();
                 }
                 InvalidBackoff::MaxBelowBase => {
@@ -210,12 +211,12 @@ impl Builder<'_> {
                             show_duration(base),
                             show_duration(max)
                         );
-                        self.misfit(error, [raw.max.span(), raw.base.span()], Some(help));
+                        self.misfit(&error, [raw.max.span(), raw.base.span()], Some(help));
                     }
                     return default;
                 }
                 InvalidBackoff::MaxTooLong => {
-                    self.misfit(error, [raw.max.span()], None);
+                    self.misfit(&error, [raw.max.span()], None);
                     return default;
                 }
             }
@@ -234,15 +235,15 @@ impl Builder<'_> {
             };
             match error {
                 InvalidBudget::Ratio => {
-                    self.misfit(error, [raw.ratio.span()], None);
+                    self.misfit(&error, [raw.ratio.span()], None);
                     ratio = default.ratio();
                 }
                 InvalidBudget::MinPerSecond => {
-                    self.misfit(error, [raw.min_per_second.span()], None);
+                    self.misfit(&error, [raw.min_per_second.span()], None);
                     min_per_second = default.min_per_second();
                 }
                 InvalidBudget::Window => {
-                    self.misfit(error, [raw.window.span()], None);
+                    self.misfit(&error, [raw.window.span()], None);
                     window = default.window();
                 }
             }
@@ -262,11 +263,11 @@ impl Builder<'_> {
             };
             match error {
                 InvalidEjection::ConsecutiveFailures => {
-                    self.misfit(error, [raw.consecutive_failures.span()], None);
+                    self.misfit(&error, [raw.consecutive_failures.span()], None);
                     failures = default.consecutive_failures();
                 }
                 InvalidEjection::Open => {
-                    self.misfit(error, [raw.open.span()], None);
+                    self.misfit(&error, [raw.open.span()], None);
                     open = Duration::from_millis(1);
                 }
                 InvalidEjection::MaxOpenBelowOpen => {
@@ -276,12 +277,12 @@ impl Builder<'_> {
                             show_duration(open),
                             show_duration(max_open)
                         );
-                        self.misfit(error, [raw.max_open.span(), raw.open.span()], Some(help));
+                        self.misfit(&error, [raw.max_open.span(), raw.open.span()], Some(help));
                     }
                     max_open = open;
                 }
                 InvalidEjection::MaxEjected => {
-                    self.misfit(error, [raw.max_ejected.span()], None);
+                    self.misfit(&error, [raw.max_ejected.span()], None);
                     max_ejected = default.max_ejected();
                 }
             }
@@ -291,7 +292,7 @@ impl Builder<'_> {
     /// Reports what a constructor refused, at the first of the values that stands in the file.
     fn misfit<const N: usize>(
         &self,
-        error: impl ToString,
+        error: &dyn Display,
         spans: [Option<Range<usize>>; N],
         help: Option<String>,
     ) {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
+use crate::error::ErrorClass;
 use crate::policy::retry::{RetryPolicy, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -108,7 +109,7 @@ impl Document {
     fn retry(&mut self, retry: &RetryPolicy) {
         self.key("max_attempts", retry.max_attempts);
         self.key("statuses", show_statuses(&retry.statuses));
-        self.strings("errors", retry.errors.iter().map(|class| class.label()));
+        self.strings("errors", retry.errors.iter().map(ErrorClass::label));
         self.strings("methods", &retry.methods);
         let header = retry.idempotency_header.as_ref();
         self.string("idempotency_header", header.map_or("", |name| name.as_str()));

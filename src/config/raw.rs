@@ -50,7 +50,7 @@ impl File {
                 .unwrap_or_default(),
             clusters: table
                 .named_tables("cluster")
-                .map(|tables| tables.into_iter().map(|(name, table)| Cluster::read(name, table)).collect()),
+                .map(|tables| tables.into_iter().map(|(name, table)| Cluster::read(&name, table)).collect()),
             routes: table.tables("route").map(|tables| tables.into_iter().map(Route::read).collect()),
         };
         table.finish();
@@ -285,7 +285,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    fn read(name: Spanned<&str>, mut table: Table<'_>) -> Self {
+    fn read(name: &Spanned<&str>, mut table: Table<'_>) -> Self {
         let cluster = Self {
             name: Spanned::new(name.span(), (*name.get_ref()).into()),
             header: table.header(),
@@ -387,11 +387,11 @@ fn access_log(mut table: Table<'_>) -> Field<AccessLogOutput> {
 }
 
 /// What every wait keeps to: it ends, and it is one.
-const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 /// A wait that may be none.
-const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 /// Often enough to follow a moved backend, seldom enough for a name server.
-const REFRESH: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const REFRESH: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 /// Where the constructor of the checked type knows the bounds.
 const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 /// hyper takes no less than 8 KiB for a head, and beyond 1 MiB a head is an attack.

@@ -41,13 +41,14 @@ impl ConfigErrors {
             Colour::Terminal => Renderer::styled(),
             Colour::None => Renderer::plain(),
         };
-        let mut report = String::new();
-        for fault in &self.faults {
-            report.push_str(&self.render_one(fault, &renderer));
-            report.push_str("\n\n");
-        }
+        let shown = self.faults.iter().take(SHOWN_MAX);
+        let report: Vec<_> = shown.map(|fault| self.render_one(fault, &renderer) + "\n\n").collect();
+        let more = match self.faults.len().saturating_sub(SHOWN_MAX) {
+            0 => String::new(),
+            more => format!("and {more} more\n\n"),
+        };
         let (count, plural) = (self.faults.len(), if self.faults.len() == 1 { "" } else { "s" });
-        report + &format!("{count} error{plural} in {}\n", self.file_name)
+        format!("{}{more}{count} error{plural} in {}\n", report.concat(), self.file_name)
     }
 
     fn render_one(&self, fault: &Fault, renderer: &Renderer) -> String {
@@ -80,13 +81,17 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
+/// What has more errors is another kind of file, and a longer report would only bury the first of them.
+const SHOWN_MAX: usize = 200;
+
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     message: String,
-    mark: Option<Mark>,
-    also: Option<Mark>,
-    help: Option<String>,
+    // Boxed, so that a reader's result is not mostly room for an error.
+    mark: Option<Box<Mark>>,
+    also: Option<Box<Mark>>,
+    help: Option<Box<str>>,
 }
 
 /// A place in the file and what is to be said about it.
@@ -104,16 +109,16 @@ impl Fault {
 
     /// An error at a place; the label stands below the caret.
     pub(super) fn at(span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Self { mark: Some(Mark { span, label: label.into() }), ..Self::new(message) }
+        Self { mark: Some(Box::new(Mark { span, label: label.into() })), ..Self::new(message) }
     }
 
     /// The same, with another place that belongs to it.
     pub(super) fn also(self, span: Range<usize>, label: impl Into<String>) -> Self {
-        Self { also: Some(Mark { span, label: label.into() }), ..self }
+        Self { also: Some(Box::new(Mark { span, label: label.into() })), ..self }
     }
 
     /// The same, with a way out.
-    pub(super) fn help(self, help: impl Into<String>) -> Self {
+    pub(super) fn help(self, help: impl Into<Box<str>>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn faults(text: &str) -> Vec<Fault> {
         multiline_lists(&visible, tree.get_ref(), &mut lists);
         let mut errors: Vec<_> = errors
             .iter()
-            .map(|error| (whole_characters(&visible, error.span().unwrap_or_default()), error.message()))
+            .map(|error| (whole_characters(text, error.span().unwrap_or_default()), error.message()))
             .collect();
         errors.sort_by_key(|(span, _)| span.start);
 
@@ -40,7 +40,7 @@ pub(super) fn faults(text: &str) -> Vec<Fault> {
             let list = lists.iter().find(|list| list.start <= span.start && span.start <= list.end);
             told = line_end(text, list.map_or(span.start, |list| list.end)) + 1;
             // An unclosed list reaches to the end of the text; no value of ours reaches over a table header.
-            let end = list.map_or(span.start, |list| list.end.min(next_header(text, list.start) - 1));
+            let end = list.map_or(span.start, |list| list.end.min(next_header(text, list.start)));
             let line = line_start(text, list.map_or(span.start, |list| list.start))
                 ..line_end(text, end.max(span.start));
             if text[line.clone()].trim_start().starts_with('[') {
@@ -89,17 +89,13 @@ fn value_lists(text: &str, value: &Spanned<DeValue<'_>>, lists: &mut Vec<Range<u
     }
 }
 
-/// The text with spaces in place of the ranges, which hold whole lines.
+/// The text with spaces in place of the ranges.
 fn blanked(text: &str, ranges: &[Range<usize>]) -> String {
-    let mut kept = String::with_capacity(text.len());
-    for (at, character) in text.char_indices() {
-        if character == '\n' || !ranges.iter().any(|range| range.contains(&at)) {
-            kept.push(character);
-        } else {
-            kept.extend(std::iter::repeat_n(' ', character.len_utf8()));
-        }
+    let mut bytes = text.as_bytes().to_vec();
+    for range in ranges {
+        bytes[range.clone()].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
     }
-    kept
+    String::from_utf8(bytes).expect("a range holds whole lines, so no character is cut")
 }
 
 fn line_start(text: &str, at: usize) -> usize {
@@ -110,9 +106,9 @@ fn line_end(text: &str, at: usize) -> usize {
     text[at..].find('\n').map_or(text.len(), |newline| at + newline)
 }
 
-/// Where the next line begins that opens a table.
+/// The end of the line before the next that opens a table.
 fn next_header(text: &str, from: usize) -> usize {
-    text[from..].find("\n[").map_or(text.len(), |newline| from + newline + 1)
+    text[from..].find("\n[").map_or(text.len(), |newline| from + newline)
 }
 
 /// The span, widened to the bounds of characters.

@@ -325,9 +325,8 @@ fn an_address_that_the_system_chooses_clashes_with_none() {
 
 #[test]
 fn an_error_that_many_routes_inherit_is_reported_once() {
-    let routes: String = (0..5)
-        .map(|index| format!("[[route]]\nname = \"{index}\"\npath = \"/{index}\"\ncluster = \"hosp\"\n"))
-        .collect();
+    let route = |name| ROUTE.replace("all", name).replace("/*", &format!("/{name}"));
+    let routes = ["a", "b", "c"].map(route).concat();
     let text = ["[retry]\nbackoff = { factor = 0 }\n", LISTENER, CLUSTER, &routes].concat();
     assert_eq!(parse(&text, "stent.toml").unwrap_err().messages().count(), 1);
 }
@@ -355,6 +354,14 @@ fn a_file_that_is_not_utf_8_says_where() {
     let errors = load(&path).unwrap_err().to_string();
     fs::remove_file(&path).unwrap();
     assert!(errors.contains("line 3 is not UTF-8"), "{errors}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_without_a_flood() {
+    let text: String = "key = word\n".repeat(2000);
+    let report = parse(&text, "stent.toml").unwrap_err().to_string();
+    assert_eq!(report.matches("not valid TOML here").count(), 200);
+    assert!(report.ends_with("and 1800 more\n\n2000 errors in stent.toml\n"));
 }
 
 #[test]

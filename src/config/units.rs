@@ -7,31 +7,31 @@ use std::time::Duration;
 
 /// Why a text is not a duration or a size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InvalidQuantity {
+pub(crate) struct InvalidQuantity {
     /// What is wrong, to stand below the caret.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// What to write instead.
-    pub(super) help: String,
+    pub(crate) help: String,
 }
 
 /// Reads `"500us"`, `"250ms"`, `"2s"`, `"1m"` or `"1h"`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, InvalidQuantity> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, InvalidQuantity> {
     let micros = parse(text, &DURATIONS, DURATION_HELP)?;
     Ok(Duration::from_micros(micros))
 }
 
 /// Reads `"512B"`, `"64KiB"`, `"20MiB"` or `"1GiB"`.
-pub(super) fn parse_size(text: &str) -> Result<u64, InvalidQuantity> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, InvalidQuantity> {
     parse(text, &SIZES, SIZE_HELP)
 }
 
-/// Writes a duration as [`parse_duration`] reads it; what is finer than a microsecond is cut off.
-pub fn show_duration(duration: Duration) -> String {
+/// Writes a duration as the configuration has it; what is finer than a microsecond is cut off.
+pub(crate) fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), &DURATIONS, "s")
 }
 
-/// Writes a number of bytes as [`parse_size`] reads it.
-pub fn show_size(bytes: u64) -> String {
+/// Writes a number of bytes as the configuration has it.
+pub(crate) fn show_size(bytes: u64) -> String {
     show(bytes, &SIZES, "B")
 }
 

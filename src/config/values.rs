@@ -82,12 +82,14 @@ pub(super) fn network(item: &Item<'_>) -> Result<IpNet, Fault> {
 
 /// Only `"off"` works so far.
 pub(super) fn proxy_protocol(item: &Item<'_>) -> Result<(), Fault> {
-    match item.choice(&[("off", false), ("required", true)])? {
-        false => Ok(()),
-        true => Err(item.fault("this version does not speak the PROXY protocol", "not supported yet").help(
+    let is_required = item.choice(&[("off", false), ("required", true)])?;
+    if is_required {
+        let fault = item.fault("this version does not speak the PROXY protocol", "not supported yet");
+        return Err(fault.help(
             "write \"off\"; behind a load balancer that speaks HTTP, `trusted_proxies` finds the client",
-        )),
+        ));
     }
+    Ok(())
 }
 
 /// A pseudonym for `Via`: a token (RFC 9110 section 7.6.3).
@@ -181,9 +183,8 @@ pub(super) fn path(item: &Item<'_>) -> Result<PathPattern, Fault> {
 fn pattern(item: &Item<'_>, error: InvalidPattern) -> Fault {
     let help = match error {
         InvalidPattern::Host => "a name without scheme, port or path: \"hosp.example.org\"",
-        InvalidPattern::PathStart => "write it like \"/api/screenings/{id}\"",
+        InvalidPattern::PathStart | InvalidPattern::Segment => "write it like \"/api/screenings/{id}\"",
         InvalidPattern::Rest => "for everything below /api write \"/api/*\"",
-        InvalidPattern::Segment => "write it like \"/api/screenings/{id}\"",
         InvalidPattern::Character => "write a space as `%20`; a query takes no part in routing",
     };
     item.invalid(&error.to_string(), help)

@@ -30,14 +30,14 @@ conect_timeout = "2s"
 fn an_unknown_key_that_is_near_to_none_lists_them_all() {
     assert_rejected(
         &[
-            r#"[log]
+            r"[log]
 colour = true
-"#,
+",
             LISTENER,
             CLUSTER,
             ROUTE,
         ],
-        r#"error: unknown key `colour` in `[log]`
+        r"error: unknown key `colour` in `[log]`
  --> stent.toml:2:1
   |
 2 | colour = true
@@ -46,7 +46,7 @@ colour = true
   = help: known here: `level`, `format`
 
 1 error in stent.toml
-"#,
+",
     );
 }
 
@@ -253,7 +253,7 @@ endpoints = ["http://10.0.1.10"]
             LISTENER,
             ROUTE,
         ],
-        r#"error: `max_attempts` must be between 1 and 20
+        r"error: `max_attempts` must be between 1 and 20
  --> stent.toml:2:16
   |
 2 | max_attempts = 0
@@ -266,7 +266,7 @@ error: `max_attempts` must be between 1 and 20
   |                ^^ out of bounds
 
 2 errors in stent.toml
-"#,
+",
     );
 }
 
@@ -600,7 +600,7 @@ budget = { ratio = 0.5 }
             LISTENER,
             CLUSTER,
         ],
-        r#"error: a budget belongs to a cluster
+        r"error: a budget belongs to a cluster
  --> stent.toml:6:10
   |
 6 | budget = { ratio = 0.5 }
@@ -609,7 +609,7 @@ budget = { ratio = 0.5 }
   = help: routes of one cluster share its budget: set it in `[cluster.NAME.retry]`
 
 1 error in stent.toml
-"#,
+",
     );
 }
 
@@ -658,7 +658,7 @@ fn nothing_to_do_is_an_error() {
         &[r#"[log]
 level = "info"
 "#],
-        r#"error: there is no listener
+        r"error: there is no listener
 --> stent.toml
  = help: add `[[listener]]` with an `address`; config/minimal.toml is the least that works
 
@@ -671,19 +671,19 @@ error: there is no route
  = help: add `[[route]]` with a `name`, a `path` and a `cluster`; config/minimal.toml is the least that works
 
 3 errors in stent.toml
-"#,
+",
     );
 }
 
 #[test]
 fn a_table_without_its_essentials_says_which() {
     assert_rejected(
-        &[r#"[[listener]]
+        &[r"[[listener]]
 
 [cluster.hosp]
 
 [[route]]
-"#],
+"],
         r#"error: `[[listener]]` has no `address`
  --> stent.toml:1:1
   |
@@ -1268,7 +1268,7 @@ address = "127.0.0.1:8080"
             CLUSTER,
             ROUTE,
         ],
-        r#"error: `listener` is a list of tables
+        r"error: `listener` is a list of tables
  --> stent.toml:1:1
   |
 1 | [listener]
@@ -1277,7 +1277,7 @@ address = "127.0.0.1:8080"
   = help: begin each with `[[listener]]`
 
 1 error in stent.toml
-"#,
+",
     );
 }
 

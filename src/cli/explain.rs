@@ -1,0 +1,390 @@
+//! `stent explain`: what the proxy would do with a request whose attempts end as given. Pure, text in and text out;
+//! the decisions are those of [`RetryPolicy::decide`], which the proxy asks too.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode, header};
+
+pub use self::request::{Given, Request};
+use crate::cli::explain::page::{Page, Span, show};
+use crate::config::Config;
+use crate::config::effective::{show_host, show_statuses};
+use crate::config::units::{show_duration, show_size};
+use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamErrorKind};
+use crate::policy::backoff::Jitter;
+use crate::policy::retry::{
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Upgrade, Verdict,
+};
+use crate::route::{Lookup, Pattern, RouteSettings, RouteTable};
+use crate::upstream::cluster::{Balance, ClusterSettings};
+
+mod page;
+mod request;
+
+/// Tells which route and policy apply to `request`, and what follows each of the `outcomes`.
+pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String {
+    let mut page = Page::default();
+    let host = if request.host.is_empty() { "no host" } else { &request.host };
+    page.line("request", format_args!("{} {} ({host})", request.method, request.path));
+
+    let table = RouteTable::new(config.routes.iter().map(|route| (route.pattern.clone(), route)));
+    let route = match table.find(&request.host, &request.path, &request.method) {
+        Lookup::Found(route) => route,
+        Lookup::MethodNotAllowed(allow) => {
+            page.line("route", format_args!("none takes {} here", request.method));
+            page.reply(&ProxyError::MethodNotAllowed { allow: allow.clone() });
+            page.more(format_args!("Allow: {allow}"));
+            return page.text;
+        }
+        Lookup::NotFound => {
+            page.line("route", format_args!("none takes this host and path; there are:"));
+            for route in table.iter() {
+                page.more(format_args!("{:<16} {}", route.name, show_pattern(&route.pattern)));
+            }
+            if request.host.is_empty() && config.routes.iter().any(|route| route.pattern.host.is_some()) {
+                page.more(format_args!("some of them want a host: give one with --host"));
+            }
+            page.reply(&ProxyError::NoRoute);
+            return page.text;
+        }
+    };
+    page.line("route", format_args!("{}: {}", route.name, show_pattern(&route.pattern)));
+    // Its existence is checked when the configuration is read.
+    let Some(cluster) = config.clusters.iter().find(|cluster| cluster.name == route.cluster) else {
+        return page.text;
+    };
+    page.line("cluster", format_args!("{}: {}", cluster.name, show_endpoints(cluster)));
+    if request.body > route.max_body {
+        page.reply(&ProxyError::BodyTooLarge { limit: route.max_body });
+        return page.text;
+    }
+
+    let exchange = Exchange::new(config, request, route, cluster);
+    exchange.show_policy(&mut page);
+    exchange.show_timeline(&mut page, outcomes);
+    exchange.show_budget(&mut page);
+    page.text
+}
+
+/// A request on its route.
+struct Exchange<'a> {
+    request: &'a Request,
+    route: &'a RouteSettings,
+    policy: &'a RetryPolicy,
+    cluster: &'a ClusterSettings,
+    repeatable: Repeatable,
+    body_kept: bool,
+    upgrade: Upgrade,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(
+        config: &Config,
+        request: &'a Request,
+        route: &'a RouteSettings,
+        cluster: &'a ClusterSettings,
+    ) -> Self {
+        let policy = &route.retry;
+        let kept = policy.body_limit.min(config.server.replay_memory);
+        let body_kept = request.body <= kept as u64;
+        let asks = request.headers.contains_key(header::UPGRADE) || request.method == Method::CONNECT;
+        let upgrade = if asks { Upgrade::Requested } else { Upgrade::None };
+        let repeatable = policy.repeatable(&request.method, &request.headers);
+        Self { request, route, policy, cluster, repeatable, body_kept, upgrade }
+    }
+
+    fn show_policy(&self, page: &mut Page) {
+        let policy = self.policy;
+        let (most, deadline) = (policy.max_attempts, show_duration(self.route.deadline));
+        let plural = if most == 1 { "" } else { "s" };
+        page.line("policy", format_args!("at most {most} attempt{plural} within {deadline} (deadline)"));
+        let errors: Vec<_> = policy.errors.iter().map(ErrorClass::label).collect();
+        page.more(format_args!(
+            "failures: statuses {}, errors [{}]",
+            show_statuses(&policy.statuses).replace('"', ""),
+            errors.join(", ")
+        ));
+        let per_try = show_duration(policy.per_try_timeout);
+        page.more(format_args!("per try {per_try}, where another attempt could follow"));
+        let backoff = &policy.backoff;
+        let jitter = match backoff.jitter() {
+            Jitter::Equal => "half of it to all of it",
+            Jitter::Full => "none of it to all of it",
+            Jitter::None => "no jitter",
+        };
+        page.more(format_args!(
+            "waits {} × {}, at most {}, {jitter}; a Retry-After of up to {} is kept",
+            show_duration(backoff.base()),
+            backoff.factor(),
+            show_duration(backoff.max()),
+            show_duration(policy.retry_after_max)
+        ));
+        let (method, listed) = (&self.request.method, policy.methods.contains(&self.request.method));
+        match (self.repeatable, &policy.idempotency_header) {
+            (Repeatable::Always, _) if listed => page.more(format_args!(
+                "{method} is in `methods`: sent again even if the backend may have acted on it"
+            )),
+            (Repeatable::Always, Some(name)) => page
+                .more(format_args!("it carries {name}: sent again even if the backend may have acted on it")),
+            _ => page.more(format_args!(
+                "{method} is not in `methods`: sent again only if nothing of it was sent"
+            )),
+        }
+        if self.request.body > 0 {
+            let (size, limit) = (show_size(self.request.body), show_size(policy.body_limit as u64));
+            let kept = if self.body_kept { "kept" } else { "not kept" };
+            page.more(format_args!("its body of {size} is {kept} for a retry (body_limit {limit})"));
+        }
+    }
+
+    fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) {
+        page.section(
+            "timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy",
+        );
+        let mut clock = Span::default();
+        let mut last_answer = None;
+        let mut body = BodyState::Whole;
+        let mut attempt = 0;
+        for (index, given) in outcomes.iter().enumerate() {
+            attempt += 1;
+            let begun = clock;
+            // As long as no attempt has taken anything of the body, there is nothing that a copy would be needed for.
+            if given.0.delivery() != Delivery::Never && !self.body_kept {
+                body = BodyState::Lost;
+            }
+            let at = |elapsed, random| self.around(attempt, body, elapsed, random);
+            clock = clock.plus(self.duration(given.0, &at, begun)).at_most(self.route.deadline);
+            page.step(attempt, begun, &Self::tell(*given, clock.since(begun)));
+            if let Outcome::Answered { status, .. } = given.0 {
+                last_answer = Some((status, attempt));
+            }
+            if clock.earliest >= self.route.deadline {
+                page.decision(format_args!(
+                    "no more: the deadline of {} has passed",
+                    show(self.route.deadline)
+                ));
+                page.answer(&Self::answer(given.0, last_answer, attempt, true), clock);
+                page.unused(&outcomes[index + 1..], attempt);
+                return;
+            }
+            let early = self.policy.decide(given.0, &at(clock.earliest, 0.0));
+            let late = self.policy.decide(given.0, &at(clock.latest, 1.0));
+            match early {
+                Verdict::Retry { reason, .. } => {
+                    // Without the deadline, whose part in it is told apart.
+                    let unhurried = Circumstances { time_left: Duration::MAX, ..at(Duration::ZERO, 0.0) };
+                    let wait = Span::from(self.policy.wait_range(given.0, &unhurried));
+                    page.decision(format_args!("{}", self.tell_retry(wait, reason, given.0, attempt)));
+                    if let Verdict::Stop { why } = late {
+                        page.decision(format_args!(
+                            "unless time is short by then ({}): {}",
+                            why.label(),
+                            why.rule()
+                        ));
+                    }
+                    // No wait is begun that would leave less.
+                    let latest = self.route.deadline.saturating_sub(RetryPolicy::LEAST_USEFUL);
+                    clock = clock.plus(wait).at_most(latest);
+                }
+                Verdict::Return => {
+                    page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
+                    page.unused(&outcomes[index + 1..], attempt);
+                    return;
+                }
+                Verdict::Stop { why } => {
+                    page.decision(format_args!("no more ({}): {}", why.label(), why.rule()));
+                    page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
+                    page.unused(&outcomes[index + 1..], attempt);
+                    return;
+                }
+            }
+        }
+        page.step(attempt + 1, clock, "how it ends is not given");
+    }
+
+    /// How long the attempt takes to end like that.
+    fn duration(&self, outcome: Outcome, at: &impl Fn(Duration, f64) -> Circumstances, begun: Span) -> Span {
+        match outcome {
+            // Refused at once, or given up.
+            Outcome::Failed { class: Some(ErrorClass::Connect), .. } => {
+                Span { earliest: Duration::ZERO, latest: self.cluster.connect_timeout }
+            }
+            Outcome::Failed { class: Some(ErrorClass::Timeout), .. } => {
+                let left = |at: Duration| self.route.deadline.saturating_sub(at);
+                let verdict = self.policy.decide(outcome, &at(begun.earliest, 0.0));
+                let could_follow = matches!(verdict, Verdict::Retry { .. });
+                let limit = |at| {
+                    if could_follow { self.policy.per_try_timeout.min(left(at)) } else { left(at) }
+                };
+                Span { earliest: limit(begun.earliest), latest: limit(begun.latest) }
+            }
+            _ => Span::default(),
+        }
+    }
+
+    fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, random: f64) -> Circumstances {
+        // Untried endpoints come first, so each attempt takes one away.
+        let is_untried = self.cluster.endpoints.len() > attempt as usize;
+        Circumstances {
+            attempt,
+            repeatable: self.repeatable,
+            body,
+            upgrade: self.upgrade,
+            untried: if is_untried { Untried::Some } else { Untried::None },
+            time_left: self.route.deadline.saturating_sub(elapsed),
+            random,
+        }
+    }
+
+    fn tell(given: Given, took: Span) -> String {
+        match given.0 {
+            Outcome::Answered { .. } => given.to_string(),
+            Outcome::Failed { delivery, .. } => {
+                let sent = match delivery {
+                    Delivery::Never => "nothing was sent",
+                    Delivery::Maybe | Delivery::Answered => "the backend may have acted on it",
+                };
+                let took = if took.latest.is_zero() { String::new() } else { format!(" after {took}") };
+                format!("{given}{took}: {sent}")
+            }
+        }
+    }
+
+    fn tell_retry(&self, wait: Span, reason: Reason, outcome: Outcome, attempt: u32) -> String {
+        let reason = match reason {
+            Reason::Status(status) => format!("{} is in `statuses`", status.as_u16()),
+            Reason::Error(class) => format!("`{}` is in `errors`", class.label()),
+        };
+        let untried = self.cluster.endpoints.len() > attempt as usize;
+        let place = match (untried, self.cluster.endpoints.len()) {
+            (true, _) => "an endpoint not yet tried",
+            (false, 1) => "the same endpoint",
+            (false, _) => "an endpoint already tried",
+        };
+        let asked = matches!(outcome, Outcome::Answered { retry_after: Some(wait), .. } if !wait.is_zero());
+        let asked = if asked { ", Retry-After kept" } else { "" };
+        if wait.latest.is_zero() {
+            return format!("retry at once, at {place}: {reason}");
+        }
+        format!("retry after {wait}, at {place}: {reason}{asked}")
+    }
+
+    /// What the caller gets, when nothing follows `outcome`.
+    fn answer(
+        outcome: Outcome,
+        last_answer: Option<(StatusCode, u32)>,
+        attempt: u32,
+        deadline_passed: bool,
+    ) -> String {
+        match (outcome, last_answer) {
+            (Outcome::Answered { status, .. }, _) => format!("the {} of attempt {attempt}", status.as_u16()),
+            (Outcome::Failed { .. }, Some((status, attempt))) => {
+                format!("the {} of attempt {attempt}, the last that the backend gave", status.as_u16())
+            }
+            (Outcome::Failed { .. }, None) if deadline_passed => {
+                format!("{}, made by the proxy", ProxyError::DeadlineExceeded.status().as_u16())
+            }
+            (Outcome::Failed { class, .. }, None) => {
+                let mut statuses: Vec<_> = UpstreamErrorKind::ALL
+                    .into_iter()
+                    .filter(|kind| kind.class() == class)
+                    .map(|kind| kind.status().as_u16())
+                    .collect();
+                statuses.sort_unstable();
+                statuses.dedup();
+                let statuses: Vec<_> = statuses.iter().map(ToString::to_string).collect();
+                // No error of this version is a TLS error, so the table has no row for one.
+                let shown = if statuses.is_empty() { "502".to_owned() } else { statuses.join(" or ") };
+                format!("{shown}, made by the proxy")
+            }
+        }
+    }
+
+    fn show_budget(&self, page: &mut Page) {
+        let budget = &self.cluster.budget;
+        page.section("budget, shared by all requests to the cluster; each retry takes 1 out of it");
+        page.item(format_args!(
+            "income: {} per request over the last {}, and {} per second in any case",
+            budget.ratio(),
+            show_duration(budget.window()),
+            budget.min_per_second()
+        ));
+        let most = self.policy.max_attempts;
+        if most == 1 {
+            page.item(format_args!("cost: none, a single attempt has no retries"));
+            return;
+        }
+        let terms: Vec<_> = (1..most).map(power).collect();
+        let shown = if terms.len() > 4 {
+            format!("{} + {} + … + {}", terms[0], terms[1], terms[terms.len() - 1])
+        } else {
+            terms.join(" + ")
+        };
+        page.item(format_args!(
+            "cost at failure rate p: {shown} retries per request; {:.2} at p = 0.1, {:.2} at p = 0.3",
+            retries_per_request(0.1, most),
+            retries_per_request(0.3, most)
+        ));
+        match carried(budget.ratio(), most) {
+            Some(rate) => page.item(format_args!(
+                "the ratio carries p up to {rate:.2}; above it, what exceeds the income is stopped (budget)"
+            )),
+            None => page.item(format_args!("the ratio carries every retry, even if all attempts fail")),
+        }
+    }
+}
+
+/// p + p² + … + p^(n−1)
+fn retries_per_request(rate: f64, max_attempts: u32) -> f64 {
+    (1..max_attempts)
+        .scan(1.0, |power, _| {
+            *power *= rate;
+            Some(*power)
+        })
+        .sum()
+}
+
+/// The failure rate at which retries use up the ratio; none if they never do.
+fn carried(ratio: f64, max_attempts: u32) -> Option<f64> {
+    if retries_per_request(1.0, max_attempts) <= ratio {
+        return None;
+    }
+    // The sum grows with the rate, so halving the interval finds it; 32 halvings are finer than what is printed.
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..32 {
+        let middle = f64::midpoint(low, high);
+        if retries_per_request(middle, max_attempts) <= ratio { low = middle } else { high = middle }
+    }
+    Some(low)
+}
+
+fn power(exponent: u32) -> String {
+    let digits = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    if exponent == 1 {
+        return "p".to_owned();
+    }
+    let exponent = exponent.to_string();
+    std::iter::once('p').chain(exponent.bytes().map(|digit| digits[usize::from(digit - b'0')])).collect()
+}
+
+fn show_endpoints(cluster: &ClusterSettings) -> String {
+    let balance = match cluster.balance {
+        Balance::P2c => "the less busy of two",
+        Balance::RoundRobin => "one after the other",
+    };
+    match cluster.endpoints.len() {
+        1 => "1 endpoint".to_owned(),
+        count => format!("{count} endpoints, {balance}"),
+    }
+}
+
+fn show_pattern(pattern: &Pattern) -> String {
+    let host = pattern.host.as_ref().map_or("any host".to_owned(), show_host);
+    let methods = pattern.methods.as_ref().map_or("any method".to_owned(), |methods| {
+        methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+    });
+    format!("{host}, {}, {methods}", pattern.path.as_str())
+}
+
+#[cfg(test)]
+mod tests;

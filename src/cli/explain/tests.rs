@@ -1,0 +1,340 @@
+//! What `stent explain` says.
+
+use super::*;
+use crate::config;
+
+const CONFIG: &str = r#"
+[[listener]]
+address = "127.0.0.1:8080"
+
+[cluster.hosp]
+endpoints = ["http://10.0.1.10:8080"]
+[cluster.hosp.retry]
+max_attempts = 4
+budget = { ratio = 0.5 }
+
+[cluster.pair]
+endpoints = ["http://10.0.2.10", "http://10.0.2.11"]
+
+[[route]]
+name = "screening"
+host = "hosp.example.org"
+path = "/api/screenings/{id}"
+methods = ["GET", "POST"]
+cluster = "hosp"
+[route.retry]
+methods = ["GET", "POST"]
+
+[[route]]
+name = "upload"
+path = "/documents/*"
+cluster = "hosp"
+max_body = "100MiB"
+[route.retry]
+methods = []
+
+[[route]]
+name = "pair"
+path = "/pair"
+cluster = "pair"
+
+[[route]]
+name = "single"
+path = "/single"
+cluster = "hosp"
+[route.retry]
+max_attempts = 1
+
+[[route]]
+name = "hurried"
+path = "/hurried"
+cluster = "hosp"
+deadline = "70ms"
+"#;
+
+fn explained(line: &str, host: &str, headers: &[&str], body: u64, outcomes: &str) -> String {
+    let headers: Vec<_> = headers.iter().map(ToString::to_string).collect();
+    let request = Request::new(line, Some(host).filter(|host| !host.is_empty()), &headers, body).unwrap();
+    let outcomes: Vec<Given> = outcomes.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    explain(&config::parse(CONFIG, "stent.toml").unwrap(), &request, &outcomes)
+}
+
+/// The lines of the timeline alone.
+fn timeline(line: &str, headers: &[&str], body: u64, outcomes: &str) -> String {
+    let text = explained(line, "hosp.example.org", headers, body, outcomes);
+    let (_, rest) = text.split_once("as healthy\n").unwrap_or_else(|| panic!("{text}"));
+    rest.split_once("\n\n").unwrap().0.to_owned()
+}
+
+#[track_caller]
+fn assert_timeline(actual: &str, expected: &str) {
+    let trim = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    assert_eq!(trim(actual), trim(expected.trim()), "is now:\n{actual}");
+}
+
+#[test]
+fn the_whole_page() {
+    let text = explained("POST /api/screenings/7?x=1", "hosp.example.org:443", &[], 0, "502 502 200");
+    let expected = r"request   POST /api/screenings/7 (hosp.example.org)
+route     screening: hosp.example.org, /api/screenings/{id}, GET, POST
+cluster   hosp: 1 endpoint
+policy    at most 4 attempts within 25s (deadline)
+          failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol]
+          per try 10s, where another attempt could follow
+          waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
+          POST is in `methods`: sent again even if the backend may have acted on it
+
+timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
+                0s  attempt 1: 502
+                    → retry after 50ms to 100ms, at the same endpoint: 502 is in `statuses`
+     50ms to 100ms  attempt 2: 502
+                    → retry after 100ms to 200ms, at the same endpoint: 502 is in `statuses`
+    150ms to 300ms  attempt 3: 200
+    150ms to 300ms  answer: the 200 of attempt 3
+
+budget, shared by all requests to the cluster; each retry takes 1 out of it
+  income: 0.5 per request over the last 10s, and 10 per second in any case
+  cost at failure rate p: p + p² + p³ retries per request; 0.11 at p = 0.1, 0.42 at p = 0.3
+  the ratio carries p up to 0.34; above it, what exceeds the income is stopped (budget)
+";
+    assert_eq!(text, expected, "is now:\n{text}");
+}
+
+#[test]
+fn a_post_that_nobody_declared_safe_is_stopped_by_name_and_rule() {
+    assert_timeline(&timeline("POST /pair", &[], 0, "502 200"), "
+0s  attempt 1: 502
+→ no more (method): the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)
+0s  answer: the 502 of attempt 1
+not used: 200 (nothing follows attempt 1)");
+}
+
+#[test]
+fn an_idempotency_key_makes_it_repeatable() {
+    assert_timeline(
+        &timeline("POST /pair", &["Idempotency-Key: 7"], 0, "reset 200"),
+        "
+0s  attempt 1: reset: the backend may have acted on it
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `reset` is in `errors`
+50ms to 100ms  attempt 2: 200
+50ms to 100ms  answer: the 200 of attempt 2",
+    );
+    let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
+    assert!(text.contains("it carries idempotency-key: sent again even if"), "{text}");
+}
+
+#[test]
+fn an_untried_endpoint_is_tried_at_once_if_nothing_was_sent() {
+    assert_timeline(
+        &timeline("POST /pair", &[], 0, "connect tls 200"),
+        "
+0s  attempt 1: connect after 0s to 2s: nothing was sent
+→ retry at once, at an endpoint not yet tried: `connect` is in `errors`
+0s to 2s  attempt 2: tls: nothing was sent
+→ retry after 100ms to 200ms, at an endpoint already tried: `tls` is in `errors`
+100ms to 2.2s  attempt 3: 200
+100ms to 2.2s  answer: the 200 of attempt 3",
+    );
+}
+
+#[test]
+fn a_timeout_takes_the_per_try_time_and_the_last_one_what_the_deadline_leaves() {
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "timeout timeout timeout"),
+        "
+0s  attempt 1: timeout after 10s: the backend may have acted on it
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `timeout` is in `errors`
+10.05s to 10.1s  attempt 2: timeout after 10s: the backend may have acted on it
+→ retry after 100ms to 200ms, at an endpoint already tried: `timeout` is in `errors`
+20.15s to 20.3s  attempt 3: timeout after 4.7s to 4.85s: the backend may have acted on it
+→ no more: the deadline of 25s has passed
+25s  answer: 504, made by the proxy",
+    );
+    assert_timeline(
+        &timeline("GET /single", &[], 0, "timeout"),
+        "
+0s  attempt 1: timeout after 25s: the backend may have acted on it
+→ no more: the deadline of 25s has passed
+25s  answer: 504, made by the proxy",
+    );
+}
+
+#[test]
+fn a_wait_that_only_sometimes_fits_the_deadline_says_so() {
+    assert_timeline(
+        &timeline("GET /hurried", &[], 0, "502 502"),
+        "
+0s  attempt 1: 502
+→ retry after 50ms to 100ms, at the same endpoint: 502 is in `statuses`
+→ unless time is short by then (deadline): the wait would end after the deadline, or leave no useful time
+50ms to 65ms  attempt 2: 502
+→ no more (deadline): the wait would end after the deadline, or leave no useful time
+50ms to 65ms  answer: the 502 of attempt 2",
+    );
+}
+
+#[test]
+fn retry_after_is_kept_or_passed_on() {
+    assert_timeline(&timeline("GET /pair", &[], 0, "502:retry-after=3 502:retry-after=30"), "
+0s  attempt 1: 502, Retry-After: 3
+→ retry after 3s, at an endpoint not yet tried: 502 is in `statuses`, Retry-After kept
+3s  attempt 2: 502, Retry-After: 30
+→ no more (retry_after): the backend asked for a longer wait than `retry_after_max` or than the deadline leaves
+3s  answer: the 502 of attempt 2");
+}
+
+#[test]
+fn an_earlier_real_answer_is_better_than_an_invented_one() {
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "502 reset reset"),
+        "
+0s  attempt 1: 502
+→ retry after 50ms to 100ms, at an endpoint not yet tried: 502 is in `statuses`
+50ms to 100ms  attempt 2: reset: the backend may have acted on it
+→ retry after 100ms to 200ms, at an endpoint already tried: `reset` is in `errors`
+150ms to 300ms  attempt 3: reset: the backend may have acted on it
+→ no more (attempts): `max_attempts` is reached
+150ms to 300ms  answer: the 502 of attempt 1, the last that the backend gave",
+    );
+    assert_timeline(
+        &timeline("GET /single", &[], 0, "connect"),
+        "
+0s  attempt 1: connect after 0s to 2s: nothing was sent
+→ no more (attempts): `max_attempts` is reached
+0s to 2s  answer: 502 or 504, made by the proxy",
+    );
+}
+
+#[test]
+fn a_body_too_large_to_keep_matters_only_once_some_of_it_was_sent() {
+    assert_timeline(&timeline("PUT /documents/a", &[], 20 << 20, "connect connect reset"), "
+0s  attempt 1: connect after 0s to 2s: nothing was sent
+→ retry after 50ms to 100ms, at the same endpoint: `connect` is in `errors`
+50ms to 2.1s  attempt 2: connect after 0s to 2s: nothing was sent
+→ retry after 100ms to 200ms, at the same endpoint: `connect` is in `errors`
+150ms to 4.3s  attempt 3: reset: the backend may have acted on it
+→ no more (method): the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)
+150ms to 4.3s  answer: 502, made by the proxy");
+    assert_timeline(
+        &timeline("PUT /pair", &[], 20 << 20, "502"),
+        "
+0s  attempt 1: 502
+→ no more (body): the request body cannot be sent again from its start
+0s  answer: the 502 of attempt 1",
+    );
+}
+
+#[test]
+fn an_upgrade_is_never_sent_twice() {
+    assert_timeline(
+        &timeline("GET /pair", &["Upgrade: websocket"], 0, "connect"),
+        "
+0s  attempt 1: connect after 0s to 2s: nothing was sent
+→ no more (upgrade): an upgrade or a tunnel is never sent twice
+0s to 2s  answer: 502 or 504, made by the proxy",
+    );
+}
+
+#[test]
+fn outcomes_that_run_out_or_are_left_over_are_named() {
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "502"),
+        "
+0s  attempt 1: 502
+→ retry after 50ms to 100ms, at an endpoint not yet tried: 502 is in `statuses`
+50ms to 100ms  attempt 2: how it ends is not given",
+    );
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "200 502 502:retry-after=3 reset"),
+        "
+0s  attempt 1: 200
+0s  answer: the 200 of attempt 1
+not used: 502 502, Retry-After: 3 reset (nothing follows attempt 1)",
+    );
+}
+
+#[test]
+fn a_request_that_no_route_takes_gets_404_or_405() {
+    let text = explained("GET /api/screenings/7", "", &[], 0, "200");
+    assert_eq!(
+        text,
+        r"request   GET /api/screenings/7 (no host)
+route     none takes this host and path; there are:
+          screening        hosp.example.org, /api/screenings/{id}, GET, POST
+          pair             any host, /pair, any method
+          single           any host, /single, any method
+          hurried          any host, /hurried, any method
+          upload           any host, /documents/*, any method
+          some of them want a host: give one with --host
+answer    404, made by the proxy: no route for this host and path
+",
+        "is now:\n{text}"
+    );
+    let text = explained("DELETE /api/screenings/7", "", &["Host: hosp.example.org"], 0, "200");
+    assert_eq!(
+        text,
+        r"request   DELETE /api/screenings/7 (hosp.example.org)
+route     none takes DELETE here
+answer    405, made by the proxy: the method is not allowed here
+          Allow: GET, HEAD, POST
+",
+        "is now:\n{text}"
+    );
+}
+
+#[test]
+fn a_body_over_the_routes_limit_gets_413() {
+    let text = explained("PUT /documents/a", "", &[], 101 << 20, "200");
+    assert!(
+        text.ends_with(
+            "answer    413, made by the proxy: the request body is over the limit of 104857600 bytes\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_cost_of_retries_is_the_documented_one() {
+    assert_eq!(format!("{:.2}", retries_per_request(0.3, 3)), "0.39");
+    assert_eq!(format!("{:.3}", retries_per_request(0.3, 4)), "0.417");
+    assert_eq!(carried(2.0, 3), None);
+    assert_eq!(format!("{:.3}", carried(0.39, 3).unwrap()), "0.300");
+    assert_eq!([power(1), power(2), power(19)], ["p", "p²", "p¹⁹"]);
+    let text = explained("GET /single", "", &[], 0, "200");
+    assert!(text.contains("cost: none, a single attempt has no retries"), "{text}");
+}
+
+#[test]
+fn the_waits_are_those_that_the_policy_can_give() {
+    let config = config::parse(CONFIG, "stent.toml").unwrap();
+    let policy = &config.routes.iter().find(|route| &*route.name == "pair").unwrap().retry;
+    let text = timeline("GET /pair", &[], 0, "502 502");
+    for attempt in 1..=2 {
+        let range = Span::from(policy.backoff.range(attempt));
+        assert!(text.contains(&format!("retry after {range}, ")), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_answered_with_its_form() {
+    for word in
+        ["", "5", "600", "99", "+200", "5xx", "Connect", "502:", "502:retry-after=x", "502:x=1", "connect:x"]
+    {
+        assert!(word.parse::<Given>().is_err(), "{word:?}");
+    }
+    for line in ["", "GET", "/api", "GET api", "G T /", "GET /a b", "GET http://a/"] {
+        assert!(Request::new(line, None, &[], 0).is_err(), "{line:?}");
+    }
+    for header in ["x", "a b: c", "a: \u{1}"] {
+        assert!(Request::new("GET /", None, &[header.to_owned()], 0).is_err(), "{header:?}");
+    }
+}
+
+#[test]
+fn a_host_loses_its_port_and_nothing_else() {
+    for (given, host) in
+        [("a.org:80", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")]
+    {
+        assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host, host);
+    }
+}

@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `explain` and `demo`.
+//! The command line: `run`, `check`, `explain`, `health` and `demo`.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,8 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Colour, Config, ConfigErrors};
+use crate::demo::DemoOptions;
+use crate::{app, demo};
 
 pub mod explain;
+mod health;
 
 /// Keeps traffic flowing through a failing backend.
 #[derive(Debug, Parser)]
@@ -39,13 +42,19 @@ enum Command {
     /// Show what would happen to a request whose attempts end as given
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainArguments),
+    /// Ask a running Stent whether it is well: exit code 0 if the answer is 200
+    Health {
+        /// What to ask
+        #[arg(default_value = "http://127.0.0.1:9901/readyz")]
+        url: String,
+    },
     /// Show Stent at work in front of an embedded flaky backend
     Demo {
         /// How long the load lasts, in seconds
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=DemoOptions::SECONDS_MAX))]
         seconds: u64,
         /// Requests per second, straight to the backend and again through Stent
-        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=i64::from(DemoOptions::RATE_MAX)))]
         rate: u32,
         /// The share of the backend's answers that fail, from 0 to 1
         #[arg(long, default_value_t = 0.12, value_parser = share)]
@@ -106,8 +115,16 @@ impl Terminal<'_> {
                 Err(errors) => self.report(&errors),
             },
             Command::Explain(arguments) => self.explain(&arguments),
+            Command::Health { url } => match health::ask(&url) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    // The exit code says it too, where nobody takes the text.
+                    let _ = writeln!(self.errors, "error: {error}");
+                    ExitCode::FAILURE
+                }
+            },
             Command::Demo { seconds, rate, failure_rate, hold } => {
-                demo::run(demo::DemoOptions { seconds, rate, failure_rate, hold })
+                demo::run(&DemoOptions { seconds, rate, failure_rate, hold })
             }
         }
     }
@@ -171,28 +188,3 @@ const EXPLAIN_HELP: &str = "Example:
 
 #[cfg(test)]
 mod tests;
-
-// Stand-ins until the branches that write these two are merged: replace both by `use crate::{app, demo}`.
-
-mod app {
-    pub(super) fn run(_: &std::path::Path) -> std::process::ExitCode {
-        eprintln!("`stent run` is on another branch");
-        std::process::ExitCode::FAILURE
-    }
-}
-
-mod demo {
-    #[derive(Clone, Copy)]
-    pub(super) struct DemoOptions {
-        pub(super) seconds: u64,
-        pub(super) rate: u32,
-        pub(super) failure_rate: f64,
-        pub(super) hold: bool,
-    }
-
-    pub(super) fn run(options: DemoOptions) -> std::process::ExitCode {
-        let DemoOptions { seconds, rate, failure_rate, hold } = options;
-        eprintln!("`stent demo` is on another branch: {seconds} {rate} {failure_rate} {hold}");
-        std::process::ExitCode::FAILURE
-    }
-}

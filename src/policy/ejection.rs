@@ -278,7 +278,8 @@ mod tests {
         let mut now = seconds(0);
         let mut health = ejected(&settings, now);
         for open in [10, 20, 40, 60, 60, 60] {
-            assert_eq!(health.admission(now + seconds(open) - Duration::from_nanos(1)), Admission::Closed);
+            let still_out = now + Duration::from_millis(open * 1000 - 1);
+            assert_eq!(health.admission(still_out), Admission::Closed);
             now += seconds(open);
             assert_eq!(health.admission(now), Admission::Probe);
             health.begin_probe();

@@ -575,7 +575,7 @@ error: `min_per_second` must be at most 100000
 4 | budget = { ratio = 11, min_per_second = 100001, window = "1h" }
   |                                         ^^^^^^ out of bounds
 
-error: `window` must be between 100ms and 10min
+error: `window` must be between 100ms and 10m
  --> stent.toml:4:58
   |
 4 | budget = { ratio = 11, min_per_second = 100001, window = "1h" }

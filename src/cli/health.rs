@@ -30,7 +30,8 @@ pub(super) fn ask(url: &str) -> Result<(), HealthError> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.split(' ').nth(1) {
         Some("200") => Ok(()),
-        status => Err(HealthError::Unwell(format!("{} {}", status.unwrap_or("no HTTP"), body.trim()))),
+        Some(status) => Err(HealthError::Unwell(format!("{status} {}", body.trim()))),
+        None => Err(HealthError::Unwell("the answer is not HTTP".to_owned())),
     }
 }
 
@@ -78,7 +79,7 @@ mod tests {
         assert!(answered("HTTP/1.1 200 OK\r\n\r\nready").is_ok());
         let unwell = answered("HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n").unwrap_err();
         assert_eq!(unwell.to_string(), "503 draining");
-        assert_eq!(answered("nonsense").unwrap_err().to_string(), "no HTTP");
+        assert_eq!(answered("nonsense").unwrap_err().to_string(), "the answer is not HTTP");
     }
 
     #[test]

@@ -184,30 +184,35 @@ pub fn run(path: &Path) -> ExitCode {
         }
     };
     logging::start(&config.log);
-    match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(obey(path, &config)),
-        Err(error) => fail(&StartError::System(error)),
+    match serve(path, &config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "not started");
+            eprintln!("stent: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// Runs until told to stop.
-async fn obey(path: &Path, config: &Config) -> ExitCode {
+fn serve(path: &Path, config: &Config) -> Result<(), StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before the start, so that a signal that comes meanwhile is not lost.
-    let (mut hangup, mut stop) = match (signal(SignalKind::hangup()), StopSignals::new()) {
-        (Ok(hangup), Ok(stop)) => (hangup, stop),
-        (Err(error), _) | (_, Err(error)) => return fail(&StartError::System(error)),
+    let (hangup, stop) = {
+        let _runtime = runtime.enter();
+        (signal(SignalKind::hangup())?, StopSignals::new()?)
     };
-    // Another thread, because parts of the start have runtimes of their own and block on them.
-    let config = config.clone();
-    let running = match tokio::task::spawn_blocking(move || start(&config)).await {
-        Ok(Ok(running)) => running,
-        Ok(Err(error)) => return fail(&error),
-        Err(_) => return ExitCode::FAILURE,
-    };
+    let running = start(config)?;
+    runtime.block_on(obey(&running, path, hangup, stop));
+    running.join();
+    Ok(())
+}
+
+/// Waits for signals and does what they say, until the end has begun.
+async fn obey(running: &Running, path: &Path, mut hangup: Signal, mut stop: StopSignals) {
     loop {
         tokio::select! {
             () = stop.received() => break,
-            _ = hangup.recv() => reload(&running, path).await,
+            _ = hangup.recv() => reload(running, path).await,
         }
     }
     running.drain();
@@ -215,8 +220,6 @@ async fn obey(path: &Path, config: &Config) -> ExitCode {
         () = stop.received() => running.stop_now(),
         () = running.closed() => {}
     }
-    running.join();
-    ExitCode::SUCCESS
 }
 
 /// Reads the file anew. Whatever is wrong with it is logged and leaves the old configuration in force.
@@ -231,12 +234,6 @@ async fn reload(running: &Running, path: &Path) {
             tracing::error!(%errors, "configuration not reloaded, the old one stays in force");
         }
     }
-}
-
-fn fail(error: &StartError) -> ExitCode {
-    tracing::error!(%error, "not started");
-    eprintln!("stent: {error}");
-    ExitCode::FAILURE
 }
 
 /// The signals that end the process.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HeaderValue;
+use http::header::{HeaderValue, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -67,8 +67,6 @@ pub struct Surroundings {
     pub replay_memory: Arc<ReplayMemory>,
     /// The moment that budgets and health count from, the same in all workers.
     pub start: Instant,
-    /// Our line in `Via`.
-    pub via: HeaderValue,
     /// The worker's source of randomness.
     pub random: RefCell<fastrand::Rng>,
 }
@@ -100,7 +98,7 @@ impl<T: Transport> Proxy<T> {
         let (mut head, Inbound { body, caller }) = request.into_parts();
         let mut exchange = self.begin(&mut head, caller);
         match self.answer(&mut exchange, head, body, caller).await {
-            Ok(concluded) => self.deliver(exchange, concluded, caller.proxy_status),
+            Ok(concluded) => deliver(exchange, concluded, caller.proxy_status),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
     }
@@ -139,7 +137,7 @@ impl<T: Transport> Proxy<T> {
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
         let upgrade = headers::upgrade(&head.headers);
-        headers::clean_request(&mut head.headers, &self.around.via)?;
+        headers::clean_request(&mut head.headers, &route.via)?;
 
         let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;
         let limits = ReplayLimits {
@@ -168,22 +166,6 @@ impl<T: Transport> Proxy<T> {
             Lookup::NotFound => Err(ProxyError::NoRoute),
         }
     }
-
-    fn deliver(
-        &self,
-        mut exchange: Box<Exchange>,
-        concluded: Concluded,
-        proxy_status: ProxyStatus,
-    ) -> Response<ResponseBody> {
-        let (mut head, body) = concluded.answer.into_parts();
-        headers::clean_response(&mut head.headers, &self.around.via);
-        if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
-            let value = format!("stent; received-status={}", head.status.as_u16());
-            head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
-        }
-        exchange.answer(head.status, Instant::now());
-        Response::from_parts(head, ResponseBody::new(body, exchange))
-    }
 }
 
 impl Proxy {
@@ -196,6 +178,25 @@ impl Proxy {
             async move { Ok(proxy.handle(request).await) }
         })
     }
+}
+
+/// The upstream's answer as the caller gets it.
+fn deliver(
+    mut exchange: Box<Exchange>,
+    concluded: Concluded,
+    proxy_status: ProxyStatus,
+) -> Response<ResponseBody> {
+    let (mut head, body) = concluded.answer.into_parts();
+    headers::clean_response(&mut head.headers);
+    if let Some(via) = exchange.via() {
+        head.headers.append(VIA, via.clone());
+    }
+    if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
+        let value = format!("stent; received-status={}", head.status.as_u16());
+        head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
+    }
+    exchange.answer(head.status, Instant::now());
+    Response::from_parts(head, ResponseBody::new(body, exchange))
 }
 
 /// What the record keeps of a request head.

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use thiserror::Error;
 
 use crate::policy::retry::RetryPolicy;
@@ -43,6 +43,8 @@ pub struct Route {
     pub cluster: Arc<Cluster>,
     /// Its counters.
     pub metrics: Arc<RouteMetrics>,
+    /// Our line in `Via`.
+    pub via: HeaderValue,
 }
 
 /// Which requests a route takes.

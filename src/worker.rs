@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use http::header::HeaderValue;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
@@ -35,8 +34,6 @@ pub struct WorkerParts {
     pub replay_memory: Arc<ReplayMemory>,
     /// The moment that budgets and health count from.
     pub start: Instant,
-    /// Our line in `Via`.
-    pub via: HeaderValue,
 }
 
 /// The process's workers.
@@ -105,7 +102,6 @@ async fn work(parts: WorkerParts, mut accepted: UnboundedReceiver<Accepted>, ope
         unmatched: parts.unmatched,
         replay_memory: parts.replay_memory,
         start: parts.start,
-        via: parts.via,
         random: fastrand::Rng::new().into(),
     });
     let proxy = Rc::new(Proxy::new(parts.site, Pools::new(), around));

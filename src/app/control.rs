@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -57,7 +56,6 @@ impl Control {
             unmatched: Arc::new(metrics.route(UNMATCHED)),
             replay_memory: replay_memory.clone(),
             start,
-            via: via(&config.server.via),
         };
         let readiness = Arc::new(AtomicU8::new(STARTING));
         let state = AdminState {
@@ -152,6 +150,7 @@ impl Control {
             start_resolver(cluster).await;
         }
         let gone: Vec<_> = old.iter().filter(|cluster| !is_kept(cluster, &clusters)).cloned().collect();
+        self.worker_parts.replay_memory.change_limit(config.server.replay_memory);
         self.worker_parts.site.store(Arc::new(site));
         self.clusters.store(Arc::new(clusters));
         for cluster in &gone {
@@ -184,8 +183,6 @@ impl Control {
         let (old, new) = (&self.config, config);
         for (key, is_changed) in [
             ("server.workers", old.server.workers != new.server.workers),
-            ("server.replay_memory", old.server.replay_memory != new.server.replay_memory),
-            ("server.via", old.server.via != new.server.via),
             ("admin.address", old.admin != new.admin),
             ("log", old.log != new.log),
             ("access_log.output", old.access_log != new.access_log),
@@ -284,10 +281,6 @@ fn start_log(output: &AccessLogOutput, metrics: &Metrics) -> Result<(log::LogSen
         AccessLogOutput::File(path) => StartError::AccessLog { path: path.clone(), source },
         AccessLogOutput::Off | AccessLogOutput::Stdout => StartError::System(source),
     })
-}
-
-fn via(name: &str) -> HeaderValue {
-    HeaderValue::from_str(&format!("1.1 {name}")).expect("the configuration takes only names that fit")
 }
 
 /// Waits for an order to stop at once; a second one to drain is such an order.

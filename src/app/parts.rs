@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 
 use crate::config::Config;
 use crate::proxy::Site;
@@ -29,11 +30,13 @@ impl Parts {
                 unchanged.unwrap_or_else(|| Arc::new(Cluster::new(settings.clone(), metrics.clone())))
             })
             .collect();
+        let via = HeaderValue::from_str(&format!("1.1 {}", config.server.via));
+        let via = via.expect("the configuration takes only names that fit");
         let routes = config.routes.iter().filter_map(|settings| {
             // The configuration has been checked: every route's cluster is there.
             let cluster = clusters.iter().find(|cluster| cluster.settings.name == settings.cluster)?.clone();
             let metrics = Arc::new(metrics.route(&settings.name));
-            let route = Route { settings: settings.clone(), cluster, metrics };
+            let route = Route { settings: settings.clone(), cluster, metrics, via: via.clone() };
             Some((settings.pattern.clone(), Arc::new(route)))
         });
         let site = Site { routes: RouteTable::new(routes) };

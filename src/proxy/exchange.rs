@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
@@ -107,6 +107,11 @@ impl Exchange {
         self.metrics = route.metrics.clone();
         self.metrics.in_flight.inc();
         self.route = Some(route.clone());
+    }
+
+    /// Our line in `Via`, once there is a route.
+    pub(crate) fn via(&self) -> Option<&HeaderValue> {
+        self.route.as_ref().map(|route| &route.via)
     }
 
     pub(crate) fn began(&self) -> Instant {

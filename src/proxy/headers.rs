@@ -126,10 +126,9 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
 }
 
 /// Makes an upstream's head fit to be sent on.
-pub(crate) fn clean_response(headers: &mut HeaderMap, via: &HeaderValue) {
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     headers.remove(PROXY_AUTHENTICATE);
-    headers.append(VIA, via.clone());
 }
 
 /// Whether `Via` names us (RFC 9110 section 7.6.3).

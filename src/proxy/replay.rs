@@ -23,7 +23,7 @@ use crate::proxy::body::RequestBody;
 /// How many bytes of request bodies the process may keep.
 #[derive(Debug)]
 pub struct ReplayMemory {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
     overflows: IntCounter,
 }
@@ -31,7 +31,12 @@ pub struct ReplayMemory {
 impl ReplayMemory {
     /// Nothing is kept yet. `overflows` counts the copies that are given up for a limit.
     pub fn new(limit: usize, overflows: IntCounter) -> Self {
-        Self { limit, used: AtomicUsize::new(0), overflows }
+        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0), overflows }
+    }
+
+    /// Changes the limit; what is kept over the new one stays until its exchange ends.
+    pub fn change_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes that are kept now.
@@ -41,7 +46,7 @@ impl ReplayMemory {
 
     fn reserve(&self, bytes: usize) -> bool {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.limit;
+        let fits = before.saturating_add(bytes) <= self.limit.load(Ordering::Relaxed);
         if !fits {
             self.release(bytes);
         }

@@ -156,7 +156,12 @@ impl Stage {
             log_query: QueryPolicy::Redacted,
             retry,
         };
-        let route = Arc::new(Route { settings, cluster, metrics: Arc::new(metrics.route("all")) });
+        let route = Arc::new(Route {
+            settings,
+            cluster,
+            metrics: Arc::new(metrics.route("all")),
+            via: HeaderValue::from_static("1.1 stent"),
+        });
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
         let start = Instant::now();
         let around = Surroundings {
@@ -164,7 +169,6 @@ impl Stage {
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: memory.clone(),
             start,
-            via: HeaderValue::from_static("1.1 stent"),
             random: fastrand::Rng::with_seed(1).into(),
         };
         let site = Site { routes: RouteTable::new([(pattern, route.clone())]) };

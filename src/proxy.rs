@@ -169,13 +169,16 @@ impl<T: Transport> Proxy<T> {
 }
 
 impl Proxy {
-    /// The proxy as a [`tower::Service`], so that layers fit around it. Its future is this function's own: no box.
+    /// The proxy as a [`tower::Service`], so that layers fit around it.
+    ///
+    /// Its future is boxed once and not dynamic: it holds some KiB, which would else be moved through every layer and
+    /// kept by idle connections.
     pub fn service(
         self: Rc<Self>,
     ) -> impl Service<Request<Inbound>, Response = Response<ResponseBody>, Error = Infallible> + Clone {
         tower::service_fn(move |request| {
             let proxy = self.clone();
-            async move { Ok(proxy.handle(request).await) }
+            Box::pin(async move { Ok(proxy.handle(request).await) })
         })
     }
 }

@@ -106,7 +106,8 @@ pub(crate) async fn run<T: Transport>(
         match decide(exchange, route, outbound, &outcome, around, now) {
             Verdict::Retry { after, reason } if route.cluster.budget.withdraw(around.since_start(now)) => {
                 exchange.retry(reason, after);
-                kept = wait_and_keep(outcome, after, now, timer.as_mut()).await.or(kept);
+                // Boxed, so that a request that needs no retry carries no room for one.
+                kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
                 now = Instant::now();
             }
             verdict => return conclude(exchange, verdict, outcome, kept),

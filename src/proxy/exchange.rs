@@ -161,7 +161,9 @@ impl Exchange {
         if let Some(cluster) = cluster {
             cluster.report(&attempt.pick, report, self.surroundings.since_start(now));
         }
-        self.tried.push(attempt.pick.endpoint.id);
+        if report != Report::Success {
+            self.tried.push(attempt.pick.endpoint.id);
+        }
     }
 
     /// Ends the running attempt without a verdict on its endpoint: the caller left, or broke its own body.

@@ -80,7 +80,8 @@ where
             }
             progress.set_sent(false);
         }
-        let mut connection = pool.open().await?;
+        // Boxed, because it is seldom needed and would be a third of every request's future, which is moved about.
+        let mut connection = Box::pin(pool.open()).await?;
         progress.set_sent(true);
         match connection.send(request).await {
             Ok(response) => pool.answer(response, connection, in_flight),

@@ -188,7 +188,6 @@ pub fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "not started");
-            eprintln!("stent: {error}");
             ExitCode::FAILURE
         }
     }

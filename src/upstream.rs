@@ -1,6 +1,7 @@
 //! Towards the backend: clusters and their endpoints, balancing and health, and each worker's connections.
 
 pub mod balance;
+pub mod body;
 pub mod cluster;
 mod connect;
 pub mod endpoint;

@@ -21,8 +21,9 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::X_STENT_ATTEMPT;
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
+use crate::upstream::body::UpstreamBody;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::{Pools, Progress, UpstreamBody};
+use crate::upstream::pool::{Pools, Progress};
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]

@@ -13,7 +13,7 @@ use crate::error::{RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::replay::AttemptBody;
 use crate::record::ExchangeOutcome;
-use crate::upstream::pool::UpstreamBody;
+use crate::upstream::body::UpstreamBody;
 
 /// What comes in with a request head: who sent it, and the body.
 #[derive(Debug)]

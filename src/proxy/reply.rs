@@ -9,7 +9,7 @@ use crate::error::{AfterReply, ProxyError};
 use crate::proxy::body::{ProxyStatus, ResponseBody};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::X_REQUEST_ID;
-use crate::upstream::pool::UpstreamBody;
+use crate::upstream::body::UpstreamBody;
 
 /// RFC 9209.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

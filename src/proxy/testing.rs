@@ -19,7 +19,6 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Jitter};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::ejection::EjectionSettings;
 use crate::policy::retry::RetryPolicy;
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
@@ -29,9 +28,11 @@ use crate::record::QueryPolicy;
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
 use crate::route::{PathPattern, Pattern, Route, RouteSettings, RouteTable};
+use crate::upstream::body::UpstreamBody;
+use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
-use crate::upstream::endpoint::{Endpoint, EndpointUrl};
-use crate::upstream::pool::{Progress, UpstreamBody};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::pool::Progress;
 
 /// What the scripted upstream does with one attempt.
 #[derive(Clone, Debug)]
@@ -145,7 +146,8 @@ impl Stage {
         budget: BudgetSettings,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let cluster = Arc::new(Cluster::new(cluster_settings(endpoints, &retry, budget), metrics.clone()));
+        let settings = ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) };
+        let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
         let pattern = Pattern { host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
         let settings = RouteSettings {
             name: "all".into(),
@@ -220,27 +222,6 @@ impl Stage {
     /// What each attempt got of the request body.
     pub(crate) fn bodies(&self) -> Vec<Option<Bytes>> {
         self.proxy.transport.seen.borrow().iter().map(|seen| seen.body.clone()).collect()
-    }
-}
-
-fn cluster_settings(endpoints: u16, retry: &RetryPolicy, budget: BudgetSettings) -> ClusterSettings {
-    ClusterSettings {
-        name: "hosp".into(),
-        endpoints: (1..=endpoints)
-            .map(|port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap())
-            .collect(),
-        connect_timeout: Duration::from_secs(2),
-        idle_timeout: Duration::from_secs(4),
-        body_timeout: Duration::from_mins(1),
-        max_connections: 8,
-        connection_wait: Duration::from_secs(1),
-        max_waiting: 8,
-        max_header_bytes: 64 << 10,
-        dns_refresh: Duration::from_secs(30),
-        balance: Balance::RoundRobin,
-        ejection: EjectionSettings::default(),
-        failures: retry.statuses,
-        budget,
     }
 }
 

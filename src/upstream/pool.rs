@@ -4,21 +4,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{Connection, SendFailure};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 
@@ -218,16 +217,9 @@ where
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
         }
-        let silence = Silence::new(self.endpoint.settings.body_timeout);
-        Ok(response.map(|incoming| {
-            let mut streaming = Streaming {
-                incoming,
-                silence,
-                lease: Some(Lease { connection, pool: self, _in_flight: in_flight }),
-            };
-            streaming.release_at_end();
-            UpstreamBody::Streaming(streaming)
-        }))
+        let longest_silence = self.endpoint.settings.body_timeout;
+        let lease = Lease { connection, pool: self, _in_flight: in_flight };
+        Ok(response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence)))
     }
 
     /// Takes a connection back whose answer has ended.
@@ -305,133 +297,22 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The use of a connection by one exchange.
+/// The use of a connection by one exchange. Dropped, it closes the connection.
 #[derive(Debug)]
-struct Lease<B> {
+pub(super) struct Lease<B> {
     connection: Connection<B>,
     pool: Rc<Pool<B>>,
     _in_flight: InFlight,
 }
 
-/// The body of an answer.
-#[derive(Debug)]
-pub enum UpstreamBody<B> {
-    /// Kept in memory.
-    Kept(Option<Bytes>),
-    /// As it comes from the endpoint. Dropped before its end, it closes the connection.
-    Streaming(Streaming<B>),
-}
-
-/// A body that comes from an endpoint.
-#[derive(Debug)]
-pub struct Streaming<B> {
-    incoming: Incoming,
-    silence: Silence,
-    lease: Option<Lease<B>>,
-}
-
-impl<B> Streaming<B>
+impl<B> Lease<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                if self.silence.poll_too_long(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                self.lease = None;
-                let kind = UpstreamErrorKind::ResponseIncomplete;
-                return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
-            }
-        };
-        self.silence.broken = true;
-        match frame {
-            Some(Ok(frame)) => {
-                self.release_at_end();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None => {
-                self.release();
-                Poll::Ready(None)
-            }
-            Some(Err(error)) => {
-                self.lease = None;
-                let mut error = UpstreamError::http(error, Delivery::Answered);
-                error.kind = UpstreamErrorKind::ResponseIncomplete;
-                Poll::Ready(Some(Err(error)))
-            }
-        }
-    }
-
-    fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
-            self.release();
-        }
-    }
-
-    fn release(&mut self) {
-        if let Some(Lease { connection, pool, .. }) = self.lease.take() {
-            pool.put(connection);
-        }
-    }
-}
-
-impl<B> Body for UpstreamBody<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    type Data = Bytes;
-    type Error = UpstreamError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        match &mut *self {
-            Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streaming(streaming) => streaming.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Kept(bytes) => bytes.is_none(),
-            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streaming(streaming) => streaming.incoming.size_hint(),
-        }
-    }
-}
-
-/// How long nothing has come. The timer is made when a body first makes us wait: most never do.
-#[derive(Debug)]
-struct Silence {
-    longest: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Something came since the timer was set.
-    broken: bool,
-}
-
-impl Silence {
-    fn new(longest: Duration) -> Self {
-        Self { longest, timer: None, broken: false }
-    }
-
-    fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.longest)));
-        if std::mem::take(&mut self.broken) {
-            timer.as_mut().reset(Instant::now() + self.longest);
-        }
-        timer.as_mut().poll(cx)
+    /// Gives the connection back, because its answer has ended.
+    pub(super) fn end(self) {
+        self.pool.put(self.connection);
     }
 }
 

@@ -5,7 +5,8 @@ use crate::upstream::endpoint::InFlight;
 
 const NOW: Duration = Duration::from_secs(100);
 
-fn settings(endpoints: usize, balance: Balance) -> ClusterSettings {
+/// A cluster `hosp` of so many endpoints, at ports from 1.
+pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
     ClusterSettings {
         name: "hosp".into(),
         endpoints: (1..=endpoints)
@@ -26,7 +27,7 @@ fn settings(endpoints: usize, balance: Balance) -> ClusterSettings {
     }
 }
 
-fn cluster(endpoints: usize, balance: Balance) -> Cluster {
+fn cluster(endpoints: u16, balance: Balance) -> Cluster {
     Cluster::new(settings(endpoints, balance), Arc::new(Metrics::new()))
 }
 

@@ -1,0 +1,152 @@
+//! The body of an answer, as it comes from an endpoint or as it was kept.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::pool::Lease;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum UpstreamBody<B> {
+    /// Kept in memory.
+    Kept(Option<Bytes>),
+    /// As it comes from the endpoint. Dropped before its end, it closes the connection.
+    Streaming(Streaming<B>),
+}
+
+/// A body that comes from an endpoint.
+#[derive(Debug)]
+pub struct Streaming<B> {
+    incoming: Incoming,
+    silence: Silence,
+    lease: Option<Lease<B>>,
+}
+
+impl<B> Streaming<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    fn new(incoming: Incoming, lease: Lease<B>, longest_silence: Duration) -> Self {
+        let mut streaming = Self { incoming, silence: Silence::new(longest_silence), lease: Some(lease) };
+        streaming.release_at_end();
+        streaming
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if self.silence.poll_too_long(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.lease = None;
+                let kind = UpstreamErrorKind::ResponseIncomplete;
+                return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
+            }
+        };
+        self.silence.broken = true;
+        match frame {
+            Some(Ok(frame)) => {
+                self.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.lease = None;
+                let mut error = UpstreamError::http(error, Delivery::Answered);
+                error.kind = UpstreamErrorKind::ResponseIncomplete;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+        }
+    }
+}
+
+impl<B> UpstreamBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    /// A body that comes over the connection of `lease`, which is given back at its end.
+    pub(super) fn streaming(incoming: Incoming, lease: Lease<B>, longest_silence: Duration) -> Self {
+        Self::Streaming(Streaming::new(incoming, lease, longest_silence))
+    }
+}
+
+impl<B> Body for UpstreamBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        match &mut *self {
+            Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streaming(streaming) => streaming.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Kept(bytes) => bytes.is_none(),
+            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+        }
+    }
+}
+
+/// How long nothing has come. The timer is made when a body first makes us wait: most never do.
+#[derive(Debug)]
+struct Silence {
+    longest: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Something came since the timer was set.
+    broken: bool,
+}
+
+impl Silence {
+    fn new(longest: Duration) -> Self {
+        Self { longest, timer: None, broken: false }
+    }
+
+    fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.longest)));
+        if std::mem::take(&mut self.broken) {
+            timer.as_mut().reset(Instant::now() + self.longest);
+        }
+        timer.as_mut().poll(cx)
+    }
+}

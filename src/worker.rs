@@ -124,3 +124,66 @@ impl Drop for Open {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use tokio::net::TcpStream;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::downstream::acceptor::{Listener, ListenerSettings};
+    use crate::record::metrics::Metrics;
+    use crate::route::RouteTable;
+
+    fn parts(metrics: &Metrics) -> WorkerParts {
+        WorkerParts {
+            site: Arc::new(ArcSwap::from_pointee(Site { routes: RouteTable::new([]) })),
+            log: LogSender::off(),
+            unmatched: Arc::new(metrics.route("none")),
+            replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
+            start: Instant::now(),
+        }
+    }
+
+    fn open(workers: &Workers) -> Vec<usize> {
+        workers.workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).collect()
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let begun = SystemTime::now();
+        while !what() {
+            assert!(begun.elapsed().unwrap() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_to_the_worker_that_has_the_fewest() {
+        let metrics = Metrics::new();
+        let workers = Arc::new(Workers::start(2, &parts(&metrics)).unwrap());
+        let runtime: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (listener, socket) =
+                Listener::bind(ListenerSettings::for_tests(), metrics.listener("test")).unwrap();
+            let to = workers.clone();
+            let accepting = tokio::spawn(listener.accept(socket, move |accepted| to.assign(accepted)));
+            let mut callers = Vec::new();
+            for _ in 0..4 {
+                callers.push(TcpStream::connect(listener.address()).await.unwrap());
+            }
+            until(|| open(&workers) == [2, 2]).await;
+            // The first and the third went to the same worker. When they leave, it gets the next two.
+            drop(callers.remove(2));
+            drop(callers.remove(0));
+            until(|| open(&workers).iter().sum::<usize>() == 2).await;
+            callers.push(TcpStream::connect(listener.address()).await.unwrap());
+            callers.push(TcpStream::connect(listener.address()).await.unwrap());
+            until(|| open(&workers) == [2, 2]).await;
+            listener.drain();
+            accepting.await.unwrap();
+        });
+        Arc::into_inner(workers).unwrap().stop();
+    }
+}

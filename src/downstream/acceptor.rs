@@ -38,6 +38,24 @@ pub struct ListenerSettings {
     pub emit_proxy_status: bool,
 }
 
+#[cfg(test)]
+impl ListenerSettings {
+    /// The defaults, on a port that the system chooses.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            address: "127.0.0.1:0".parse().unwrap(),
+            trusted_proxies: Vec::new(),
+            idle_timeout: Duration::from_secs(75),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_mins(1),
+            max_header_bytes: 64 << 10,
+            max_connections: 100,
+            emit_proxy_status: false,
+        }
+    }
+}
+
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {

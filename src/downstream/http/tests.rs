@@ -4,24 +4,10 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn settings() -> ListenerSettings {
-    ListenerSettings {
-        address: "127.0.0.1:0".parse().unwrap(),
-        trusted_proxies: Vec::new(),
-        idle_timeout: 75 * SECOND,
-        header_timeout: 10 * SECOND,
-        body_timeout: 30 * SECOND,
-        write_timeout: 60 * SECOND,
-        max_header_bytes: 64 << 10,
-        max_connections: 100,
-        emit_proxy_status: false,
-    }
-}
-
 /// How long the connection lives on if nothing more happens, in seconds.
 async fn lives(state: &State) -> u64 {
     let from = Instant::now();
-    while let Some(at) = state.next_check(&settings(), Instant::now()) {
+    while let Some(at) = state.next_check(&ListenerSettings::for_tests(), Instant::now()) {
         assert!(at > Instant::now(), "a check that is due is no progress");
         tokio::time::sleep_until(at).await;
         if from.elapsed() > 1000 * SECOND {

@@ -20,12 +20,12 @@ pub enum Limit {
 pub enum Upload {
     /// All of it came from the caller at this moment (the start of the exchange if there is none).
     Received(Instant),
-    /// The last part came at `since`, and we wait for the caller.
+    /// We have waited for the caller since `since`.
     AwaitingCaller {
-        /// When the last part came.
+        /// When we began to.
         since: Instant,
     },
-    /// The last part came at `since`, and we wait for the upstream to take it.
+    /// We have waited for the upstream to take more since `since`.
     AwaitingUpstream {
         /// When the last part came.
         since: Instant,

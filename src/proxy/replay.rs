@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -92,8 +92,9 @@ struct State {
     /// The length that the caller announced.
     announced: Option<u64>,
     ended: Option<Instant>,
-    last_part: Instant,
     waiting_for: WaitingFor,
+    /// Since when.
+    since: Instant,
     fault: Option<ProxyError>,
     /// The attempt that may read; an older one whose connection is still closing must not take its bytes.
     reader: u32,
@@ -156,8 +157,8 @@ impl Replay {
             received: 0,
             announced,
             ended: None,
-            last_part: now,
             waiting_for: WaitingFor::Upstream,
+            since: now,
             fault: None,
             reader: 0,
             end_waker: None,
@@ -201,8 +202,8 @@ impl Replay {
         let state = state.borrow();
         match (state.ended, state.waiting_for) {
             (Some(at), _) => Upload::Received(at.into_std()),
-            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.last_part.into_std() },
-            (None, WaitingFor::Upstream) => Upload::AwaitingUpstream { since: state.last_part.into_std() },
+            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.since.into_std() },
+            (None, WaitingFor::Upstream) => Upload::AwaitingUpstream { since: state.since.into_std() },
         }
     }
 
@@ -241,10 +242,14 @@ impl State {
             if self.ended.is_some() {
                 return Poll::Ready(None);
             }
-            self.waiting_for = WaitingFor::Caller;
-            let frame = ready!(Pin::new(&mut self.source).poll_frame(cx));
-            self.waiting_for = WaitingFor::Upstream;
-            self.last_part = Instant::now();
+            let Poll::Ready(frame) = Pin::new(&mut self.source).poll_frame(cx) else {
+                // Only from here on is it the caller that is slow: during a backoff it is not read at all.
+                if self.waiting_for != WaitingFor::Caller {
+                    self.wait_for(WaitingFor::Caller);
+                }
+                return Poll::Pending;
+            };
+            self.wait_for(WaitingFor::Upstream);
             match frame {
                 Some(Ok(frame)) => {
                     // Trailers of a request are dropped, which RFC 9110 section 6.5.1 allows.
@@ -258,6 +263,11 @@ impl State {
                 None => self.end(),
             }
         }
+    }
+
+    fn wait_for(&mut self, whom: WaitingFor) {
+        self.waiting_for = whom;
+        self.since = Instant::now();
     }
 
     fn take(&mut self, part: Bytes) -> Result<Bytes, BodyError> {
@@ -304,7 +314,7 @@ impl State {
     }
 
     fn end(&mut self) {
-        self.ended = Some(self.last_part);
+        self.ended = Some(self.since);
         if let Some(waker) = &self.end_waker {
             waker.wake_by_ref();
         }

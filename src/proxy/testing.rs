@@ -43,6 +43,8 @@ pub(crate) enum Step {
     AnswerEarly(u16),
     /// Takes the first so many parts of the request body, and breaks off.
     BreakAfterParts(usize),
+    /// Takes the first so many parts of the request body, and neither reads on nor answers.
+    StallAfterParts(usize),
     /// Fails at once.
     Fail(UpstreamErrorKind, Delivery),
     /// Has the whole request and never answers.
@@ -84,9 +86,12 @@ impl Transport for Script {
         let (status, headers, text) = match step {
             Step::AnswerEarly(status) => (status, Vec::new(), ""),
             Step::Fail(kind, delivery) => return Err(UpstreamError::new(kind, delivery)),
-            Step::BreakAfterParts(parts) => {
+            Step::BreakAfterParts(parts) | Step::StallAfterParts(parts) => {
                 for _ in 0..parts {
                     let _ = body.frame().await;
+                }
+                if matches!(step, Step::StallAfterParts(_)) {
+                    std::future::pending::<()>().await;
                 }
                 return Err(terminated);
             }

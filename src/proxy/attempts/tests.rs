@@ -210,20 +210,35 @@ async fn a_caller_that_falls_silent_gets_408_and_no_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_takes_nothing_of_the_body_is_cut_off() {
-    // It takes the first part and then neither reads nor answers.
+async fn a_callers_silence_is_timed_from_when_it_is_read_again() {
+    // The attempt breaks after 20 s in which the caller was not silent but not read: it has 30 s from there.
     let (send, body) = ScriptedBody::open(None);
     send.send("part".into()).unwrap();
-    let stage = Stage::new([Step::BreakAfterParts(1), answer(200)]);
+    let retry = RetryPolicy { per_try_timeout: 20 * SECOND, ..exact_policy() };
+    let stall = Step::StallAfterParts(1);
+    let stage = Stage::with([stall, answer(200)], 1, retry, BudgetSettings::default());
     let respond = stage.send(Method::PUT, body);
     let upload = async {
-        tokio::time::sleep(SECOND).await;
+        tokio::time::sleep(45 * SECOND).await;
         drop(send);
     };
     let (response, ()) = tokio::join!(respond, upload);
     assert_eq!(response.status(), 200);
-    assert_eq!(stage.attempts_at(), [0, 100]);
-    assert_eq!(stage.start.elapsed(), SECOND);
+    assert_eq!(stage.attempts_at(), [0, 20_100]);
+    assert_eq!(stage.bodies()[1].as_deref(), Some(&b"part"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_takes_nothing_of_the_body_is_cut_off_and_the_rest_follows_on_the_next_attempt() {
+    let (send, body) = ScriptedBody::open(None);
+    for part in ["one ", "two ", "three"] {
+        send.send(part.into()).unwrap();
+    }
+    drop(send);
+    let stage = Stage::new([Step::StallAfterParts(1), answer(200)]);
+    assert_eq!(stage.send(Method::PUT, body).await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 10_100]);
+    assert_eq!(stage.bodies()[1].as_deref(), Some(&b"one two three"[..]));
 }
 
 #[tokio::test(start_paused = true)]

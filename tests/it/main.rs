@@ -17,3 +17,4 @@ mod retry;
 mod routes;
 mod support;
 mod tidy;
+mod timeouts;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod commands;
+mod endpoints;
 mod harness;
 mod headers;
 mod leaks;

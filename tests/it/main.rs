@@ -5,6 +5,7 @@
 
 mod commands;
 mod endpoints;
+mod framing;
 mod harness;
 mod headers;
 mod leaks;

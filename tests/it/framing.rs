@@ -86,6 +86,29 @@ fn chunks_of_an_http_1_0_caller_are_refused() {
 }
 
 #[test]
+fn a_refused_request_of_an_http_1_0_caller_that_would_go_on_ends_its_connection_too() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("route.max_body", "1KiB"));
+    let large = format!(
+        "PUT / HTTP/1.0\r\nHost: a\r\nContent-Length: 2000\r\nConnection: keep-alive\r\n\r\n{:2000}",
+        ""
+    );
+    let cases = [
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\nConnection: keep-alive\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 400),
+        (&*large, 413),
+    ];
+    for (bytes, status) in cases {
+        let mut client = stent.client();
+        let next = "GET /smuggled HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+        client.send(format!("{bytes}{next}").as_bytes());
+        assert_eq!(client.response().status, status);
+        assert!(client.is_closed());
+    }
+    assert!(backend.requests().is_empty());
+}
+
+#[test]
 fn a_large_answer_that_only_the_end_of_its_connection_ends_arrives_whole() {
     let body = noise(3 << 20);
     let bytes = [b"HTTP/1.1 200 OK\r\n\r\n", &*body].concat();

@@ -8,6 +8,7 @@ use crate::support::load::{Connections, Load, Tally};
 use crate::support::stent::Signal;
 use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 
+mod reload;
 mod start;
 
 #[test]
@@ -171,24 +172,53 @@ fn an_exchange_that_outlasts_finish_grace_does_not_keep_the_process() {
     backend.wait_for_requests(1);
     let start = Instant::now();
     stent.signal(Signal::Terminate);
-    stent.wait_exit();
+    assert_eq!(stent.wait_exit().code(), Some(0), "a drain that was cut short is no failure");
     assert!((ms(350)..ms(3000)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(client.try_response().is_err(), "its caller gets no half of an answer");
     assert_eq!(stent.access_log(1).len(), 1, "it has a line all the same");
 }
 
+/// Whether it still accepts or waits for what runs.
 #[test]
 fn a_second_signal_stops_at_once() {
-    let backend = Backend::new(|_| Action::hang());
-    let mut stent = Stent::start(&Config::new(&backend).set("server.accept_grace", "30s"));
-    let mut client = stent.client();
-    client.send(&request("GET", "/", &[], b""));
-    backend.wait_for_requests(1);
-    stent.signal(Signal::Terminate);
-    eventually("the drain", || (stent.admin_get("/readyz").status == 503).then_some(()));
+    for (accept_grace, signal) in
+        [("30s", Signal::Interrupt), ("30s", Signal::Terminate), ("0s", Signal::Terminate)]
+    {
+        let backend = Backend::new(|_| Action::hang());
+        let config = Config::new(&backend).set("server.accept_grace", accept_grace);
+        let mut stent = Stent::start(&config.set("server.finish_grace", "30s"));
+        let mut client = stent.client();
+        client.send(&request("GET", "/", &[], b""));
+        backend.wait_for_requests(1);
+        stent.signal(Signal::Terminate);
+        if accept_grace == "0s" {
+            eventually("the end of accepting", || {
+                Client::try_connect(stent.listener()).is_err().then_some(())
+            });
+        } else {
+            eventually("the drain", || (stent.admin_get("/readyz").status == 503).then_some(()));
+        }
+        let start = Instant::now();
+        stent.signal(signal);
+        assert_eq!(stent.wait_exit().code(), Some(0));
+        assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
+        backend.wait_until_closed(1);
+    }
+}
+
+#[test]
+fn finish_grace_ends_early_when_nothing_runs_any_more() {
+    let backend = Backend::healthy();
+    let mut stent = Stent::start(&Config::new(&backend).set("server.finish_grace", "30s"));
+    let mut idle = stent.client();
+    assert_eq!(idle.get("/").status, 200);
+    let silent = stent.client();
     let start = Instant::now();
-    stent.signal(Signal::Interrupt);
-    stent.wait_exit();
-    assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
+    stent.signal(Signal::Terminate);
+    assert!(idle.is_closed());
+    assert_eq!(stent.wait_exit().code(), Some(0));
+    assert!(start.elapsed() < ms(3000), "idle connections keep nobody: {:?}", start.elapsed());
+    drop(silent);
 }
 
 #[test]

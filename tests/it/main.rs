@@ -3,10 +3,15 @@
 //! Each test bears the name of the rule that it holds; the rules stand in the design's `semantics.md`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod commands;
+mod endpoints;
+mod framing;
 mod harness;
 mod headers;
 mod leaks;
 mod lifecycle;
+mod limits;
+mod memory;
 mod metrics;
 mod rates;
 mod record;
@@ -14,3 +19,4 @@ mod retry;
 mod routes;
 mod support;
 mod tidy;
+mod timeouts;

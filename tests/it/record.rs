@@ -139,6 +139,39 @@ fn a_caller_who_leaves_inside_the_answers_body_is_a_client_abort() {
 }
 
 #[test]
+fn a_head_that_is_refused_before_it_is_a_request_has_a_line_too() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("listener.max_header_bytes", "8KiB"));
+    let huge = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Huge: {}\r\n\r\n", "h".repeat(20_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(200));
+    let cases: [(&[u8], u64); 5] = [
+        (b"\x16\x03\x01 this is not HTTP\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 400),
+        (huge.as_bytes(), 431),
+        (many.as_bytes(), 431),
+    ];
+    for (place, (bytes, status)) in cases.into_iter().enumerate() {
+        let mut client = stent.client();
+        // The refusal may come before the last byte is sent.
+        let _ = client.try_send(bytes);
+        let answer = client.try_response().map(|response| u64::from(response.status));
+        let line = stent.access_log(place + 1).remove(place);
+        assert_eq!((line.status(), line.text("method")), (status, Some("-")), "case {place}");
+        assert_eq!((line.text("client"), line.text("route")), (Some("127.0.0.1"), None));
+        assert_eq!((line.text("origin"), line.text("outcome")), (Some("downstream"), Some("reply")));
+        assert_eq!(line.text("error"), Some("http_request_error"));
+        assert!(line.attempts().is_empty());
+        // Closing on unread bytes sends RST, which can overtake the answer.
+        assert!(answer.is_err() || answer.is_ok_and(|answer| answer == status), "case {place}");
+    }
+    assert!(backend.requests().is_empty());
+    let count = |code| stent.metric("stent_requests_total", &[("code", code), ("origin", "downstream")]);
+    assert!((count("400") - 3.0).abs() < 1e-9 && (count("431") - 2.0).abs() < 1e-9);
+    stent.wait_for_metric("stent_requests_in_flight", &[], 0.0);
+}
+
+#[test]
 fn the_log_file_is_opened_anew_on_sighup() {
     let backend = Backend::healthy();
     let config = Config::new(&backend);

@@ -262,3 +262,32 @@ fn the_budget_grows_by_its_ratio_with_each_request() {
     }
     assert_eq!(backend.requests().len(), 20 + 6, "0.3 retries for each of 20 requests");
 }
+
+#[test]
+fn workers_share_a_budget() {
+    let backend = Backend::new(|_| Action::answer(502, ""));
+    let config = Config::new(&backend)
+        .set("server.workers", 2)
+        .retry("max_attempts", 2)
+        .retry("budget.ratio", 0.3)
+        .retry("budget.min_per_second", 0)
+        .retry("budget.window", "1m")
+        .backoff("1ms");
+    let stent = Stent::start(&config);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = stent.client();
+                for _ in 0..25 {
+                    assert_eq!(client.get("/").status, 502);
+                }
+            });
+        }
+    });
+    let retries = backend.requests().len() - 200;
+    // Each request finds what those before it have left; the last ones may not reach a whole retry.
+    assert!((58..=60).contains(&retries), "{retries} retries for 200 requests at 0.3");
+    let counted = stent.metric("stent_retries_total", &[]);
+    assert!((counted - retries as f64).abs() < 1e-9, "{counted} retries were counted");
+    assert!(stent.metric("stent_retry_budget_available", &[("cluster", "hosp")]) < 2.0);
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod load;
 pub(crate) mod message;

@@ -1,6 +1,6 @@
 //! Request bodies over a retry: copied while they stream, sent again whole, or not at all.
 
-use crate::support::{Action, Backend, Config, Refused, Stent, noise};
+use crate::support::{Action, Backend, Config, Refused, Stent, eventually, noise};
 
 #[test]
 fn a_body_arrives_whole_at_the_second_attempt() {
@@ -67,6 +67,40 @@ fn a_body_over_the_processes_replay_memory_streams_on_and_is_not_sent_again() {
     assert!(backend.requests()[0].body == body, "the cap is one on the copy, not on the body");
     assert_eq!(stent.only_line().text("retry_stopped"), Some("body"));
     stent.wait_for_metric("stent_replay_bytes", &[], 0.0);
+}
+
+#[test]
+fn bodies_at_once_share_replay_memory_and_each_is_delivered() {
+    const CALLERS: usize = 6;
+    const CAP: f64 = 256.0 * 1024.0;
+    let body = noise(150_000);
+    let (first, rest) = body.split_at(100_000);
+    let backend = Backend::healthy();
+    let config = Config::new(&backend).set("server.workers", 2).set("server.replay_memory", "256KiB");
+    let stent = Stent::start(&config);
+    let mut clients: Vec<_> = (0..CALLERS).map(|_| stent.client()).collect();
+    for client in &mut clients {
+        client.send_head("PUT", "/scans/1", &[("Content-Length", &body.len().to_string())]);
+        client.send(first);
+    }
+    // No more than two copies of the first parts fit, and the other bodies must do without.
+    eventually("the end of four copies", || {
+        (stent.metric("stent_replay_overflow_total", &[]) >= 4.0).then_some(())
+    });
+    let kept = stent.metric("stent_replay_bytes", &[]);
+    assert!(kept > 0.0 && kept <= CAP, "{kept} bytes are kept");
+    for client in &mut clients {
+        client.send(rest);
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    let requests = backend.requests();
+    assert_eq!(requests.len(), CALLERS);
+    assert!(requests.iter().all(|request| request.complete && request.body == body));
+    stent.wait_for_metric("stent_replay_bytes", &[], 0.0);
+    backend.then([Action::answer(502, "")]);
+    assert_eq!(stent.client().put("/scans/1", &body).status, 200, "there is room again");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::support::client::request;
 use crate::support::stent::Signal;
-use crate::support::{Action, Backend, Client, Config, Stent};
+use crate::support::{Action, Backend, Client, Config, Stent, ms, noise};
 
 #[test]
 fn a_connection_lost_before_the_response_head_is_retried() {
@@ -75,9 +75,11 @@ fn a_post_on_a_stale_pooled_connection_is_sent_again_at_once_and_counts_no_attem
 #[test]
 fn a_connection_closed_while_idle_costs_nothing() {
     let backend = Backend::new(|_| Action::answer(200, "ok").then_close());
-    let stent = Stent::start(&Config::new(&backend).retry("max_attempts", 1));
+    // Idle connections are looked at twice in `idle_timeout`, and only then is a closed one known to be none.
+    let config = Config::new(&backend).retry("max_attempts", 1).set("cluster.hosp.idle_timeout", "200ms");
+    let stent = Stent::start(&config);
     let mut client = stent.client();
-    for _ in 0..50 {
+    for _ in 0..20 {
         assert_eq!(client.get("/").status, 200);
         stent.wait_for_metric("stent_upstream_connections", &[], 0.0);
     }
@@ -114,6 +116,47 @@ fn a_discarded_body_of_more_than_64_kib_costs_its_connection() {
     assert_eq!(stent.client().get("/").status, 200);
     assert_eq!(backend.connections(), 2);
     backend.wait_until_closed(1);
+}
+
+/// Kept is what was read of it while waiting: at most 64 KiB within 50 ms.
+#[test]
+fn an_earlier_answer_that_is_large_or_slow_is_not_kept_and_the_caller_gets_our_reply() {
+    let slow: [&[u8]; 2] = [b"what the", b" backend said"];
+    let cases = [
+        ("large", Action::answer(502, vec![b'x'; (64 << 10) + 1])),
+        ("large, in chunks", Action::chunked(502, &[&vec![b'x'; 40 << 10], &vec![b'x'; 40 << 10]])),
+        ("slow", Action::slow_body(502, &slow, ms(150))),
+        ("endless", Action::endless_body(502)),
+        ("broken", Action::truncated(10, 100)),
+    ];
+    for (what, first) in cases {
+        let backend = Backend::scripted([first, Action::reset(), Action::close()]);
+        // The broken one says 200, which makes it no better.
+        let stent = Stent::start(&Config::new(&backend).retry("statuses", vec![200, 502]));
+        let response = stent.client().get("/");
+        assert_eq!((response.status, response.truncated), (502, false), "{what}");
+        assert_eq!(response.headers.only("cache-control"), Some("no-store"), "{what}");
+        assert!(response.text().contains("request id"), "{what}: {}", response.text());
+        let line = stent.only_line();
+        assert_eq!(
+            (line.text("outcome"), line.text("error")),
+            (Some("reply"), Some("connection_terminated"))
+        );
+        assert_eq!(line.results()[1..], ["reset", "reset"], "{what}");
+        backend.wait_until_closed(1);
+    }
+}
+
+#[test]
+fn an_earlier_answer_of_64_kib_is_kept() {
+    let body = noise(64 << 10);
+    let backend = Backend::scripted([Action::answer(502, &body), Action::reset(), Action::close()]);
+    // The time is for reading what the backend has sent, on a machine that may be busy.
+    let stent = Stent::start(&Config::new(&backend).backoff("50ms"));
+    let response = stent.client().get("/");
+    assert_eq!(response.status, 502);
+    assert!(response.body == body, "{} bytes of the kept answer", response.body.len());
+    assert_eq!(stent.only_line().text("outcome"), Some("ok"));
 }
 
 #[test]

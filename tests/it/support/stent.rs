@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::record::Line;
 use super::temp::TempDir;
-use super::{BOUND, Config, Response, eventually};
+use super::{BOUND, Config, Response, command, eventually};
 
 /// A running proxy, killed when dropped; if its test has failed then, its log is printed.
 #[derive(Debug)]
@@ -40,11 +40,22 @@ pub(crate) enum Signal {
 impl Stent {
     /// Starts the proxy and waits until it says that it is ready.
     pub(crate) fn start(config: &Config) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_stent")), config)
+    }
+
+    /// The same for a proxy that may have `most` files open, connections included.
+    pub(crate) fn start_with_open_files(most: u32, config: &Config) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_stent")]);
+        Self::launch(command, config)
+    }
+
+    fn launch(mut command: Command, config: &Config) -> Self {
         let directory = TempDir::new();
         let log = Arc::new(Log::default());
         std::fs::write(directory.path().join(CONFIG), config.text(&directory.path().join(ACCESS_LOG)))
             .expect("the configuration can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stent"))
+        let mut child = command
             .arg("run")
             .arg(directory.path().join(CONFIG))
             .env_remove("RUST_LOG")
@@ -71,24 +82,7 @@ impl Stent {
         if let Some(config) = config {
             std::fs::write(&path, config).expect("the configuration can be written");
         }
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stent"))
-            .arg("run")
-            .arg(&path)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the proxy starts");
-        let end = std::time::Instant::now() + BOUND;
-        while child.try_wait().expect("a child of ours").is_none() {
-            if std::time::Instant::now() > end {
-                child.kill().expect("a child of ours");
-                panic!("the proxy runs, and should have refused to");
-            }
-            std::thread::sleep(super::ms(5));
-        }
-        (child.wait_with_output().expect("a child of ours"), path)
+        (command::stent(&["run".as_ref(), path.as_os_str()]), path)
     }
 
     /// The address of the first listener.
@@ -190,6 +184,23 @@ impl Stent {
         self.access_log(1).remove(0)
     }
 
+    /// The memory that the process holds, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_figure("VmRSS:")
+    }
+
+    /// The most memory that the process ever held, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory_figure("VmHWM:")
+    }
+
+    fn memory_figure(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel counts memory");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
     pub(crate) fn access_log_path(&self) -> PathBuf {
         self.directory.path().join(ACCESS_LOG)
     }
@@ -201,6 +212,11 @@ impl Stent {
     /// The first line of the program's log for which `wanted` holds.
     pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.log.wait(what, |lines| lines.iter().find(|line| wanted(line)).cloned())
+    }
+
+    /// The lines of the program's log that contain `text`.
+    pub(crate) fn count_in_log(&self, text: &str) -> usize {
+        self.log.lines().iter().filter(|line| line.contains(text)).count()
     }
 }
 

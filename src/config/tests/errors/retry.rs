@@ -1,0 +1,329 @@
+//! Errors in what decides on retries and ejections.
+
+use super::*;
+
+#[test]
+fn attempts_are_bounded() {
+    assert_rejected(
+        &[
+            r#"[retry]
+max_attempts = 0
+
+[cluster.hosp.retry]
+max_attempts = 21
+
+[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r"error: `max_attempts` must be between 1 and 20
+ --> stent.toml:2:16
+  |
+2 | max_attempts = 0
+  |                ^ out of bounds
+
+error: `max_attempts` must be between 1 and 20
+ --> stent.toml:5:16
+  |
+5 | max_attempts = 21
+  |                ^^ out of bounds
+
+2 errors in stent.toml
+",
+    );
+}
+
+#[test]
+fn a_status_is_a_number_or_a_range_of_them() {
+    assert_rejected(
+        &[
+            r#"[retry]
+statuses = [99, "5xx", "504-502", true]
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: `statuses` must be between 100 and 599
+ --> stent.toml:2:13
+  |
+2 | statuses = [99, "5xx", "504-502", true]
+  |             ^^ out of bounds
+
+error: invalid `statuses`
+ --> stent.toml:2:17
+  |
+2 | statuses = [99, "5xx", "504-502", true]
+  |                 ^^^^^ neither a status nor a range of them
+  |
+  = help: a status from 100 to 599, or a range: 502 or "502-504"
+
+error: invalid `statuses`
+ --> stent.toml:2:24
+  |
+2 | statuses = [99, "5xx", "504-502", true]
+  |                        ^^^^^^^^^ this range is empty
+  |
+  = help: write "502-504"
+
+error: `statuses` takes statuses and ranges of them
+ --> stent.toml:2:35
+  |
+2 | statuses = [99, "5xx", "504-502", true]
+  |                                   ^^^^ this is a boolean
+
+4 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn an_error_class_is_one_of_ours() {
+    assert_rejected(
+        &[
+            r#"[retry]
+errors = ["conect", "gateway-error"]
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `errors`
+ --> stent.toml:2:11
+  |
+2 | errors = ["conect", "gateway-error"]
+  |           ^^^^^^^^ not one of its words
+  |
+  = help: did you mean `connect`?
+
+error: invalid `errors`
+ --> stent.toml:2:21
+  |
+2 | errors = ["conect", "gateway-error"]
+  |                     ^^^^^^^^^^^^^^^ not one of its words
+  |
+  = help: known here: `connect`, `tls`, `reset`, `timeout`, `protocol`
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_method_is_a_token_in_the_case_that_callers_send() {
+    assert_rejected(
+        &[
+            r#"[retry]
+methods = ["get", "GET POST"]
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `methods`
+ --> stent.toml:2:12
+  |
+2 | methods = ["get", "GET POST"]
+  |            ^^^^^ methods are told apart by case, and no caller sends this one
+  |
+  = help: write "GET"
+
+error: invalid `methods`
+ --> stent.toml:2:19
+  |
+2 | methods = ["get", "GET POST"]
+  |                   ^^^^^^^^^^ not a method
+  |
+  = help: a method is a word such as "GET"
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_header_name_is_a_token() {
+    assert_rejected(
+        &[
+            r#"[retry]
+idempotency_header = "Idempotency Key"
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `idempotency_header`
+ --> stent.toml:2:22
+  |
+2 | idempotency_header = "Idempotency Key"
+  |                      ^^^^^^^^^^^^^^^^^ not a header name
+  |
+  = help: a name such as "Idempotency-Key"; "" switches it off
+
+1 error in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn backoff_without_a_wait_is_refused() {
+    assert_rejected(
+        &[
+            r#"[retry]
+backoff = { base = "0s", factor = 0.5 }
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: `base` must be at least 1ms: a retry without a wait hammers the endpoint that has just failed
+ --> stent.toml:2:20
+  |
+2 | backoff = { base = "0s", factor = 0.5 }
+  |                    ^^^^ out of bounds
+
+error: `factor` must be between 1.0 and 100.0
+ --> stent.toml:2:35
+  |
+2 | backoff = { base = "0s", factor = 0.5 }
+  |                                   ^^^ out of bounds
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_backoff_whose_cap_lies_below_its_base_points_at_both() {
+    assert_rejected(
+        &[
+            r#"[retry]
+backoff = { max = "1s" }
+
+[cluster.hosp.retry]
+backoff = { base = "2s" }
+
+[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `max` must not be less than `base`
+ --> stent.toml:2:19
+  |
+2 | backoff = { max = "1s" }
+  |                   ^^^^ does not fit
+...
+5 | backoff = { base = "2s" }
+  |                    ---- and this
+  |
+  = help: here `base` is 2s and `max` is 1s
+
+1 error in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_budget_keeps_its_bounds() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.retry]
+budget = { ratio = 11, min_per_second = 100001, window = "1h" }
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `ratio` must be between 0.0 and 10.0
+ --> stent.toml:4:20
+  |
+4 | budget = { ratio = 11, min_per_second = 100001, window = "1h" }
+  |                    ^^ out of bounds
+
+error: `min_per_second` must be at most 100000
+ --> stent.toml:4:41
+  |
+4 | budget = { ratio = 11, min_per_second = 100001, window = "1h" }
+  |                                         ^^^^^^ out of bounds
+
+error: `window` must be between 100ms and 10m
+ --> stent.toml:4:58
+  |
+4 | budget = { ratio = 11, min_per_second = 100001, window = "1h" }
+  |                                                          ^^^^ out of bounds
+
+3 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_budget_at_a_route_is_refused() {
+    assert_rejected(
+        &[
+            r#"[[route]]
+name = "all"
+path = "/*"
+cluster = "hosp"
+[route.retry]
+budget = { ratio = 0.5 }
+"#,
+            LISTENER,
+            CLUSTER,
+        ],
+        r"error: a budget belongs to a cluster
+ --> stent.toml:6:10
+  |
+6 | budget = { ratio = 0.5 }
+  |          ^^^^^^^^^^^^^^^ not in `[route.retry]`
+  |
+  = help: routes of one cluster share its budget: set it in `[cluster.NAME.retry]`
+
+1 error in stent.toml
+",
+    );
+}
+
+#[test]
+fn an_ejection_keeps_its_bounds() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.ejection]
+consecutive_failures = 0
+open = "10m"
+max_ejected = 1.5
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `consecutive_failures` must be at least 1
+ --> stent.toml:4:24
+  |
+4 | consecutive_failures = 0
+  |                        ^ out of bounds
+
+error: `max_open` must not be less than `open`
+ --> stent.toml:5:8
+  |
+5 | open = "10m"
+  |        ^^^^^ does not fit
+  |
+  = help: here `open` is 10m and `max_open` is 5m
+
+error: `max_ejected` must be between 0.0 and 1.0
+ --> stent.toml:6:15
+  |
+6 | max_ejected = 1.5
+  |               ^^^ out of bounds
+
+3 errors in stent.toml
+"#,
+    );
+}

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -67,6 +68,8 @@ pub struct Surroundings {
     pub replay_memory: Arc<ReplayMemory>,
     /// The moment that budgets and health count from, the same in all workers.
     pub start: Instant,
+    /// Set when what still runs is given up: then an exchange that ends was not left by its caller.
+    pub is_stopping: Arc<AtomicBool>,
     /// The worker's source of randomness.
     pub random: RefCell<fastrand::Rng>,
 }

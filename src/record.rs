@@ -86,6 +86,8 @@ pub enum ExchangeOutcome {
     ClientAbort,
     /// The caller got the upstream's whole answer, whatever its status.
     Ok,
+    /// The proxy was stopped before the caller had the whole answer.
+    ProxyAbort,
     /// The proxy answered by itself.
     Reply,
     /// The upstream's answer broke off inside its body, and so did ours.
@@ -98,6 +100,7 @@ impl ExchangeOutcome {
         match self {
             Self::ClientAbort => "client_abort",
             Self::Ok => "ok",
+            Self::ProxyAbort => "proxy_abort",
             Self::Reply => "reply",
             Self::UpstreamTruncated => "upstream_truncated",
         }

@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -34,12 +34,15 @@ pub struct WorkerParts {
     pub replay_memory: Arc<ReplayMemory>,
     /// The moment that budgets and health count from.
     pub start: Instant,
+    /// Set when what still runs is given up.
+    pub is_stopping: Arc<AtomicBool>,
 }
 
 /// The process's workers.
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Workers {
     /// Starts `count` threads.
     pub fn start(count: usize, parts: &WorkerParts) -> io::Result<Self> {
         let workers = (0..count).map(|number| Worker::start(number, parts.clone()));
-        Ok(Self { workers: workers.collect::<io::Result<_>>()? })
+        Ok(Self { workers: workers.collect::<io::Result<_>>()?, is_stopping: parts.is_stopping.clone() })
     }
 
     /// Hands a connection to the worker that has the fewest open ones.
@@ -71,6 +74,7 @@ impl Workers {
 
     /// Ends the workers and whatever they still do.
     pub fn stop(self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
         let (connections, threads): (Vec<_>, Vec<_>) =
             self.workers.into_iter().map(|worker| (worker.connections, worker.thread)).unzip();
         drop(connections);
@@ -102,6 +106,7 @@ async fn work(parts: WorkerParts, mut accepted: UnboundedReceiver<Accepted>, ope
         unmatched: parts.unmatched,
         replay_memory: parts.replay_memory,
         start: parts.start,
+        is_stopping: parts.is_stopping,
         random: fastrand::Rng::new().into(),
     });
     let proxy = Rc::new(Proxy::new(parts.site, Pools::new(), around));
@@ -144,6 +149,7 @@ mod tests {
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
             start: Instant::now(),
+            is_stopping: Arc::default(),
         }
     }
 

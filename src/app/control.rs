@@ -56,6 +56,7 @@ impl Control {
             unmatched: Arc::new(metrics.route(UNMATCHED)),
             replay_memory: replay_memory.clone(),
             start,
+            is_stopping: Arc::default(),
         };
         let readiness = Arc::new(AtomicU8::new(STARTING));
         let state = AdminState {
@@ -126,7 +127,7 @@ impl Control {
             }
             tokio::select! {
                 () = self.drain() => {}
-                () = told_to_stop(&mut orders) => tracing::warn!("stopping at once"),
+                () = told_to_stop(&mut orders) => self.stop_accepting().await,
             }
         });
         self.close();
@@ -235,6 +236,15 @@ impl Control {
                 "finish_grace is over, closing connections"
             );
         }
+    }
+
+    /// Gives up what runs, but lets the accept loops end, so that the workers can be told to as well.
+    async fn stop_accepting(&self) {
+        tracing::warn!("stopping at once");
+        for (_, listener) in &self.listeners {
+            listener.drain();
+        }
+        sleep(DRAIN_PERIOD).await;
     }
 
     fn open_connections(&self) -> usize {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -45,12 +45,17 @@ where
     let io = TokioIo::new(Watched { stream, state: state.clone() });
     let http = service_fn(|request: Request<Incoming>| {
         state.begin_exchange();
+        let version = request.version();
         let request = inbound(request, &peer, &settings);
         let (state, service) = (state.clone(), service.clone());
         async move {
             let Ok(mut response) = service.oneshot(request).await;
             if state.is_draining.get() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if version == Version::HTTP_10 && ends_connection(&response) {
+                // Otherwise hyper promises a caller of HTTP/1.0 to keep the connection that it then closes.
+                *response.version_mut() = Version::HTTP_10;
             }
             Ok::<_, Infallible>(response.map(|inner| Tracked { inner, state }))
         }
@@ -96,6 +101,11 @@ fn inbound(request: Request<Incoming>, peer: &Peer, settings: &Arc<ListenerSetti
         fault: client.err(),
     };
     Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
+}
+
+/// Whether nothing can follow an answer to HTTP/1.0: its end is the connection's end, or it says so.
+fn ends_connection<B: Body>(response: &Response<B>) -> bool {
+    response.body().size_hint().exact().is_none() || response.headers().contains_key(CONNECTION)
 }
 
 fn note_end(error: &hyper::Error, peer: &Peer, refused: &impl Fn(IpAddr, StatusCode)) {
@@ -175,7 +185,7 @@ impl State {
         if stalled_until.is_some_and(|until| until <= now) || until.is_some_and(|until| until <= now) {
             return None;
         }
-        let period = if self.is_draining.get() { DRAINING_PERIOD } else { PERIOD };
+        let period = if self.is_draining.get() { DRAINING_PERIOD } else { period(settings) };
         let soonest = [until, stalled_until].into_iter().flatten().fold(now + period, Instant::min);
         Some(soonest)
     }
@@ -273,8 +283,14 @@ impl<B> Drop for Tracked<B> {
 /// How long a draining connection may be idle.
 const DRAINING_IDLE: Duration = Duration::from_secs(1);
 
-/// How often a connection's limits are looked at, at least.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often a connection's limits are looked at: often enough that none is found to have passed.
+fn period(settings: &ListenerSettings) -> Duration {
+    let shortest = settings.header_timeout.min(settings.write_timeout).min(settings.idle_timeout);
+    (shortest / 2).clamp(SHORTEST_PERIOD, LONGEST_PERIOD)
+}
+
+const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
+const LONGEST_PERIOD: Duration = Duration::from_secs(5);
 
 /// The same while it drains.
 const DRAINING_PERIOD: Duration = Duration::from_millis(100);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode};
@@ -265,6 +266,9 @@ impl Exchange {
         }
         let outcome = match (&self.head, outcome) {
             (Some(head), ExchangeOutcome::Ok) if head.maker == Maker::Proxy => ExchangeOutcome::Reply,
+            (_, ExchangeOutcome::ClientAbort) if self.surroundings.is_stopping.load(Ordering::Relaxed) => {
+                ExchangeOutcome::ProxyAbort
+            }
             (_, outcome) => outcome,
         };
         if outcome == ExchangeOutcome::ClientAbort {
@@ -276,6 +280,9 @@ impl Exchange {
         }
         let (status, origin) = match &self.head {
             Some(head) => (head.status.as_u16(), head.origin),
+            None if outcome == ExchangeOutcome::ProxyAbort => {
+                (ProxyError::ShuttingDown.status().as_u16(), ProxyError::ShuttingDown.origin())
+            }
             None => (CLIENT_LEFT, Origin::Downstream),
         };
         self.metrics.requests(status, origin).inc();

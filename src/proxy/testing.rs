@@ -176,6 +176,7 @@ impl Stage {
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: memory.clone(),
             start,
+            is_stopping: Arc::default(),
             random: fastrand::Rng::with_seed(1).into(),
         };
         let site = Site { routes: RouteTable::new([(pattern, route.clone())]) };

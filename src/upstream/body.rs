@@ -26,6 +26,7 @@ pub enum UpstreamBody<B> {
 pub struct Streaming<B> {
     incoming: Incoming,
     silence: Silence,
+    has_ended: bool,
     lease: Option<Lease<B>>,
 }
 
@@ -35,7 +36,8 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     fn new(incoming: Incoming, lease: Lease<B>, longest_silence: Duration) -> Self {
-        let mut streaming = Self { incoming, silence: Silence::new(longest_silence), lease: Some(lease) };
+        let mut streaming =
+            Self { incoming, silence: Silence::new(longest_silence), has_ended: false, lease: Some(lease) };
         streaming.release_at_end();
         streaming
     }
@@ -55,6 +57,8 @@ where
         self.silence.broken = true;
         match frame {
             Some(Ok(frame)) => {
+                // Trailers are the last frame, after which hyper asks for nothing more.
+                self.has_ended |= frame.is_trailers();
                 self.release_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -71,8 +75,12 @@ where
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.incoming.is_end_stream()
+    }
+
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.release();
         }
     }
@@ -116,7 +124,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Kept(bytes) => bytes.is_none(),
-            Self::Streaming(streaming) => streaming.incoming.is_end_stream(),
+            Self::Streaming(streaming) => streaming.is_end_stream(),
         }
     }
 

@@ -125,6 +125,7 @@ impl Cluster {
 
     fn endpoint(&self, address: SocketAddr) -> Endpoint {
         let metrics = self.registry.endpoint(&self.settings.name, &address.to_string());
+        metrics.ejected.set(0); // a predecessor at this address may have been out
         Endpoint::new(address, self.settings.clone(), metrics, self.metrics.clone())
     }
 
@@ -133,9 +134,15 @@ impl Cluster {
         self.endpoints.load_full()
     }
 
-    /// Takes every endpoint out of use, because the configuration no longer has the cluster.
+    /// Takes every endpoint out of use, because the configuration no longer has the cluster. Exchanges that began before
+    /// may still be sent to them.
     pub fn retire(&self) {
-        self.set_addresses(&[]);
+        for endpoint in self.endpoints.load().iter() {
+            endpoint.retire();
+        }
+        self.metrics.connections_active.set(0);
+        self.metrics.connections_idle.set(0);
+        self.metrics.budget_available.set(0.0);
     }
 
     /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used.
@@ -169,7 +176,7 @@ impl Cluster {
     fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
-        if most == 0 {
+        if most == 0 || endpoint.is_retired() {
             return; // nothing can be ejected, so nothing need be counted
         }
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);

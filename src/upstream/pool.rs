@@ -245,14 +245,17 @@ where
             return;
         }
         let mut waiters = self.waiters.borrow_mut();
+        waiters.retain(|waiter| !waiter.is_closed());
+        if self.endpoint.waiting.load(Ordering::Relaxed) > waiters.len() {
+            // Another worker waits as well. Its attempt stands in the line for slots, and this one's do too: closing
+            // gives the slot to whoever came first, where handing over would keep it here for ever.
+            return;
+        }
         while let Some(waiter) = waiters.pop_front() {
             match waiter.send(connection) {
                 Ok(()) => return,
                 Err(returned) => connection = returned,
             }
-        }
-        if self.endpoint.waiting.load(Ordering::Relaxed) > 0 {
-            return; // another worker waits for the slot
         }
         connection.idle_since = Instant::now();
         self.idle.borrow_mut().push_back(connection);
@@ -267,8 +270,11 @@ where
                 () = self.endpoint.wanted.notified() => self.idle.borrow_mut().clear(),
                 () = sleep(period) => {
                     let now = Instant::now();
+                    // A call for slots can come while nobody listens, between two turns of this loop.
+                    let is_wanted = self.endpoint.waiting.load(Ordering::Relaxed) > 0;
                     self.idle.borrow_mut().retain(|connection| {
-                        !connection.is_closed()
+                        !is_wanted
+                            && !connection.is_closed()
                             && now.duration_since(connection.idle_since) < settings.idle_timeout
                     });
                 }

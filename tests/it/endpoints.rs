@@ -196,3 +196,11 @@ fn what_the_proxy_itself_answers_ejects_nobody() {
         assert_eq!(backend.requests().len(), before + 2, "both are in balancing");
     }
 }
+#[test]
+fn an_endpoint_of_a_changed_cluster_begins_in_balancing_and_the_gauge_says_so() {
+    let mut pair = Pair::start("60s");
+    pair.eject();
+    let config = Pair::config(&pair.failing, &pair.working, "60s");
+    pair.stent.reload(&config.set("cluster.hosp.idle_timeout", "3s"));
+    assert!(!pair.is_ejected());
+}

@@ -204,3 +204,33 @@ fn chunk_extensions_and_trailers_do_not_disturb_a_body() {
     }
     assert_eq!(backend.connections(), 1);
 }
+#[test]
+fn an_answer_with_trailers_is_whole_and_its_connection_is_used_again() {
+    for head in ["", "Trailer: X-Sum\r\n"] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{head}\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"
+        );
+        let backend = Backend::new(move |_| Action::raw_kept_open(&answer));
+        let stent = Stent::start(&Config::new(&backend));
+        let mut client = stent.client();
+        for _ in 0..2 {
+            let response = client.get("/");
+            assert_eq!((response.text(), response.truncated), ("hello".into(), false));
+        }
+        for line in stent.access_log(2) {
+            assert_eq!(line.text("outcome"), Some("ok"));
+        }
+        assert_eq!(backend.connections(), 1);
+    }
+}
+
+#[test]
+fn an_http_1_0_caller_is_not_promised_a_connection_that_the_answer_ends() {
+    let backend = Backend::new(|_| Action::chunked(200, &[b"a few", b" chunks"]));
+    let stent = Stent::start(&Config::new(&backend));
+    let mut client = stent.client();
+    client.send(b"GET / HTTP/1.0\r\nHost: hosp.test\r\nConnection: keep-alive\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.text(), "a few chunks");
+    assert!(!response.headers.lists("connection", "keep-alive"), "only the end tells where it ends");
+}

@@ -249,3 +249,36 @@ fn sigterm_under_load_loses_no_request() {
     let lines = std::fs::read_to_string(stent.access_log_path()).unwrap().lines().count() as u64;
     assert_eq!(lines, sum(|tally| tally.ok), "a line for each answer");
 }
+#[test]
+fn a_second_signal_while_listeners_still_accept_leaves_a_line_for_what_was_cut() {
+    for accept_grace in ["30s", "0s"] {
+        let backend = Backend::new(|_| Action::hang());
+        let mut stent = Stent::start(&Config::new(&backend).set("server.accept_grace", accept_grace));
+        let mut client = stent.client();
+        client.send(&request("GET", "/", &[], b""));
+        backend.wait_for_requests(1);
+        stent.signal(Signal::Terminate);
+        if accept_grace == "0s" {
+            eventually("the end of accepting", || {
+                Client::try_connect(stent.listener()).is_err().then_some(())
+            });
+        } else {
+            eventually("the drain", || (stent.admin_get("/readyz").status == 503).then_some(()));
+        }
+        stent.signal(Signal::Terminate);
+        stent.wait_exit();
+        assert_eq!(stent.access_log(1).len(), 1, "accept_grace = {accept_grace}");
+    }
+}
+
+#[test]
+fn what_finish_grace_cuts_off_is_not_called_a_client_abort() {
+    let backend = Backend::new(|_| Action::hang());
+    let mut stent = Stent::start(&Config::new(&backend).set("server.finish_grace", "300ms"));
+    let mut client = stent.client();
+    client.send(&request("GET", "/", &[], b""));
+    backend.wait_for_requests(1);
+    stent.signal(Signal::Terminate);
+    stent.wait_exit();
+    assert_ne!(stent.only_line().text("outcome"), Some("client_abort"), "the caller is still there");
+}

@@ -186,3 +186,36 @@ fn a_pooled_connection_older_than_idle_timeout_is_closed_and_not_used_again() {
     assert!((ms(395)..ms(1500)).contains(&start.elapsed()), "{:?}", start.elapsed());
     backend.wait_until_closed(2);
 }
+#[test]
+fn one_worker_does_not_keep_all_of_max_connections_from_another() {
+    let backend = Backend::new(|_| Action::answer(200, "ok").after(ms(40)));
+    let config = Config::new(&backend)
+        .set("server.workers", 2)
+        .set("cluster.hosp.max_connections", 2)
+        .set("cluster.hosp.connection_wait", "500ms");
+    let stent = Stent::start(&config);
+    // They go to the two workers in turn, so that each half of them has a worker to itself.
+    let mut clients: Vec<Client> = (0..8).map(|_| stent.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let (one, other): (Vec<_>, Vec<_>) =
+        clients.into_iter().enumerate().partition(|(place, _)| place % 2 == 0);
+    let until = Instant::now() + ms(1500);
+    let ask = move |mut client: Client| {
+        let mut refused = 0;
+        while Instant::now() < until {
+            refused += usize::from(client.get("/").status == 503);
+        }
+        refused
+    };
+    let refused = std::thread::scope(|scope| {
+        let mut callers: Vec<_> =
+            one.into_iter().map(|(_, client)| scope.spawn(move || ask(client))).collect();
+        backend.wait_for_requests(8 + 8);
+        callers.extend(other.into_iter().map(|(_, client)| scope.spawn(move || ask(client))));
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<usize>()
+    });
+    // Eight callers and two connections make a wait of three answers for each, a quarter of what is allowed.
+    assert_eq!(refused, 0, "a wait in turn is over long before connection_wait");
+}

@@ -110,3 +110,32 @@ fn a_reload_that_needs_a_taken_address_changes_nothing() {
     assert_eq!(stent.client().get("/").status, 200, "the old listener accepts");
     stent.reload(&config);
 }
+#[test]
+fn a_cluster_that_is_gone_has_no_connections_in_the_metrics() {
+    let (kept, other) = (backend(), backend());
+    let alone = Config::new(&kept);
+    let routes = "[[route]]\nname = \"other\"\npath = \"/*\"\ncluster = \"other\"\n";
+    let url = format!("http://{}", other.address());
+    let stent = Stent::start(&alone.clone().set("cluster.other.endpoints", vec![url]).routes(routes));
+    let mut client = stent.client();
+    assert_eq!(client.get("/").status, 200);
+    stent.wait_for_metric("stent_upstream_connections", &[("cluster", "other")], 1.0);
+    stent.reload(&alone);
+    other.wait_until_closed(1);
+    stent.wait_for_metric("stent_upstream_connections", &[("cluster", "other")], 0.0);
+}
+
+#[test]
+fn an_exchange_that_began_before_a_reload_may_still_be_retried_after_it() {
+    let backend = Backend::scripted([Action::answer(502, "not yet")]);
+    let config = Config::new(&backend).backoff("700ms");
+    let stent = Stent::start(&config);
+    let mut client = stent.client();
+    client.send(&request("GET", "/", &[], b""));
+    backend.wait_for_requests(1);
+    stent.wait_for_metric("stent_attempts_total", &[("result", "502")], 1.0);
+    stent.reload(&config.set("cluster.hosp.idle_timeout", "3s"));
+    assert_eq!(backend.requests().len(), 1, "the wait is not over");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(stent.only_line().results(), ["502", "200"]);
+}

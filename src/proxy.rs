@@ -100,7 +100,7 @@ impl<T: Transport> Proxy<T> {
     pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
         let (mut head, Inbound { body, caller }) = request.into_parts();
         let mut exchange = self.begin(&mut head, caller);
-        match self.answer(&mut exchange, head, body, caller).await {
+        match self.answer(&mut exchange, &mut head, body, caller).await {
             Ok(concluded) => deliver(exchange, concluded, caller.proxy_status),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
@@ -127,15 +127,15 @@ impl<T: Transport> Proxy<T> {
     async fn answer(
         &self,
         exchange: &mut Exchange,
-        mut head: Parts,
+        head: &mut Parts,
         body: RequestBody,
         caller: Caller,
     ) -> Result<Concluded, ProxyError> {
         if let Some(fault) = caller.fault {
             return Err(ProxyError::BadRequest(fault));
         }
-        headers::check(&mut head)?;
-        let route = self.route(&head)?;
+        headers::check(head)?;
+        let route = self.route(head)?;
         exchange.take_route(&route);
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);

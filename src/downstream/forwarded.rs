@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::error::RequestFault;
@@ -11,7 +11,6 @@ use crate::error::RequestFault;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// What is known of a connection's peer, once for all its requests.
 #[derive(Debug)]
@@ -58,15 +57,19 @@ impl Peer {
 
     /// From a client: whatever it says about earlier hops is made up.
     fn replace(&self, headers: &mut HeaderMap) {
-        let is_claim = |name: &HeaderName| name.as_str().starts_with("x-forwarded-");
+        let is_claim = |name: &HeaderName| {
+            let name = name.as_str();
+            name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
+        };
         let claims: Vec<_> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
         for name in claims {
             headers.remove(name);
         }
-        headers.remove(FORWARDED);
-        headers.remove(X_REAL_IP);
         headers.insert(X_FORWARDED_FOR, self.text.clone());
-        complete(headers);
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
     }
 
     /// From a trusted proxy: its word is kept, and it is added to the list.

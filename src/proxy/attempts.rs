@@ -53,8 +53,8 @@ type Answer = Response<UpstreamBody<AttemptBody>>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) head: http::request::Parts,
+pub(crate) struct Outbound<'a> {
+    pub(crate) head: &'a http::request::Parts,
     pub(crate) repeatable: Repeatable,
     pub(crate) upgrade: Upgrade,
     pub(crate) limits: TimeLimits,
@@ -80,7 +80,7 @@ pub(crate) enum Quality {
 pub(crate) async fn run<T: Transport>(
     exchange: &mut Exchange,
     route: &Route,
-    outbound: &Outbound,
+    outbound: &Outbound<'_>,
     transport: &T,
     around: &Surroundings,
 ) -> Result<Concluded, ProxyError> {
@@ -127,7 +127,7 @@ struct Failure {
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
-    outbound: &Outbound,
+    outbound: &Outbound<'_>,
     transport: &T,
     endpoint: &Arc<Endpoint>,
     mut timer: Pin<&mut Sleep>,
@@ -171,7 +171,7 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
 }
 
 /// Whether a timeout of this attempt could be followed by another attempt.
-fn successor(policy: &RetryPolicy, outbound: &Outbound, number: u32, body: BodyState) -> Successor {
+fn successor(policy: &RetryPolicy, outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
     let possible = number < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
         && outbound.upgrade == Upgrade::None
@@ -192,7 +192,7 @@ fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
 fn decide(
     exchange: &Exchange,
     route: &Route,
-    outbound: &Outbound,
+    outbound: &Outbound<'_>,
     outcome: &Result<Answer, Failure>,
     around: &Surroundings,
     now: Instant,
@@ -310,7 +310,7 @@ fn no_endpoint(route: &Route) -> ProxyError {
     }
 }
 
-impl Outbound {
+impl Outbound<'_> {
     fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();

@@ -1,8 +1,8 @@
 //! What a proxy does to message heads: refuses the ambiguous, removes what belongs to one connection, adds its own.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -18,25 +18,19 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-attempt");
 
 /// What concerns one connection only (RFC 9110 section 7.6.1).
-static HOP_BY_HOP: [HeaderName; 7] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+    )
+}
 
-/// What a caller says to a proxy, or should not say at all.
-static MEANT_FOR_US: [HeaderName; 4] = [
-    // We tell the caller to go on as soon as a connection takes the body; the upstream gets it without asking.
-    EXPECT,
-    // CGI programs read it as the address of a proxy of theirs ("httpoxy").
-    HeaderName::from_static("proxy"),
-    PROXY_AUTHORIZATION,
-    X_STENT_ATTEMPT,
-];
+/// What a caller says to a proxy, or should not say at all. `Expect`: we tell the caller to go on as soon as a connection
+/// takes the body, and the upstream gets it without asking. `Proxy`: CGI programs read it as the address of a proxy of
+/// theirs ("httpoxy").
+fn is_meant_for_us(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "expect" | "proxy" | "proxy-authorization" | "x-stent-attempt")
+}
 
 /// Refuses a request whose meaning two parsers could disagree on, before anything is routed by it, and gives a target
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
@@ -130,7 +124,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
         return Err(ProxyError::LoopDetected);
     }
     remove_hop_by_hop(headers);
-    remove_if_any(headers, &MEANT_FOR_US);
+    remove_if_any(headers, is_meant_for_us);
     headers.append(VIA, via.clone());
     Ok(())
 }
@@ -160,13 +154,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    remove_if_any(headers, &HOP_BY_HOP);
+    remove_if_any(headers, is_hop_by_hop);
 }
 
-/// Most heads have none of these: one look at each field they do have costs less than a look-up of each that they might.
-fn remove_if_any(headers: &mut HeaderMap, names: &[HeaderName]) {
-    if headers.keys().any(|name| names.contains(name)) {
-        for name in names {
+/// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
+fn remove_if_any(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&is_unwanted) {
+        let unwanted: Vec<_> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
+        for name in unwanted {
             headers.remove(name);
         }
     }

@@ -80,12 +80,19 @@ where
         })
     }
 
-    /// Sends a request and waits for the response head, however long that takes.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendFailure<B>> {
-        self.sender.try_send_request(request).await.map_err(|mut failure| match failure.take_message() {
-            Some(request) => SendFailure::Unsent(Box::new(request)),
-            None => SendFailure::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
-        })
+    /// Sends a request; the future waits for the response head, however long that takes. It does not hold the request,
+    /// which is large, and would be moved about with it.
+    pub(super) fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFailure<B>>> + use<B> {
+        let answered = self.sender.try_send_request(request);
+        async {
+            answered.await.map_err(|mut failure| match failure.take_message() {
+                Some(request) => SendFailure::Unsent(Box::new(request)),
+                None => SendFailure::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
+            })
+        }
     }
 }
 

@@ -69,25 +69,24 @@ where
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
         let in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
-        progress.set_sent(false);
-        while let Some(mut connection) = pool.take_idle() {
+        loop {
+            progress.set_sent(false);
+            let pooled = pool.take_idle();
+            let is_new = pooled.is_none();
+            let mut connection = match pooled {
+                Some(connection) => connection,
+                // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
+                None => Box::pin(pool.open()).await?,
+            };
             progress.set_sent(true);
             match connection.send(request).await {
                 Ok(response) => return pool.answer(response, connection, in_flight),
                 Err(SendFailure::Sent(error)) => return Err(error),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
             }
-            progress.set_sent(false);
-        }
-        // Boxed, because it is seldom needed and would be a third of every request's future, which is moved about.
-        let mut connection = Box::pin(pool.open()).await?;
-        progress.set_sent(true);
-        match connection.send(request).await {
-            Ok(response) => pool.answer(response, connection, in_flight),
-            Err(SendFailure::Sent(error)) => Err(error),
-            Err(SendFailure::Unsent(_)) => {
+            if is_new {
                 progress.set_sent(false);
-                Err(UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never))
+                return Err(UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never));
             }
         }
     }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::query;
+use crate::policy::retry::Veto;
 use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record};
 
 /// Appends the record's line, its line feed included.
@@ -27,17 +28,17 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.query("query", record.target.query(), &record.query);
     object.text("route", record.route.as_deref().unwrap_or_default().as_bytes());
     object.text("cluster", record.cluster.as_deref().unwrap_or_default().as_bytes());
-    object.number("status", record.status);
-    object.text("origin", record.origin.label().as_bytes());
-    object.text("outcome", record.outcome.label().as_bytes());
-    object.text("error", record.error.unwrap_or_default().as_bytes());
+    object.number("status", record.status.into());
+    object.word("origin", Some(record.origin.label()));
+    object.word("outcome", Some(record.outcome.label()));
+    object.word("error", record.error);
     object.number("bytes_in", record.bytes_in);
     object.number("bytes_out", record.bytes_out);
     object.microseconds("duration_us", Some(record.duration));
     object.microseconds("time_to_head_us", record.time_to_head);
     object.text("user_agent", record.target.user_agent());
     object.attempts("attempts", &record.attempts);
-    object.text("retry_stopped", record.retry_stopped.map_or("", |why| why.label()).as_bytes());
+    object.word("retry_stopped", record.retry_stopped.map(Veto::label));
     object.end();
     line.push(b'\n');
 }
@@ -64,6 +65,20 @@ impl<'a> Object<'a> {
         self.separator = b',';
     }
 
+    /// One of our own labels, none of which holds anything to escape.
+    fn word(&mut self, key: &str, word: Option<&str>) {
+        self.key(key);
+        match word {
+            Some(word) => {
+                self.line.push(b'"');
+                self.line.extend_from_slice(word.as_bytes());
+                self.line.push(b'"');
+            }
+            None => self.line.extend_from_slice(b"null"),
+        }
+    }
+
+    /// A text from outside, or from the configuration.
     fn text(&mut self, key: &str, text: &[u8]) {
         self.pieces(key, text, escape);
     }
@@ -94,15 +109,15 @@ impl<'a> Object<'a> {
         write!(self.line, "\"{text}\"").expect(MEMORY);
     }
 
-    fn number(&mut self, key: &str, number: impl Display) {
+    fn number(&mut self, key: &str, number: u64) {
         self.key(key);
-        write!(self.line, "{number}").expect(MEMORY);
+        self.line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
     fn microseconds(&mut self, key: &str, duration: Option<Duration>) {
         match duration {
-            Some(duration) => self.number(key, duration.as_micros()),
-            None => self.text(key, b""),
+            Some(duration) => self.number(key, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+            None => self.word(key, None),
         }
     }
 
@@ -133,11 +148,11 @@ fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
     let mut object = Object::begin(line);
     object.text("endpoint", attempt.endpoint.as_bytes());
     match attempt.result {
-        AttemptResult::Status(status) => object.number("status", status),
-        AttemptResult::Error(kind) => object.text("error", kind.as_bytes()),
-        AttemptResult::Cancelled => object.text("error", b"cancelled"),
+        AttemptResult::Status(status) => object.number("status", status.into()),
+        AttemptResult::Error(kind) => object.word("error", Some(kind)),
+        AttemptResult::Cancelled => object.word("error", Some("cancelled")),
     }
-    object.text("delivery", attempt.delivery.label().as_bytes());
+    object.word("delivery", Some(attempt.delivery.label()));
     object.microseconds("start_us", Some(attempt.started));
     object.microseconds("duration_us", Some(attempt.duration));
     object.end();
@@ -163,7 +178,9 @@ fn is_continuation(byte: u8) -> bool {
 
 fn escape(line: &mut Vec<u8>, text: &[u8]) {
     // Nearly every text is of this kind, and is copied whole.
-    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+    #[expect(clippy::needless_bitwise_bool, reason = "without an early end many bytes are looked at at once")]
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    if text.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
         line.extend_from_slice(text);
         return;
     }

@@ -5,7 +5,7 @@ pub mod body;
 pub mod cluster;
 mod connect;
 pub mod endpoint;
-mod http2;
+pub mod http2;
 pub mod pool;
 pub mod resolve;
 mod stream;

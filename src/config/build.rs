@@ -25,7 +25,7 @@ use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{Pattern, RouteSettings};
-use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::cluster::{ClusterSettings, Protocol};
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
 pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
@@ -115,6 +115,9 @@ impl Builder<'_> {
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
+            protocol: Protocol::Http1,
+            tls: None,
+            max_streams: 100,
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),

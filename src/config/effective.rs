@@ -177,11 +177,11 @@ pub(crate) fn show_host(host: &HostPattern) -> String {
 
 /// Writes an endpoint as the configuration does.
 fn show_endpoint(endpoint: &EndpointUrl) -> String {
-    let port = endpoint.port;
+    let (scheme, port) = (endpoint.scheme.label(), endpoint.port);
     match &endpoint.host {
-        EndpointHost::Address(std::net::IpAddr::V6(address)) => format!("http://[{address}]:{port}"),
-        EndpointHost::Address(address) => format!("http://{address}:{port}"),
-        EndpointHost::Name(name) => format!("http://{name}:{port}"),
+        EndpointHost::Address(std::net::IpAddr::V6(address)) => format!("{scheme}://[{address}]:{port}"),
+        EndpointHost::Address(address) => format!("{scheme}://{address}:{port}"),
+        EndpointHost::Name(name) => format!("{scheme}://{name}:{port}"),
     }
 }
 

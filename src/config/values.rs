@@ -162,7 +162,6 @@ pub(super) fn endpoint(item: &Item<'_>) -> Result<EndpointUrl, Fault> {
     EndpointUrl::parse(text).map_err(|error| {
         let help = match error {
             InvalidEndpoint::Scheme if !text.contains("://") => format!("write \"http://{text}\""),
-            InvalidEndpoint::Https => "use an http:// address inside a trusted network".to_owned(),
             InvalidEndpoint::Extra => "leave only `http://HOST:PORT`".to_owned(),
             _ => "write it like \"http://10.0.1.10:8080\" or \"http://hosp.internal:8080\"".to_owned(),
         };

@@ -220,9 +220,7 @@ impl Metrics {
             connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
             connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
             connected: connects("ok"),
-            connect_refused: connects(UpstreamErrorKind::ConnectRefused.label()),
-            connect_timeout: connects(UpstreamErrorKind::ConnectTimeout.label()),
-            connect_unreachable: connects(UpstreamErrorKind::ConnectUnreachable.label()),
+            connect_failures: CONNECT_FAILURES.map(|kind| connects(kind.label())),
             waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
             waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
@@ -347,12 +345,7 @@ pub struct ClusterMetrics {
     pub connections_idle: IntGauge,
     /// Connections opened.
     pub connected: IntCounter,
-    /// Connections refused.
-    pub connect_refused: IntCounter,
-    /// Connections not opened in time.
-    pub connect_timeout: IntCounter,
-    /// Connections that failed otherwise.
-    pub connect_unreachable: IntCounter,
+    connect_failures: [IntCounter; CONNECT_FAILURES.len()],
     /// Waits for one of `max_connections` that ended well.
     pub waits_served: IntCounter,
     /// Waits that ended in a refusal.
@@ -362,6 +355,26 @@ pub struct ClusterMetrics {
     /// Look-ups that failed.
     pub dns_failed: IntCounter,
 }
+
+impl ClusterMetrics {
+    /// The counter of connections that did not come to be for `kind`.
+    pub fn connect_failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
+        let place = CONNECT_FAILURES.iter().position(|other| *other == kind);
+        &self.connect_failures[place.unwrap_or(0)]
+    }
+}
+
+/// How opening a connection can fail; what else may happen counts as the first.
+const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
+    UpstreamErrorKind::ConnectUnreachable,
+    UpstreamErrorKind::ConnectRefused,
+    UpstreamErrorKind::ConnectTimeout,
+    UpstreamErrorKind::ConnectionTerminated,
+    UpstreamErrorKind::Protocol,
+    UpstreamErrorKind::TlsAlert,
+    UpstreamErrorKind::TlsCertificate,
+    UpstreamErrorKind::TlsProtocol,
+];
 
 /// Counters of an endpoint.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::pool::Lease;
 
 /// The body of an answer.
@@ -17,6 +18,8 @@ use crate::upstream::pool::Lease;
 pub enum UpstreamBody<B> {
     /// Kept in memory.
     Kept(Option<Bytes>),
+    /// As it comes on a stream of a shared connection; boxed, so that an answer over HTTP/1.1 carries no room for it.
+    Multiplexed(Box<Multiplexed<B>>),
     /// As it comes from the endpoint. Dropped before its end, it closes the connection.
     Streaming(Streaming<B>),
 }
@@ -54,7 +57,7 @@ where
                 return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
             }
         };
-        self.silence.broken = true;
+        self.silence.note_frame();
         match frame {
             Some(Ok(frame)) => {
                 // Trailers are the last frame, after which hyper asks for nothing more.
@@ -117,6 +120,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         match &mut *self {
             Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Multiplexed(multiplexed) => multiplexed.poll(cx),
             Self::Streaming(streaming) => streaming.poll(cx),
         }
     }
@@ -124,6 +128,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Kept(bytes) => bytes.is_none(),
+            Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Streaming(streaming) => streaming.is_end_stream(),
         }
     }
@@ -131,6 +136,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Streaming(streaming) => streaming.incoming.size_hint(),
         }
     }
@@ -138,7 +144,7 @@ where
 
 /// How long nothing has come. The timer is made when a body first makes us wait: most never do.
 #[derive(Debug)]
-struct Silence {
+pub(super) struct Silence {
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// Something came since the timer was set.
@@ -146,11 +152,16 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(longest: Duration) -> Self {
+    pub(super) fn new(longest: Duration) -> Self {
         Self { longest, timer: None, broken: false }
     }
 
-    fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Notes that something came.
+    pub(super) fn note_frame(&mut self) {
+        self.broken = true;
+    }
+
+    pub(super) fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.longest)));
         if std::mem::take(&mut self.broken) {
             timer.as_mut().reset(Instant::now() + self.longest);

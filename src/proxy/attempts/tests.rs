@@ -336,7 +336,7 @@ async fn a_request_for_an_upgrade_is_never_sent_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_names_do_not_resolve_says_so() {
     let stage = Stage::new([]);
-    stage.route.cluster.set_addresses(&[]);
+    stage.route.cluster.set_locations(&[]);
     let response = stage.get().await;
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");

@@ -140,9 +140,15 @@ impl<T: Transport> Proxy<T> {
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
         let upgrade = headers::upgrade(&head.headers);
+        let may_be_http2 = route.cluster.settings.protocol.may_be_http2();
+        let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
         headers::clean_request(&mut head.headers, &route.via)?;
+        if takes_trailers {
+            headers::set_takes_trailers(&mut head.headers);
+        }
 
-        let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;
+        // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.
+        let may_repeat = (repeatable == Repeatable::Always || may_be_http2) && policy.max_attempts > 1;
         let limits = ReplayLimits {
             keep: if may_repeat { policy.body_limit } else { 0 },
             max_body: route.settings.max_body,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 
 use crate::error::{Delivery, Origin};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::Veto;
 
 pub mod log;
@@ -73,6 +74,8 @@ pub struct AttemptRecord {
 pub enum AttemptResult {
     /// A response head with this status.
     Status(u16),
+    /// The same with a status of gRPC, in an answer without a body.
+    Grpc(u16, GrpcStatus),
     /// An error of this kind.
     Error(&'static str),
     /// The exchange ended before the attempt did.

@@ -174,6 +174,7 @@ impl Builder<'_> {
         RetryPolicy {
             max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
             statuses: retry.statuses.unwrap_or(default.statuses),
+            grpc_statuses: retry.grpc_statuses.unwrap_or(default.grpc_statuses),
             errors: retry.errors.unwrap_or(default.errors),
             methods: retry.methods.unwrap_or(default.methods),
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),

@@ -6,6 +6,7 @@ use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
 use crate::error::ErrorClass;
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{RetryPolicy, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -109,6 +110,7 @@ impl Document {
     fn retry(&mut self, retry: &RetryPolicy) {
         self.key("max_attempts", retry.max_attempts);
         self.key("statuses", show_statuses(&retry.statuses));
+        self.strings("grpc_statuses", retry.grpc_statuses.iter().map(GrpcStatus::name));
         self.strings("errors", retry.errors.iter().map(ErrorClass::label));
         self.strings("methods", &retry.methods);
         let header = retry.idempotency_header.as_ref();

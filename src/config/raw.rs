@@ -15,6 +15,7 @@ use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
 use crate::error::ErrorClass;
 use crate::policy::backoff::Jitter;
+use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -146,6 +147,7 @@ impl Listener {
 pub(super) struct Retry {
     pub(super) max_attempts: Field<u32>,
     pub(super) statuses: Field<StatusSet>,
+    pub(super) grpc_statuses: Field<GrpcStatusSet>,
     pub(super) errors: Field<ErrorSet>,
     pub(super) methods: Field<Vec<Method>>,
     pub(super) idempotency_header: Field<Option<HeaderName>>,
@@ -169,6 +171,9 @@ impl Retry {
             statuses: table
                 .list("statuses", values::statuses)
                 .map(|ranges| ranges.into_iter().flat_map(Spanned::into_inner).collect()),
+            grpc_statuses: table
+                .list("grpc_statuses", values::grpc_status)
+                .map(|statuses| statuses.into_iter().map(Spanned::into_inner).collect()),
             errors: table
                 .list("errors", |item| item.choice(&ErrorClass::ALL.map(|class| (class.label(), class))))
                 .map(|classes| classes.into_iter().map(Spanned::into_inner).collect()),
@@ -200,6 +205,7 @@ impl Retry {
         Self {
             max_attempts: own.max_attempts.or(lower.max_attempts),
             statuses: own.statuses.or(lower.statuses),
+            grpc_statuses: own.grpc_statuses.or(lower.grpc_statuses),
             errors: own.errors.or(lower.errors),
             methods: own.methods.or(lower.methods),
             idempotency_header: own.idempotency_header.or(lower.idempotency_header),

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, did_you_mean};
+use crate::policy::grpc::GrpcStatus;
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{HostPattern, InvalidPattern, PathPattern};
@@ -126,6 +127,26 @@ pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
             "neither a status nor a range of them",
             "a status from 100 to 599, or a range: 502 or \"502-504\"",
         )),
+    }
+}
+
+/// A status of gRPC, by name or number.
+pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {
+    let status = if item.whole().is_some() {
+        GrpcStatus::from_number(item.integer(0..=16)?)
+    } else {
+        let word = item.text().map_err(|_| item.wrong_type("statuses of gRPC, by name or number"))?;
+        GrpcStatus::from_name(word)
+    };
+    match status {
+        Some(status) if status.is_ok() => {
+            Err(item.invalid("this is success", "list failures only, such as \"unavailable\""))
+        }
+        Some(status) => Ok(status),
+        None => {
+            let names = GrpcStatus::all().filter(|status| !status.is_ok()).map(GrpcStatus::name);
+            Err(item.invalid("not a status of gRPC", &did_you_mean(item.text()?, names)))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
+use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// Response statuses that count as failures.
     pub statuses: StatusSet,
+    /// Statuses of gRPC that count as failures, where an answer is one without a body.
+    pub grpc_statuses: GrpcStatusSet,
     /// Classes of failed attempts that may be retried.
     pub errors: ErrorSet,
     /// Methods that may be sent again even though the upstream may have acted on them.
@@ -37,6 +40,7 @@ impl Default for RetryPolicy {
         Self {
             max_attempts: 3,
             statuses: [500, 502].into_iter().collect(),
+            grpc_statuses: GrpcStatusSet::default(),
             errors: ErrorClass::ALL.into_iter().collect(),
             methods: vec![
                 Method::GET,
@@ -72,13 +76,20 @@ pub enum Outcome {
         /// How much of the request may have arrived.
         delivery: Delivery,
     },
+    /// An answer of gRPC came that is whole with its head, and says that the call failed.
+    Grpc {
+        /// How.
+        status: GrpcStatus,
+        /// The wait that its `Retry-After` asks for.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Outcome {
     /// How much of the request may have arrived.
     pub fn delivery(&self) -> Delivery {
         match self {
-            Self::Answered { .. } => Delivery::Answered,
+            Self::Answered { .. } | Self::Grpc { .. } => Delivery::Answered,
             Self::Failed { delivery, .. } => *delivery,
         }
     }
@@ -148,6 +159,8 @@ pub enum Reason {
     Status(StatusCode),
     /// The attempt failed.
     Error(ErrorClass),
+    /// The upstream answered with this status of gRPC.
+    Grpc(GrpcStatus),
 }
 
 /// The rule that kept a failed attempt from being followed by another.
@@ -288,7 +301,9 @@ impl RetryPolicy {
         }
 
         let asked = match outcome {
-            Outcome::Answered { retry_after, .. } => retry_after.unwrap_or_default(),
+            Outcome::Answered { retry_after, .. } | Outcome::Grpc { retry_after, .. } => {
+                retry_after.unwrap_or_default()
+            }
             Outcome::Failed { .. } => Duration::ZERO,
         };
         if asked > self.retry_after_max || asked.saturating_add(Self::LEAST_USEFUL) > around.time_left {
@@ -322,6 +337,9 @@ impl RetryPolicy {
             }
             Outcome::Failed { class, .. } => {
                 class.filter(|class| self.errors.contains(*class)).map(Reason::Error)
+            }
+            Outcome::Grpc { status, .. } => {
+                self.grpc_statuses.contains(status).then_some(Reason::Grpc(status))
             }
         }
     }

@@ -6,18 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Upgrade, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::X_STENT_ATTEMPT;
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
@@ -102,8 +103,7 @@ pub(crate) async fn run<T: Transport>(
             exchange.cancel_attempt(failure.error.delivery, now);
             return Err(fault);
         }
-        exchange
-            .finish_attempt(outcome.as_ref().map(Response::status).map_err(|failure| &failure.error), now);
+        exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
         match decide(exchange, route, outbound, &outcome, around, now) {
             Verdict::Retry { after, reason } if route.cluster.budget.withdraw(around.since_start(now)) => {
                 exchange.retry(reason, after);
@@ -202,7 +202,10 @@ fn decide(
         Ok(answer) if policy.statuses.contains(answer.status()) => {
             Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
         }
-        Ok(_) => return Verdict::Return, // the common case, spared the rest
+        Ok(answer) => match grpc_status(answer).filter(|status| policy.grpc_statuses.contains(*status)) {
+            Some(status) => Outcome::Grpc { status, retry_after: asked_wait(answer) },
+            None => return Verdict::Return, // the common case, spared the rest
+        },
         Err(failure) => {
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
@@ -220,6 +223,19 @@ fn decide(
             random: around.random(),
         },
     )
+}
+
+fn brought(answer: &Answer) -> Brought {
+    Brought { status: answer.status(), grpc: grpc_status(answer) }
+}
+
+/// How a call of gRPC has failed, if its answer is whole with the head ("Trailers-Only"). Where trailers follow a body,
+/// the caller has the head by then, and it is too late for a retry.
+fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
+    if answer.version() != Version::HTTP_2 || !answer.body().is_end_stream() {
+        return None;
+    }
+    GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
 fn asked_wait(answer: &Answer) -> Option<Duration> {

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
 use crate::proxy::replay::Replay;
@@ -57,6 +58,14 @@ pub(crate) struct Identity {
 struct RunningAttempt {
     pick: Pick,
     started: Instant,
+}
+
+/// The response head that an attempt brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Brought {
+    pub(crate) status: StatusCode,
+    /// How the call failed, if it is one of gRPC whose answer has no body.
+    pub(crate) grpc: Option<GrpcStatus>,
 }
 
 /// The response head that the caller got.
@@ -140,12 +149,17 @@ impl Exchange {
     }
 
     /// Ends the running attempt: endpoint health, metrics, attempt record.
-    pub(crate) fn finish_attempt(&mut self, outcome: Result<StatusCode, &UpstreamError>, now: Instant) {
+    pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
         let Some(attempt) = self.running.take() else { return };
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.route.as_ref().map(|route| route.cluster.clone());
         let (result, delivery, report) = match outcome {
-            Ok(status) => {
+            Ok(Brought { status, grpc: Some(grpc) }) => {
+                metrics.answered_grpc(grpc).inc();
+                // The endpoint works: it is the call that failed.
+                (AttemptResult::Grpc(status.as_u16(), grpc), Delivery::Answered, Report::Success)
+            }
+            Ok(Brought { status, grpc: None }) => {
                 metrics.answered(status).inc();
                 let failed =
                     cluster.as_ref().is_some_and(|cluster| cluster.settings.failures.contains(status));
@@ -162,7 +176,7 @@ impl Exchange {
         if let Some(cluster) = cluster {
             cluster.report(&attempt.pick, report, self.surroundings.since_start(now));
         }
-        if report != Report::Success {
+        if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
         }
     }

@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 
 /// All metrics of the process.
@@ -203,6 +204,8 @@ impl Metrics {
             retries_by_status: CodeCounters::new(move |code| vec.with_label_values(&[&*route, code])),
             retries_by_error: ErrorClass::ALL
                 .map(|class| self.retries.with_label_values(&[name, class.label()])),
+            retries_by_grpc: GrpcCounters::default(),
+            retries: (self.retries.clone(), name.to_owned()),
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
@@ -241,6 +244,7 @@ impl Metrics {
             attempts_by_status: CodeCounters::new(move |code| {
                 vec.with_label_values(&[&*by_status[0], &*by_status[1], code])
             }),
+            attempts_by_grpc: GrpcCounters::default(),
             attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
@@ -298,6 +302,8 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     retries_by_status: CodeCounters,
     retries_by_error: [IntCounter; ErrorClass::ALL.len()],
+    retries_by_grpc: GrpcCounters,
+    retries: (IntCounterVec, String),
     /// Requests that a retry saved.
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
@@ -320,6 +326,10 @@ impl RouteMetrics {
             Reason::Error(class) => {
                 let place = ErrorClass::ALL.iter().position(|other| *other == class);
                 &self.retries_by_error[place.expect("ALL holds every class")]
+            }
+            Reason::Grpc(status) => {
+                let (retries, route) = &self.retries;
+                self.retries_by_grpc.get(status, |label| retries.with_label_values(&[&**route, label]))
             }
         }
     }
@@ -381,6 +391,7 @@ const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
 pub struct EndpointMetrics {
     attempts_by_status: CodeCounters,
     attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
+    attempts_by_grpc: GrpcCounters,
     cancelled: OnceLock<IntCounter>,
     /// 1 while out of balancing.
     pub ejected: IntGauge,
@@ -399,6 +410,11 @@ impl EndpointMetrics {
     /// The counter of attempts that failed with `kind`.
     pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
         self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
+    }
+
+    /// The counter of attempts that brought a failure of gRPC in a head of its own.
+    pub fn answered_grpc(&self, status: GrpcStatus) -> &IntCounter {
+        self.attempts_by_grpc.get(status, |label| self.counter(label))
     }
 
     /// The counter of attempts that ended because their caller left.
@@ -428,6 +444,9 @@ impl Drop for EndpointMetrics {
             if self.attempts_by_error[kind.index()].get().is_some() {
                 let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
             }
+        }
+        for status in self.attempts_by_grpc.used() {
+            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, status.label()]);
         }
         if self.cancelled.get().is_some() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
@@ -489,6 +508,21 @@ impl CodeCounters {
 
     fn label(cell: usize) -> String {
         if cell == Self::CELLS - 1 { "other".to_owned() } else { (cell + 100).to_string() }
+    }
+}
+
+/// One counter per status of gRPC, made when first used.
+#[derive(Debug, Default)]
+struct GrpcCounters([OnceLock<IntCounter>; GrpcStatus::COUNT]);
+
+impl GrpcCounters {
+    fn get(&self, status: GrpcStatus, make: impl FnOnce(&str) -> IntCounter) -> &IntCounter {
+        self.0[usize::from(status.number())].get_or_init(|| make(status.label()))
+    }
+
+    /// The statuses whose counters exist.
+    fn used(&self) -> impl Iterator<Item = GrpcStatus> {
+        GrpcStatus::all().filter(|status| self.0[usize::from(status.number())].get().is_some())
     }
 }
 

@@ -354,7 +354,9 @@ where
             }
             if !rest.is_empty() {
                 stream.reserve_capacity(rest.len());
-                let Some(Ok(room)) = std::task::ready!(stream.poll_capacity(cx)) else { return Poll::Ready(()) };
+                let Some(Ok(room)) = std::task::ready!(stream.poll_capacity(cx)) else {
+                    return Poll::Ready(());
+                };
                 let piece = rest.split_to(room.min(rest.len()));
                 let is_last = rest.is_empty() && body.is_end_stream();
                 if stream.send_data(piece, is_last).is_err() || is_last {

@@ -23,8 +23,8 @@ use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http2::SharedConnection;
 
 mod shared;
-use self::shared::{Joiner, Permit};
 pub(super) use self::shared::StreamLease;
+use self::shared::{Joiner, Permit};
 
 /// A worker's pools, one per endpoint.
 #[derive(Debug)]

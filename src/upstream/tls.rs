@@ -11,7 +11,8 @@ use rustls::crypto::{
 use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier,
+    AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    WantsVerifier,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

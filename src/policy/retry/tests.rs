@@ -93,6 +93,7 @@ fn a_retry_is_made_only_if_every_rule_allows_it() {
         assert!(after + RetryPolicy::LEAST_USEFUL <= around.time_left);
         assert!(after >= Backoff::FLOOR || outcome.delivery() == Delivery::Never);
         match outcome {
+            Outcome::Grpc { .. } => unreachable!("no case here is one of gRPC"),
             Outcome::Answered { status, retry_after } => {
                 assert!(status == 500 || status == 502);
                 assert!(after >= retry_after.unwrap_or_default());
@@ -107,6 +108,7 @@ fn a_retry_is_made_only_if_every_rule_allows_it() {
 fn a_failure_is_never_returned_without_the_name_of_its_veto() {
     each_case(|outcome, _, verdict| {
         let is_failure = match outcome {
+            Outcome::Grpc { .. } => false,
             Outcome::Answered { status, .. } => status == 500 || status == 502,
             Outcome::Failed { class, .. } => class.is_some(),
         };
@@ -274,4 +276,21 @@ proptest! {
     fn retry_after_never_panics(value in "\\PC{0,40}") {
         let _ = retry_after(&value, std::time::SystemTime::UNIX_EPOCH);
     }
+}
+
+#[test]
+fn a_grpc_status_is_a_failure_only_where_it_is_listed_and_is_then_vetoed_like_any_answer() {
+    let unavailable = GrpcStatus::from_name("unavailable").unwrap();
+    let outcome = Outcome::Grpc { status: unavailable, retry_after: None };
+    let policy = RetryPolicy::default();
+    assert_eq!(policy.decide(outcome, &around()), Verdict::Return);
+    let policy = RetryPolicy { grpc_statuses: [unavailable].into_iter().collect(), ..policy };
+    assert!(matches!(
+        policy.decide(outcome, &around()),
+        Verdict::Retry { reason: Reason::Grpc(status), .. } if status == unavailable
+    ));
+    let other = Outcome::Grpc { status: GrpcStatus::from_name("internal").unwrap(), retry_after: None };
+    assert_eq!(policy.decide(other, &around()), Verdict::Return);
+    let once = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around() };
+    assert_eq!(policy.decide(outcome, &once), Verdict::Stop { why: Veto::Method });
 }

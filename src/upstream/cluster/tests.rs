@@ -132,7 +132,8 @@ fn a_lone_endpoint_is_never_ejected() {
 fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let cluster = cluster(2, Balance::P2c);
     let before = cluster.endpoints();
-    let at = |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
+    let at =
+        |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
     cluster.set_locations(&[at(2), at(9)]);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);

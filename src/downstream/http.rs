@@ -100,7 +100,7 @@ fn inbound(request: Request<Incoming>, peer: &Peer, settings: &Arc<ListenerSetti
         proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
         fault: client.err(),
     };
-    Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
+    Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover: None })
 }
 
 /// Whether nothing can follow an answer to HTTP/1.0: its end is the connection's end, or it says so.

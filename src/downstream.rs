@@ -1,5 +1,8 @@
 //! Towards the caller: listeners, connections, and who the client is.
 
 pub mod acceptor;
+pub mod connection;
 mod forwarded;
-pub mod http;
+mod http1;
+mod limits;
+mod stream;

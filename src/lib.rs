@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
-//!   -> HTTP (hyper; header timeout, limits)            downstream::http
+//!   -> HTTP (hyper; header timeout, limits)            downstream::connection
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
 //!   -> Route (host, path, method)          404, 405    route

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::downstream::acceptor::Accepted;
-use crate::downstream::http::serve;
+use crate::downstream::connection::serve;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::log::LogSender;

@@ -17,7 +17,23 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 pub(super) struct Peer {
     address: IpAddr,
     text: HeaderValue,
+    scheme: Scheme,
     trust: Trust,
+}
+
+/// How a connection's requests come, as `X-Forwarded-Proto` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// In the clear.
+    Http,
+}
+
+impl Scheme {
+    fn label(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Http => "http",
+        })
+    }
 }
 
 /// Whether a peer's word on who sent a request is taken.
@@ -30,12 +46,13 @@ enum Trust {
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, trusted: &[IpNet]) -> Self {
+    pub(super) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::from_str(&address.to_string());
         Self {
             address,
             text: text.expect("an IP address is a header value"),
+            scheme,
             trust: if is_trusted(address, trusted) { Trust::Yes } else { Trust::No },
         }
     }
@@ -66,7 +83,7 @@ impl Peer {
             headers.remove(name);
         }
         headers.insert(X_FORWARDED_FOR, self.text.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, self.scheme.label());
         if let Some(host) = headers.get(HOST).cloned() {
             headers.insert(X_FORWARDED_HOST, host);
         }
@@ -98,20 +115,20 @@ impl Peer {
         // It was made of header values.
         let line = HeaderValue::from_bytes(&line).map_err(|_| RequestFault::BadHead)?;
         headers.insert(X_FORWARDED_FOR, line);
-        complete(headers);
+        self.complete(headers);
         Ok(client)
     }
-}
 
-/// Adds what a proxy before us did not say.
-fn complete(headers: &mut HeaderMap) {
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
+    /// Adds what a proxy before us did not say.
+    fn complete(&self, headers: &mut HeaderMap) {
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, self.scheme.label());
+        }
+        if !headers.contains_key(X_FORWARDED_HOST)
+            && let Some(host) = headers.get(HOST).cloned()
+        {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
     }
 }
 
@@ -145,7 +162,7 @@ mod tests {
         for line in lines {
             headers.append(X_FORWARDED_FOR, line.parse().unwrap());
         }
-        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 4000), &trusted());
+        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 4000), Scheme::Http, &trusted());
         (peer.apply(&mut headers, &trusted()), headers)
     }
 
@@ -175,7 +192,7 @@ mod tests {
         ] {
             headers.insert(name, "evil".parse().unwrap());
         }
-        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), &trusted());
+        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), Scheme::Http, &trusted());
         peer.apply(&mut headers, &trusted()).unwrap();
         assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
         assert_eq!(headers[X_FORWARDED_PROTO], "http");

@@ -67,17 +67,19 @@ impl Tunnel {
         Self { exchange: Some(exchange), upstream: Some(upstream), idle_timeout, passed }
     }
 
-    /// Passes bytes both ways until both sides have ended, one breaks off, nothing passes for too long, or `stop` says
-    /// that it has to end. `early` is what came behind the request.
-    pub async fn run<C>(mut self, caller: C, early: Bytes, stop: impl Future<Output = ()>)
+    /// Passes bytes both ways until both sides have ended, one breaks off, or nothing passes for too long. `early` is
+    /// what came behind the request.
+    ///
+    /// What passes is not HTTP, so nobody can be asked to end it: a drain lets it go on until `finish_grace` is over.
+    pub async fn run<C>(mut self, caller: C, early: Bytes)
     where
         C: AsyncRead + AsyncWrite,
     {
-        let outcome = self.pass(caller, early, stop).await;
+        let outcome = self.pass(caller, early).await;
         self.finish(outcome);
     }
 
-    async fn pass<C>(&mut self, caller: C, early: Bytes, stop: impl Future<Output = ()>) -> ExchangeOutcome
+    async fn pass<C>(&mut self, caller: C, early: Bytes) -> ExchangeOutcome
     where
         C: AsyncRead + AsyncWrite,
     {
@@ -108,7 +110,6 @@ impl Tunnel {
                 Err(Broken::AtUpstream) => ExchangeOutcome::UpstreamTruncated,
             },
             () = passed.is_idle_for(self.idle_timeout) => ExchangeOutcome::TunnelIdle,
-            () = stop => ExchangeOutcome::ProxyAbort,
         }
     }
 

@@ -1,0 +1,95 @@
+//! HTTP/1.1 towards the caller, by hyper.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tower::{Service, ServiceExt};
+
+use crate::downstream::connection::Connection;
+use crate::downstream::limits::{Event, Limits, Tracked};
+use crate::downstream::stream::Stream;
+use crate::proxy::body::Inbound;
+use crate::proxy::upgrade::Handover;
+
+/// Serves requests until the connection ends. `refused` is told of heads that hyper has refused by itself.
+pub(super) async fn serve<S, B>(
+    stream: Stream,
+    facts: &Connection,
+    mut limits: Limits,
+    service: S,
+    refused: impl Fn(IpAddr, StatusCode),
+) where
+    S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let handover = Handover::default();
+    let http = service_fn(|request: Request<Incoming>| {
+        facts.state.begin_exchange();
+        let version = request.version();
+        let request = facts.inbound(request, Some(handover.clone()));
+        let (state, service) = (facts.state.clone(), service.clone());
+        async move {
+            let Ok(mut response) = service.oneshot(request).await;
+            if state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if version == Version::HTTP_10 && ends_connection(&response) {
+                // Otherwise hyper promises a caller of HTTP/1.0 to keep the connection that it then closes.
+                *response.version_mut() = Version::HTTP_10;
+            }
+            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, state)))
+        }
+    });
+    // Not pinned for good: after a 101 the socket is taken out of it.
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(facts.settings.max_header_bytes)
+        .serve_connection(TokioIo::new(stream), http);
+    loop {
+        let event = tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    note_end(&error, facts, &refused);
+                    return;
+                }
+                break;
+            }
+            event = limits.event() => event,
+        };
+        match event {
+            Event::OutOfTime => return,
+            Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
+            Event::Draining => {}
+        }
+    }
+    if let Some(tunnel) = handover.take() {
+        let parts = connection.into_parts();
+        tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+    }
+}
+
+/// Whether nothing can follow an answer to HTTP/1.0: its end is the connection's end, or it says so.
+fn ends_connection<B: Body>(response: &Response<B>) -> bool {
+    response.body().size_hint().exact().is_none() || response.headers().contains_key(CONNECTION)
+}
+
+fn note_end(error: &hyper::Error, facts: &Connection, refused: &impl Fn(IpAddr, StatusCode)) {
+    let peer = facts.peer.address();
+    tracing::debug!(%peer, %error, "connection ended");
+    if error.is_parse_too_large() {
+        refused(peer, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    } else if error.is_parse() {
+        refused(peer, StatusCode::BAD_REQUEST);
+    }
+}

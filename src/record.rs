@@ -93,6 +93,8 @@ pub enum ExchangeOutcome {
     ProxyAbort,
     /// The proxy answered by itself.
     Reply,
+    /// The connection had changed to another protocol, and nothing passed for too long.
+    TunnelIdle,
     /// The upstream's answer broke off inside its body, and so did ours.
     UpstreamTruncated,
 }
@@ -105,6 +107,7 @@ impl ExchangeOutcome {
             Self::Ok => "ok",
             Self::ProxyAbort => "proxy_abort",
             Self::Reply => "reply",
+            Self::TunnelIdle => "tunnel_idle",
             Self::UpstreamTruncated => "upstream_truncated",
         }
     }

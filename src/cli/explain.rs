@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 pub use self::request::{Given, Request};
 use crate::cli::explain::page::{Page, Span, show};
@@ -14,7 +14,7 @@ use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamErrorKind};
 use crate::policy::backoff::Jitter;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Upgrade, Verdict,
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
 };
 use crate::route::{Lookup, Pattern, RouteSettings, RouteTable};
 use crate::upstream::cluster::{Balance, ClusterSettings};
@@ -75,7 +75,6 @@ struct Exchange<'a> {
     cluster: &'a ClusterSettings,
     repeatable: Repeatable,
     body_kept: bool,
-    upgrade: Upgrade,
 }
 
 impl<'a> Exchange<'a> {
@@ -88,10 +87,8 @@ impl<'a> Exchange<'a> {
         let policy = &route.retry;
         let kept = policy.body_limit.min(config.server.replay_memory);
         let body_kept = request.body <= kept as u64;
-        let asks = request.headers.contains_key(header::UPGRADE) || request.method == Method::CONNECT;
-        let upgrade = if asks { Upgrade::Requested } else { Upgrade::None };
         let repeatable = policy.repeatable(&request.method, &request.headers);
-        Self { request, route, policy, cluster, repeatable, body_kept, upgrade }
+        Self { request, route, policy, cluster, repeatable, body_kept }
     }
 
     fn show_policy(&self, page: &mut Page) {
@@ -236,7 +233,6 @@ impl<'a> Exchange<'a> {
             attempt,
             repeatable: self.repeatable,
             body,
-            upgrade: self.upgrade,
             untried: if is_untried { Untried::Some } else { Untried::None },
             time_left: self.route.deadline.saturating_sub(elapsed),
             random,

@@ -164,6 +164,8 @@ impl Builder<'_> {
             deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
+            upgrades: route.upgrades.unwrap_or(vec!["websocket".into()]).into(),
+            tunnel_idle_timeout: route.tunnel_idle_timeout.unwrap_or(Duration::from_mins(5)),
             retry,
         })
     }

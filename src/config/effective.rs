@@ -103,6 +103,8 @@ impl Document {
             QueryPolicy::Redacted => self.string("log_query", "redacted"),
             QueryPolicy::Only(names) => self.strings("log_query", names.iter()),
         }
+        self.strings("upgrades", route.upgrades.iter());
+        self.string("tunnel_idle_timeout", &show_duration(route.tunnel_idle_timeout));
         self.header("[route.retry]");
         self.retry(&route.retry);
     }

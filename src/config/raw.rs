@@ -355,6 +355,8 @@ pub(super) struct Route {
     pub(super) deadline: Field<Duration>,
     pub(super) max_body: Field<u64>,
     pub(super) log_query: Field<QueryPolicy>,
+    pub(super) upgrades: Field<Vec<Box<str>>>,
+    pub(super) tunnel_idle_timeout: Field<Duration>,
     pub(super) retry: Retry,
 }
 
@@ -370,6 +372,8 @@ impl Route {
             deadline: table.field("deadline", |item| item.duration(WAIT)),
             max_body: table.field("max_body", |item| item.size(0..=1 << 40)),
             log_query: table.field("log_query", values::log_query),
+            upgrades: values::upgrades(&mut table),
+            tunnel_idle_timeout: table.field("tunnel_idle_timeout", |item| item.duration(WAIT)),
             retry: table
                 .table("retry")
                 .map(|table| Retry::read(table, BudgetPlace::AtTheCluster))

@@ -167,6 +167,24 @@ pub(super) fn methods(table: &mut Table<'_>) -> Field<Vec<Method>> {
     methods.map(|methods| methods.into_iter().map(Spanned::into_inner).collect())
 }
 
+/// The list `upgrades`.
+pub(super) fn upgrades(table: &mut Table<'_>) -> Field<Vec<Box<str>>> {
+    let protocols = table.list("upgrades", |item| {
+        let text = item.text()?.to_ascii_lowercase();
+        let name = text.split('/').next().unwrap_or_default();
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || text.split('/').count() > 2 {
+            return Err(item.invalid("not a protocol", "a name such as \"websocket\""));
+        }
+        if matches!(name, "h2c" | "h2" | "http" | "tls") {
+            // Through such a tunnel a caller would reach every path of the backend, unseen.
+            let help = "through a tunnel of HTTP, requests would pass by the routes; leave it out";
+            return Err(item.invalid("not a protocol that may be tunnelled", help));
+        }
+        Ok(text.into_boxed_str())
+    });
+    protocols.map(|protocols| protocols.into_iter().map(Spanned::into_inner).collect())
+}
+
 /// A header name, or none if empty.
 pub(super) fn header_name(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
     match item.text()? {

@@ -19,6 +19,7 @@ use crate::downstream::http1;
 use crate::downstream::limits::{Limits, State};
 use crate::downstream::stream::{Stream, Transport};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::proxy::upgrade::Handover;
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
 pub async fn serve<S, B>(accepted: Accepted, service: S, refused: impl Fn(IpAddr, StatusCode))
@@ -48,8 +49,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The request as the proxy takes it.
-    pub(super) fn inbound(&self, request: Request<Incoming>) -> Request<Inbound> {
+    /// The request as the proxy takes it; `handover` is there if the connection can become a tunnel.
+    pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
@@ -59,6 +60,6 @@ impl Connection {
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
             fault: client.err(),
         };
-        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
+        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
     }
 }

@@ -124,23 +124,12 @@ pub struct Circumstances {
     pub repeatable: Repeatable,
     /// Whether its body can be.
     pub body: BodyState,
-    /// Whether the request asks for another protocol or a tunnel.
-    pub upgrade: Upgrade,
     /// Whether the cluster has an endpoint in balancing that this exchange has not tried.
     pub untried: Untried,
     /// What is left until the deadline.
     pub time_left: Duration,
     /// A random number in [0, 1) for the jitter.
     pub random: f64,
-}
-
-/// Whether a request is one for HTTP alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upgrade {
-    /// It is.
-    None,
-    /// It carries `Upgrade`, or is a CONNECT.
-    Requested,
 }
 
 /// Whether there is an endpoint left that the exchange has not tried.
@@ -182,7 +171,7 @@ pub enum Veto {
     RetryAfter,
     /// The response head already went to the caller.
     Started,
-    /// The request asks for an upgrade or a tunnel.
+    /// The connection has become a tunnel.
     Upgrade,
 }
 
@@ -230,7 +219,9 @@ impl Veto {
                 "the backend asked for a longer wait than `retry_after_max` or than the deadline leaves"
             }
             Self::Started => "the response head already went to the caller",
-            Self::Upgrade => "an upgrade or a tunnel is never sent twice",
+            Self::Upgrade => {
+                "after 101 the connection is a tunnel, and what went through it cannot be sent again"
+            }
         }
     }
 
@@ -287,7 +278,7 @@ impl RetryPolicy {
         if around.attempt >= self.max_attempts {
             return stop(Veto::Attempts);
         }
-        if around.upgrade == Upgrade::Requested {
+        if reason == Reason::Status(StatusCode::SWITCHING_PROTOCOLS) {
             return stop(Veto::Upgrade);
         }
         if !never_sent && around.repeatable == Repeatable::OnlyIfNeverSent {

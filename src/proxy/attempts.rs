@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -15,11 +15,11 @@ use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErro
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Upgrade, Verdict, Veto, retry_after,
+    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
-use crate::proxy::headers::X_STENT_ATTEMPT;
+use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
@@ -57,7 +57,8 @@ type Answer = Response<UpstreamBody<AttemptBody>>;
 pub(crate) struct Outbound<'a> {
     pub(crate) head: &'a http::request::Parts,
     pub(crate) repeatable: Repeatable,
-    pub(crate) upgrade: Upgrade,
+    /// The protocol that the connection shall change to.
+    pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) limits: TimeLimits,
 }
 
@@ -150,7 +151,11 @@ async fn attempt<T: Transport>(
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
             biased;
-            answer = &mut answer => return answer.map_err(|error| Failure { error, limit: None }),
+            answer = &mut answer => {
+                return answer
+                    .and_then(|answer| outbound.accept(answer))
+                    .map_err(|error| Failure { error, limit: None });
+            }
             () = body.ended(), if is_uploading => continue,
             () = timer.as_mut() => {}
         }
@@ -174,7 +179,6 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
 fn successor(policy: &RetryPolicy, outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
     let possible = number < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
-        && outbound.upgrade == Upgrade::None
         && body != BodyState::Lost
         && policy.errors.contains(ErrorClass::Timeout);
     if possible { Successor::Possible } else { Successor::Impossible }
@@ -217,7 +221,6 @@ fn decide(
             attempt: exchange.attempt_number(),
             repeatable: outbound.repeatable,
             body: exchange.body().state(),
-            upgrade: outbound.upgrade,
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
             random: around.random(),
@@ -336,6 +339,16 @@ impl Outbound<'_> {
             request.headers_mut().insert(X_STENT_ATTEMPT, HeaderValue::from(number));
         }
         request
+    }
+
+    /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
+    fn accept(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+        let is_granted =
+            || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {
+            return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
+        }
+        Ok(answer)
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use crate::error::{RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::replay::AttemptBody;
+use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
 use crate::upstream::body::UpstreamBody;
 
@@ -22,6 +23,8 @@ pub struct Inbound {
     pub body: RequestBody,
     /// Who sent it.
     pub caller: Caller,
+    /// Where a tunnel is left, if the caller's connection can become one.
+    pub handover: Option<Handover>,
 }
 
 /// What the listener knows of who sent a request.
@@ -92,13 +95,18 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: UpstreamBody<AttemptBody>,
-    /// None once the exchange is over.
+    /// None once the exchange is over, or goes on in a tunnel.
     exchange: Option<Box<Exchange>>,
 }
 
 impl ResponseBody {
     pub(crate) fn new(inner: UpstreamBody<AttemptBody>, exchange: Box<Exchange>) -> Self {
         Self { inner, exchange: Some(exchange) }
+    }
+
+    /// The body of a 101, after which the exchange goes on in a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { inner: UpstreamBody::Kept(None), exchange: None }
     }
 
     fn finish(&mut self, outcome: ExchangeOutcome) {
@@ -123,7 +131,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {
-                    exchange.add_bytes_out(bytes);
+                    exchange.add_bytes_out(bytes as u64);
                 }
                 if self.inner.is_end_stream() {
                     self.finish(ExchangeOutcome::Ok);

@@ -41,6 +41,8 @@ pub(crate) struct Exchange {
     head: Option<Head>,
     retry_stopped: Option<Veto>,
     body: Replay,
+    /// What went through the tunnel, if there was one, towards the upstream.
+    tunnelled_in: u64,
     bytes_out: u64,
     is_finished: bool,
 }
@@ -106,6 +108,7 @@ impl Exchange {
             head: None,
             retry_stopped: None,
             body: Replay::none(began),
+            tunnelled_in: 0,
             bytes_out: 0,
             is_finished: false,
         })
@@ -237,8 +240,12 @@ impl Exchange {
         &self.body
     }
 
-    pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
-        self.bytes_out = self.bytes_out.saturating_add(bytes as u64);
+    pub(crate) fn add_bytes_in(&mut self, bytes: u64) {
+        self.tunnelled_in = self.tunnelled_in.saturating_add(bytes);
+    }
+
+    pub(crate) fn add_bytes_out(&mut self, bytes: u64) {
+        self.bytes_out = self.bytes_out.saturating_add(bytes);
     }
 
     /// Notes that the caller gets the upstream's answer.
@@ -264,6 +271,20 @@ impl Exchange {
         self.head = Some(Head { status, origin: Origin::Downstream, error, maker: Maker::Proxy, after });
     }
 
+    fn is_tunnel(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)
+    }
+
+    /// How long nothing may pass through a tunnel.
+    pub(crate) fn tunnel_idle_timeout(&self) -> Duration {
+        self.route.as_ref().map_or(Duration::ZERO, |route| route.settings.tunnel_idle_timeout)
+    }
+
+    /// The counters of the route, or of the requests that have none.
+    pub(crate) fn metrics(&self) -> &Arc<RouteMetrics> {
+        &self.metrics
+    }
+
     /// Ends the exchange: metrics and the record.
     pub(crate) fn finish(mut self: Box<Self>, outcome: ExchangeOutcome) {
         self.conclude(outcome);
@@ -276,7 +297,7 @@ impl Exchange {
         self.cancel_attempt(Delivery::Maybe, now);
         let is_broken = outcome == ExchangeOutcome::UpstreamTruncated;
         if is_broken {
-            self.stop_retrying(Veto::Started);
+            self.stop_retrying(if self.is_tunnel() { Veto::Upgrade } else { Veto::Started });
         }
         let outcome = match (&self.head, outcome) {
             (Some(head), ExchangeOutcome::Ok) if head.maker == Maker::Proxy => ExchangeOutcome::Reply,
@@ -300,7 +321,9 @@ impl Exchange {
             None => (CLIENT_LEFT, Origin::Downstream),
         };
         self.metrics.requests(status, origin).inc();
-        self.metrics.duration.observe(duration.as_secs_f64());
+        // A tunnel may be open for hours, which would say nothing about how long requests take.
+        let timed = self.head.as_ref().filter(|_| self.is_tunnel()).map_or(duration, |head| head.after);
+        self.metrics.duration.observe(timed.as_secs_f64());
         self.metrics.in_flight.dec();
         if self.surroundings.log.is_off() {
             return;
@@ -322,7 +345,7 @@ impl Exchange {
             origin,
             outcome,
             error: if is_broken { Some("http_response_incomplete") } else { error },
-            bytes_in: self.body.received(),
+            bytes_in: self.body.received().saturating_add(self.tunnelled_in),
             bytes_out: self.bytes_out,
             duration,
             time_to_head: self.head.as_ref().map(|head| head.after),

@@ -31,6 +31,7 @@ pub struct Metrics {
     retry_wait: HistogramVec,
     retry_budget_available: GaugeVec,
     requests_in_flight: IntGaugeVec,
+    tunnels_open: IntGaugeVec,
     client_aborts: IntCounterVec,
     upstream_connections: IntGaugeVec,
     upstream_connects: IntCounterVec,
@@ -71,7 +72,7 @@ impl Metrics {
             ),
             request_duration: new.histograms(
                 "request_duration_seconds",
-                "Time from the request head to the end of the response body.",
+                "Time from the request head to the end of the response body, or to the head of a 101.",
                 &["route"],
                 DURATION_BUCKETS,
             ),
@@ -115,6 +116,11 @@ impl Metrics {
             requests_in_flight: new.int_gauges(
                 "requests_in_flight",
                 "Requests whose answer has not ended.",
+                &["route"],
+            ),
+            tunnels_open: new.int_gauges(
+                "tunnels_open",
+                "Connections that have changed to another protocol, such as WebSocket.",
                 &["route"],
             ),
             client_aborts: new.counters(
@@ -209,6 +215,7 @@ impl Metrics {
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
+            tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
         }
     }
@@ -309,6 +316,8 @@ pub struct RouteMetrics {
     stopped: [IntCounter; Veto::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
+    /// Connections that have changed to another protocol.
+    pub tunnels_open: IntGauge,
     /// Exchanges that the caller left.
     pub client_aborts: IntCounter,
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
@@ -22,6 +25,45 @@ pub enum UpstreamBody<B> {
     Multiplexed(Box<Multiplexed<B>>),
     /// As it comes from the endpoint. Dropped before its end, it closes the connection.
     Streaming(Streaming<B>),
+    /// None: the connection has changed to another protocol.
+    Switched(Switched<B>),
+}
+
+/// A connection that has changed to another protocol.
+#[derive(Debug)]
+pub struct Switched<B> {
+    upgrade: OnUpgrade,
+    lease: Lease<B>,
+}
+
+/// A connection without HTTP. It counts as a connection of its endpoint, and as an attempt in flight, while it lives.
+#[derive(Debug)]
+pub struct RawConnection<B> {
+    io: TokioIo<Upgraded>,
+    _lease: Lease<B>,
+}
+
+impl<B> Switched<B> {
+    pub(super) fn new(upgrade: OnUpgrade, lease: Lease<B>) -> Self {
+        Self { upgrade, lease }
+    }
+
+    /// The connection itself, when HTTP has let go of it.
+    pub async fn connection(self) -> Result<RawConnection<B>, UpstreamError> {
+        let upgraded = self.upgrade.await.map_err(|error| {
+            let mut error = UpstreamError::http(error, Delivery::Answered);
+            error.kind = UpstreamErrorKind::ResponseIncomplete;
+            error
+        })?;
+        Ok(RawConnection { io: TokioIo::new(upgraded), _lease: self.lease })
+    }
+}
+
+impl<B> RawConnection<B> {
+    /// Its two directions.
+    pub fn split(&mut self) -> (impl AsyncRead, impl AsyncWrite) {
+        tokio::io::split(&mut self.io)
+    }
 }
 
 /// A body that comes from an endpoint.
@@ -122,6 +164,7 @@ where
             Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Multiplexed(multiplexed) => multiplexed.poll(cx),
             Self::Streaming(streaming) => streaming.poll(cx),
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -130,6 +173,7 @@ where
             Self::Kept(bytes) => bytes.is_none(),
             Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Streaming(streaming) => streaming.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
@@ -138,6 +182,7 @@ where
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Streaming(streaming) => streaming.incoming.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

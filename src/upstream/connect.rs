@@ -120,7 +120,7 @@ where
             .map_err(|error| UpstreamError::http(error, Delivery::Never))?;
         let label = endpoint.label.clone();
         let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(endpoint = %label, %error, "upstream connection ended");
             }
         });

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::upstream::body::UpstreamBody;
+use crate::upstream::body::{Switched, UpstreamBody};
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http2::SharedConnection;
@@ -89,7 +89,7 @@ where
             };
             progress.set_sent(true);
             match connection.send(request).await {
-                Ok(response) => return pool.answer(response, connection, in_flight),
+                Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
                 Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
             }
@@ -243,17 +243,17 @@ where
     /// Makes an answer of a response head; its body gives the connection back when it ends.
     fn answer(
         self: Rc<Self>,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         connection: Connection<B>,
         in_flight: InFlight,
-    ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
-        // We never ask for another protocol, so a 101 is an answer to a question that nobody put.
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
-        }
+    ) -> Response<UpstreamBody<B>> {
         let longest_silence = self.endpoint.settings.body_timeout;
         let lease = Lease { connection, pool: self, _in_flight: in_flight };
-        Ok(response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence)))
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = hyper::upgrade::on(&mut response);
+            return response.map(|_| UpstreamBody::Switched(Switched::new(upgrade, lease)));
+        }
+        response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence))
     }
 
     /// Takes a connection back whose answer has ended.

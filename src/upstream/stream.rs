@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,12 +33,12 @@ pub(super) struct Secured {
 /// Whether the endpoint has refused the handshake after all: in TLS 1.3 a client is done before the server has looked at
 /// its certificate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusal(Rc<Cell<bool>>);
+pub(super) struct Refusal(Arc<AtomicBool>);
 
 impl Refusal {
     /// Whether it has. Then it has done nothing of what was sent inside.
     pub(super) fn has_come(&self) -> bool {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -76,7 +78,7 @@ impl AsyncRead for Stream {
                 if let Poll::Ready(Err(error)) = &read
                     && tls_error(error).is_some_and(is_handshake_alert)
                 {
-                    secured.refusal.0.set(true);
+                    secured.refusal.0.store(true, Ordering::Relaxed);
                 }
                 read
             }

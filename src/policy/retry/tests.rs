@@ -18,7 +18,6 @@ fn around() -> Circumstances {
         attempt: 1,
         repeatable: Repeatable::Always,
         body: BodyState::Whole,
-        upgrade: Upgrade::None,
         untried: Untried::None,
         time_left: 25 * SECOND,
         random: 0.5,
@@ -59,20 +58,11 @@ fn each_case(check: impl Fn(Outcome, Circumstances, Verdict)) {
         for attempt in 1..=4 {
             for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent] {
                 for body in [BodyState::Whole, BodyState::Partial, BodyState::Lost] {
-                    for upgrade in [Upgrade::None, Upgrade::Requested] {
-                        for untried in [Untried::None, Untried::Some] {
-                            for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
-                                let around = Circumstances {
-                                    attempt,
-                                    repeatable,
-                                    body,
-                                    upgrade,
-                                    untried,
-                                    time_left,
-                                    random: 0.5,
-                                };
-                                check(outcome, around, policy.decide(outcome, &around));
-                            }
+                    for untried in [Untried::None, Untried::Some] {
+                        for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
+                            let around =
+                                Circumstances { attempt, repeatable, body, untried, time_left, random: 0.5 };
+                            check(outcome, around, policy.decide(outcome, &around));
                         }
                     }
                 }
@@ -86,7 +76,6 @@ fn a_retry_is_made_only_if_every_rule_allows_it() {
     each_case(|outcome, around, verdict| {
         let Verdict::Retry { after, .. } = verdict else { return };
         assert!(around.attempt < 3);
-        assert_eq!(around.upgrade, Upgrade::None);
         assert_ne!(around.body, BodyState::Lost);
         assert!(around.body == BodyState::Whole || outcome.delivery() != Delivery::Answered);
         assert!(outcome.delivery() == Delivery::Never || around.repeatable == Repeatable::Always);
@@ -293,4 +282,10 @@ fn a_grpc_status_is_a_failure_only_where_it_is_listed_and_is_then_vetoed_like_an
     assert_eq!(policy.decide(other, &around()), Verdict::Return);
     let once = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around() };
     assert_eq!(policy.decide(outcome, &once), Verdict::Stop { why: Veto::Method });
+}
+
+#[test]
+fn a_granted_upgrade_is_final_even_where_its_status_is_listed() {
+    let policy = RetryPolicy { statuses: StatusSet::from_iter([101]), ..policy() };
+    assert_eq!(policy.decide(answered(101), &around()), stop(Veto::Upgrade));
 }

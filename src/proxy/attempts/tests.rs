@@ -326,11 +326,18 @@ async fn the_upstream_is_told_the_number_of_an_attempt_from_the_second_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_for_an_upgrade_is_never_sent_twice() {
-    let stage = Stage::new([answer(502)]);
+async fn a_request_for_an_upgrade_is_retried_like_any_other() {
+    let stage = Stage::new([answer(502), answer(200)]);
     let headers = [("upgrade", "websocket"), ("connection", "upgrade")];
-    assert_eq!(stage.send_with(Method::GET, &headers, ScriptedBody::empty()).await.status(), 502);
-    assert_eq!(stopped(&stage, Veto::Upgrade), 1);
+    assert_eq!(stage.send_with(Method::GET, &headers, ScriptedBody::empty()).await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
+    let stage = Stage::new([answer(101), answer(200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    let stage = Stage::new([answer(101)]);
+    assert_eq!(stage.send(Method::POST, ScriptedBody::empty()).await.status(), 502);
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,7 @@ where
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
                     request.headers_mut().remove(TE);
                     match connection.send(request).await {
-                        Ok(response) => return self.answer(response, connection, in_flight),
+                        Ok(response) => return Ok(self.answer(response, connection, in_flight)),
                         Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                         Err(SendFailure::Unsent(unsent)) => request = *unsent,
                     }

@@ -41,6 +41,7 @@ pub mod replay;
 mod reply;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 
 /// The routes in force; exchanged whole on a reload.
 #[derive(Debug)]
@@ -99,8 +100,8 @@ impl<T: Transport> Proxy<T> {
     /// Answers a request.
     pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
         let (mut head, Inbound { body, caller }) = request.into_parts();
-        let mut exchange = self.begin(&mut head, caller);
-        match self.answer(&mut exchange, &mut head, body, caller).await {
+        let mut exchange = self.begin(&mut head, &caller);
+        match self.answer(&mut exchange, &mut head, body, &caller).await {
             Ok(concluded) => deliver(exchange, concluded, caller.proxy_status),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
@@ -110,16 +111,19 @@ impl<T: Transport> Proxy<T> {
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
         let id = headers::new_id(&mut self.around.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
-        let identity = Identity { id, client, method, target: Target::default() };
+        let target = Target::default();
+        let identity = Identity { id, client, client_subject: None, method, target };
         let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
     }
 
-    fn begin(&self, head: &mut Parts, caller: Caller) -> Box<Exchange> {
+    fn begin(&self, head: &mut Parts, caller: &Caller) -> Box<Exchange> {
         let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
         let target = if self.around.log.is_off() { Target::default() } else { target(head) };
-        let identity = Identity { id, client: caller.client, method: head.method.clone(), target };
+        let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
+        let method = head.method.clone();
+        let identity = Identity { id, client: caller.client, client_subject, method, target };
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 
@@ -129,18 +133,24 @@ impl<T: Transport> Proxy<T> {
         exchange: &mut Exchange,
         head: &mut Parts,
         body: RequestBody,
-        caller: Caller,
+        caller: &Caller,
     ) -> Result<Concluded, ProxyError> {
         if let Some(fault) = caller.fault {
             return Err(ProxyError::BadRequest(fault));
         }
         headers::check(head)?;
+        if let Some(tls) = &caller.tls {
+            tls.check(headers::host(&head.headers))?;
+        }
         let route = self.route(head)?;
         exchange.take_route(&route);
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
         let upgrade = headers::upgrade(&head.headers);
         headers::clean_request(&mut head.headers, &route.via)?;
+        if let Some(tls) = &caller.tls {
+            tls.mark(&mut head.headers);
+        }
 
         let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;
         let limits = ReplayLimits {

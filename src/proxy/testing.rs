@@ -201,6 +201,7 @@ impl Stage {
             body_timeout: Duration::from_secs(30),
             proxy_status: ProxyStatus::Emit,
             fault: None,
+            tls: None,
         };
         let mut request = Request::new(Inbound { body: RequestBody::Scripted(body), caller });
         *request.method_mut() = method;

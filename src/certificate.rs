@@ -19,10 +19,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 pub use self::error::{CertificateError, FileRole};
+pub use self::set::CertificateSet;
 pub use self::subject::subject_of;
 
 mod error;
 mod key;
+mod set;
 mod subject;
 
 /// The files of one certificate.
@@ -123,6 +125,20 @@ pub fn load_roots(path: &Path) -> Result<RootCertStore, CertificateError> {
     Ok(roots)
 }
 
+/// The subject of a certificate that a peer has shown, if it holds now and its subject is of moderate length. Whether
+/// to trust it is rustls's decision; but a resumed session rests on one that was made up to a day ago.
+pub fn peer_subject(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let (validity, now) = (parsed.validity(), unix_seconds(now));
+    let holds = validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp();
+    let subject = subject_of(parsed.subject());
+    (holds && subject.len() <= LONGEST_SUBJECT).then_some(subject)
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
 /// The certificates of a PEM file, of which there is at least one.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let text = read_file(path, FileRole::Chain)?;
@@ -152,7 +168,7 @@ fn check_chain(
     chain: &[CertificateDer<'_>],
     now: SystemTime,
 ) -> Result<CertificateFacts, CertificateError> {
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    let now = unix_seconds(now);
     let bad = |number| CertificateError::BadCertificate { path: path.to_owned(), number };
     let parsed: Vec<_> = chain
         .iter()
@@ -255,8 +271,18 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
+/// It goes into a header and into every line of the access log.
+const LONGEST_SUBJECT: usize = 2048;
+
 /// The platform's CA bundles have a quarter of it.
 const LARGEST_FILE: u64 = 1 << 20;
+
+/// A key for tests, from its PEM.
+#[cfg(test)]
+fn key_of(pem: &str) -> Arc<dyn rustls::sign::SigningKey> {
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    aws_lc_rs::sign::any_supported_type(&der).unwrap()
+}
 
 #[cfg(test)]
 mod testing;

@@ -1,4 +1,4 @@
-//! Towards the caller: listeners, connections, and who the client is.
+//! Towards the caller: listeners, TLS, connections, and who the client is.
 
 pub mod acceptor;
 pub mod connection;
@@ -6,3 +6,4 @@ mod forwarded;
 mod http1;
 mod limits;
 mod stream;
+pub mod tls;

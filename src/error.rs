@@ -391,6 +391,9 @@ pub enum ProxyError {
     /// The method is not one that the proxy forwards.
     #[error("the method is not supported")]
     MethodUnsupported,
+    /// The request's host has a certificate of its own on this listener, and the connection was made for another one.
+    #[error("the connection was made for another host")]
+    Misdirected,
     /// Every endpoint of the cluster is out of balancing.
     #[error("no backend is available")]
     NoEndpoint,
@@ -429,6 +432,7 @@ impl ProxyError {
             Self::LoopDetected => StatusCode::BAD_GATEWAY,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Upstream(error) => error.kind.status(),
@@ -444,6 +448,7 @@ impl ProxyError {
             | Self::CallerSilent
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
+            | Self::Misdirected
             | Self::NoRoute => "http_request_error",
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
@@ -463,7 +468,8 @@ impl ProxyError {
             | Self::CallerGone
             | Self::CallerSilent
             | Self::MethodNotAllowed { .. }
-            | Self::MethodUnsupported => Origin::Downstream,
+            | Self::MethodUnsupported
+            | Self::Misdirected => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
             | Self::NoEndpoint

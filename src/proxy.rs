@@ -45,6 +45,7 @@ pub mod replay;
 mod reply;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod upgrade;
 
 /// The routes in force; exchanged whole on a reload.
@@ -104,8 +105,8 @@ impl<T: Transport> Proxy<T> {
     /// Answers a request.
     pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
-        let mut exchange = self.begin(&mut head, caller);
-        match self.answer(&mut exchange, &mut head, body, caller, handover.as_ref()).await {
+        let mut exchange = self.begin(&mut head, &caller);
+        match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
             Ok(concluded) => deliver(exchange, concluded, caller.proxy_status, handover),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
@@ -115,16 +116,19 @@ impl<T: Transport> Proxy<T> {
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
         let id = headers::new_id(&mut self.around.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
-        let identity = Identity { id, client, method, target: Target::default() };
+        let target = Target::default();
+        let identity = Identity { id, client, client_subject: None, method, target };
         let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
     }
 
-    fn begin(&self, head: &mut Parts, caller: Caller) -> Box<Exchange> {
+    fn begin(&self, head: &mut Parts, caller: &Caller) -> Box<Exchange> {
         let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
         let target = if self.around.log.is_off() { Target::default() } else { target(head) };
-        let identity = Identity { id, client: caller.client, method: head.method.clone(), target };
+        let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
+        let method = head.method.clone();
+        let identity = Identity { id, client: caller.client, client_subject, method, target };
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 
@@ -134,13 +138,16 @@ impl<T: Transport> Proxy<T> {
         exchange: &mut Exchange,
         head: &mut Parts,
         body: RequestBody,
-        caller: Caller,
+        caller: &Caller,
         handover: Option<&Handover>,
     ) -> Result<Concluded, ProxyError> {
         if let Some(fault) = caller.fault {
             return Err(ProxyError::BadRequest(fault));
         }
         headers::check(head)?;
+        if let Some(tls) = &caller.tls {
+            tls.check(headers::host(&head.headers))?;
+        }
         let route = self.route(head)?;
         exchange.take_route(&route);
         let policy = &route.settings.retry;
@@ -158,6 +165,9 @@ impl<T: Transport> Proxy<T> {
         }
         if let Some(protocol) = &upgrade {
             headers::set_upgrade(&mut head.headers, protocol.clone());
+        }
+        if let Some(tls) = &caller.tls {
+            tls.mark(&mut head.headers);
         }
 
         // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.

@@ -22,6 +22,8 @@ pub struct Record {
     pub id: Box<str>,
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
+    /// The subject of the client certificate that the caller's connection was made with.
+    pub client_subject: Option<Arc<str>>,
     /// The request method.
     pub method: Method,
     /// What the request asked for, copied so that the record keeps no network buffer alive.

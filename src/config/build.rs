@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::app::ServerSettings;
+use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
 use crate::config::relations;
@@ -28,9 +30,11 @@ use crate::route::{Pattern, RouteSettings};
 use crate::upstream::cluster::{ClusterSettings, Protocol};
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
-pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
+///
+/// Relative paths of certificates start at `directory`.
+pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Config {
     relations::check(&file, faults);
-    let builder = Builder { faults };
+    let builder = Builder { directory, faults };
     let (listeners, clusters, routes) = (
         file.listeners.unwrap_or_default(),
         file.clusters.unwrap_or_default(),
@@ -59,6 +63,7 @@ pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
             .iter()
             .filter_map(|cluster| builder.cluster(cluster, &cluster.retry.over(&file.retry)))
             .collect(),
+        warnings: Vec::new(),
     }
 }
 
@@ -77,6 +82,7 @@ fn server(server: raw::Server) -> ServerSettings {
 }
 
 struct Builder<'a> {
+    directory: &'a Path,
     faults: &'a Faults,
 }
 
@@ -85,6 +91,7 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, self.directory, self.faults));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
@@ -95,6 +102,7 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
+            tls,
         })
     }
 

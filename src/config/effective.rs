@@ -1,10 +1,14 @@
 //! The checked configuration written as TOML that reads back to the same, for `stent check --effective`.
 
 use std::fmt::Write;
+use std::path::Path;
 
+use crate::certificate::CertificateFiles;
+use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
 use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
+use crate::downstream::tls::TlsSettings;
 use crate::error::ErrorClass;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{RetryPolicy, StatusSet};
@@ -56,6 +60,31 @@ impl Document {
         self.key("max_connections", listener.max_connections);
         self.string("proxy_protocol", "off");
         self.key("emit_proxy_status", listener.emit_proxy_status);
+        if let Some(tls) = &listener.tls {
+            self.listener_tls(tls);
+        }
+    }
+
+    fn listener_tls(&mut self, tls: &TlsSettings) {
+        self.header("[listener.tls]");
+        let path = |path: &Path| quote(&path.to_string_lossy());
+        let certificates = tls.certificates.iter().map(|listed| {
+            let CertificateFiles { chain, key, passphrase_file } = &listed.files;
+            let passphrase =
+                passphrase_file.as_deref().map(|file| format!(", passphrase_file = {}", path(file)));
+            let passphrase = passphrase.unwrap_or_default();
+            format!("\n    {{ chain = {}, key = {}{passphrase} }},", path(chain), path(key))
+        });
+        self.key("certificates", format!("[{}\n]", certificates.collect::<String>()));
+        self.string("min_version", word(&TLS_VERSIONS, tls.min_version));
+        if let Some(client_auth) = &tls.client_auth {
+            self.key("client_ca", path(&client_auth.ca));
+            self.string("client_auth", word(&CLIENT_AUTHS, client_auth.mode));
+            let header = client_auth.subject_header.as_ref();
+            self.string("client_subject_header", header.map_or("", |name| name.as_str()));
+        }
+        self.string("handshake_timeout", &show_duration(tls.handshake_timeout));
+        self.string("watch_interval", &show_duration(tls.watch_interval));
     }
 
     fn cluster(&mut self, cluster: &ClusterSettings) {

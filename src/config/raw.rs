@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::LogFormat;
+use crate::config::listener_tls::ListenerTls;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
 use crate::error::ErrorClass;
@@ -113,6 +114,7 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<usize>,
     pub(super) max_connections: Field<usize>,
     pub(super) emit_proxy_status: Field<bool>,
+    pub(super) tls: Option<ListenerTls>,
 }
 
 impl Listener {
@@ -128,15 +130,10 @@ impl Listener {
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             emit_proxy_status: table.field("emit_proxy_status", Item::boolean),
+            tls: table.table("tls").map(ListenerTls::read),
         };
         // Nothing is kept of it: its only value that works is what happens without it.
         table.field("proxy_protocol", values::proxy_protocol);
-        table.refuse(
-            "tls",
-            "this version does not terminate TLS",
-            "not supported yet",
-            "let the load balancer terminate TLS, and listen here for its plain HTTP",
-        );
         table.finish();
         listener
     }
@@ -397,7 +394,7 @@ fn access_log(mut table: Table<'_>) -> Field<AccessLogOutput> {
 }
 
 /// What every wait keeps to: it ends, and it is one.
-const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+pub(super) const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 /// A wait that may be none.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 /// Often enough to follow a moved backend, seldom enough for a name server.

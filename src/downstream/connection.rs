@@ -19,6 +19,7 @@ use crate::downstream::http1;
 use crate::downstream::limits::{Limits, State};
 use crate::downstream::stream::{Stream, Transport};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
@@ -28,15 +29,23 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Accepted { stream, peer, settings, phase, counted: _counted } = accepted;
+    let Accepted { stream, peer, settings, tls, phase, counted: _counted } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Without it the last small part of an answer waits for an acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
+    let (transport, scheme, tls) = match tls {
+        None => (Transport::Plain(stream), Scheme::Http, None),
+        Some(tls) => {
+            // Boxed, so that plain connections do not carry the handshake's size.
+            let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            (Transport::Tls(Box::new(stream)), Scheme::Https, Some(handshaken.caller))
+        }
+    };
     let state = Rc::new(State::new(Instant::now()));
     let limits = Limits::new(state.clone(), settings.clone(), phase);
-    let peer = Peer::new(peer, Scheme::Http, &settings.trusted_proxies);
-    let stream = Stream::new(Transport::Plain(stream), state.clone());
-    let connection = Connection { peer, settings, state };
+    let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
+    let stream = Stream::new(transport, state.clone());
+    let connection = Connection { peer, settings, state, tls };
     http1::serve(stream, &connection, limits, service, refused).await;
 }
 
@@ -46,6 +55,7 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
+    pub(super) tls: Option<Rc<TlsCaller>>,
 }
 
 impl Connection {
@@ -59,6 +69,7 @@ impl Connection {
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
             fault: client.err(),
+            tls: self.tls.clone(),
         };
         Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
     }

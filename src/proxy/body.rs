@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use crate::error::{RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::replay::AttemptBody;
+use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
 use crate::upstream::body::UpstreamBody;
@@ -28,7 +30,7 @@ pub struct Inbound {
 }
 
 /// What the listener knows of who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
@@ -38,6 +40,8 @@ pub struct Caller {
     pub proxy_status: ProxyStatus,
     /// What is wrong with the request already.
     pub fault: Option<RequestFault>,
+    /// What its connection's handshake said; none without TLS.
+    pub tls: Option<Rc<TlsCaller>>,
 }
 
 /// Whether answers tell outsiders about our inside (RFC 9209).

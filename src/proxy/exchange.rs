@@ -31,6 +31,7 @@ pub(crate) struct Exchange {
     at: SystemTime,
     pub(crate) id: Box<str>,
     client: IpAddr,
+    client_subject: Option<Arc<str>>,
     method: Method,
     target: Target,
     route: Option<Arc<Route>>,
@@ -52,6 +53,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Identity {
     pub(crate) id: Box<str>,
     pub(crate) client: IpAddr,
+    pub(crate) client_subject: Option<Arc<str>>,
     pub(crate) method: Method,
     pub(crate) target: Target,
 }
@@ -91,13 +93,14 @@ impl Exchange {
     pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
         let metrics = surroundings.unmatched.clone();
         metrics.in_flight.inc();
-        let Identity { id, client, method, target } = identity;
+        let Identity { id, client, client_subject, method, target } = identity;
         Box::new(Self {
             surroundings,
             began,
             at: SystemTime::now(),
             id,
             client,
+            client_subject,
             method,
             target,
             route: None,
@@ -333,6 +336,7 @@ impl Exchange {
             at: self.at,
             id: std::mem::take(&mut self.id),
             client: self.client,
+            client_subject: self.client_subject.take(),
             method: std::mem::take(&mut self.method),
             target: std::mem::take(&mut self.target),
             route: self.route.as_ref().map(|route| route.settings.name.clone()),

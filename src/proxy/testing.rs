@@ -204,6 +204,7 @@ impl Stage {
             body_timeout: Duration::from_secs(30),
             proxy_status: ProxyStatus::Emit,
             fault: None,
+            tls: None,
         };
         let mut request = Request::new(Inbound {
             body: RequestBody::Scripted(body),

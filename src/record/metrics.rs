@@ -17,6 +17,10 @@ use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 
+pub use self::tls::{HandshakeResult, TlsMetrics};
+
+mod tls;
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -41,6 +45,9 @@ pub struct Metrics {
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     accept_paused: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    tls_certificate_expiry: IntGaugeVec,
+    tls_certificate_loaded: IntGaugeVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
@@ -168,6 +175,21 @@ impl Metrics {
                 "Times that a listener stopped accepting because `max_connections` were open.",
                 &["listener"],
             ),
+            tls_handshakes: new.counters(
+                "tls_handshakes_total",
+                "TLS handshakes with callers, by how they ended.",
+                &["listener", "result"],
+            ),
+            tls_certificate_expiry: new.int_gauges(
+                "tls_certificate_expiry_timestamp_seconds",
+                "Until when the certificate in force holds, in seconds since 1970.",
+                &["listener", "name"],
+            ),
+            tls_certificate_loaded: new.int_gauges(
+                "tls_certificate_load_successful",
+                "1 if the certificate's files were good when last read, else 0 (and the old one is in force).",
+                &["listener", "name"],
+            ),
             replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
             replay_overflow: new.counter(
                 "replay_overflow_total",
@@ -272,6 +294,11 @@ impl Metrics {
             errors: self.accept_errors.clone(),
             address: address.into(),
         }
+    }
+
+    /// The handles for TLS of the listener at `address`, whose certificates are called `names`.
+    pub fn tls(&self, address: &str, names: &[&str]) -> TlsMetrics {
+        TlsMetrics::new(self, address, names)
     }
 
     /// Notes that a valid configuration was read.

@@ -22,6 +22,7 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.time("time", record.at);
     object.text("id", record.id.as_bytes());
     object.plain("client", record.client);
+    object.text("client_subject", record.client_subject.as_deref().unwrap_or_default().as_bytes());
     object.text("method", record.method.as_str().as_bytes());
     object.text("host", record.target.host());
     object.text("path", record.target.path());

@@ -17,6 +17,7 @@ mod rates;
 mod record;
 mod retry;
 mod routes;
+mod strictness;
 mod support;
 mod tidy;
 mod timeouts;

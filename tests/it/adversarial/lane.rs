@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::net::SocketAddr;
 
 use serde_json::Value;
 
 use super::backend::{Received, Script, StrictBackend};
 use super::cases::{Case, Expect, Kind};
 use super::http1::{self, Until};
+use super::http2;
 use super::judge::{self, Seen};
 use crate::support::{Config, Stent, eventually};
 
@@ -20,6 +20,8 @@ pub(super) struct Lane {
     /// How much of the access log has been read.
     log_read: u64,
     canaries: usize,
+    /// What every connection to the listener has to begin with.
+    prefix: &'static str,
 }
 
 impl Lane {
@@ -34,12 +36,26 @@ impl Lane {
             .set("listener.write_timeout", "700ms")
             .set("listener.idle_timeout", "20s");
         let stent = Stent::start(&adjust(config));
-        Self { stent, backend, denied, log_read: 0, canaries: 0 }
+        Self { stent, backend, denied, log_read: 0, canaries: 0, prefix: "" }
+    }
+
+    /// A proxy whose listener wants a PROXY header.
+    pub(super) fn behind_balancer() -> Self {
+        let lane = Self::new(|config| config.set("listener.proxy_protocol", "required"));
+        Self { prefix: "PROXY TCP4 198.51.100.1 192.0.2.1 4711 80\r\n", ..lane }
     }
 
     /// Plays a case and says what was wrong.
     pub(super) fn play(&mut self, case: &Case) -> Vec<String> {
         let expect = case.expect().expect("a known expectation");
+        if case.kind == Kind::H2Frames {
+            self.play_frames(case, expect)
+        } else {
+            self.play_http1(case, expect)
+        }
+    }
+
+    fn play_http1(&mut self, case: &Case, expect: Expect) -> Vec<String> {
         let marks = (self.backend.count(), self.denied.count());
         let is_answer = case.kind == Kind::BackendResponse;
         if is_answer {
@@ -58,11 +74,26 @@ impl Lane {
         wrong
     }
 
+    fn play_frames(&mut self, case: &Case, expect: Expect) -> Vec<String> {
+        let mark = self.backend.count();
+        let (memory, peak) = (self.stent.memory(), self.stent.peak_memory());
+        let talk = http2::talk(self.stent.listener(), case, expect);
+        // A peak that is no higher than an earlier one says nothing of this case.
+        let (now, new_peak) = (self.stent.memory(), self.stent.peak_memory());
+        let growth = if new_peak > peak { new_peak } else { now }.saturating_sub(memory);
+        let (_, mut wrong) = self.canary();
+        let rows = self.rows(0, &mut wrong).len();
+        let mut requests = self.backend.requests_from(mark);
+        requests.retain(|request| !request.target.starts_with(CANARY));
+        wrong.extend(http2::judge(case, expect, &http2::Seen { talk, requests, rows, growth }));
+        wrong
+    }
+
     /// A fresh client gets the answer to its own request; the connection on which the backend got it.
     pub(super) fn canary(&mut self) -> (usize, Vec<String>) {
         self.canaries += 1;
-        let target = format!("{CANARY}{}", self.canaries);
-        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let (target, prefix) = (format!("{CANARY}{}", self.canaries), self.prefix);
+        let request = format!("{prefix}GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         let talk = http1::talk(self.stent.listener(), request.as_bytes(), Until::Closed);
         let wrong = match &talk.answers[..] {
             [answer] if answer.status == 200 && answer.body == target.as_bytes() => Vec::new(),
@@ -113,6 +144,7 @@ impl Lane {
     /// Eighty more on connections that stay open.
     fn pooled(&mut self) -> Option<String> {
         let mut client = self.stent.client();
+        client.send(self.prefix.as_bytes());
         (0..80).find_map(|number| {
             let path = format!("{CANARY}pooled/{number}");
             let response = client.get(&path);
@@ -122,14 +154,6 @@ impl Lane {
 
     pub(super) fn memory(&self) -> u64 {
         self.stent.memory()
-    }
-
-    pub(super) fn listener(&self) -> SocketAddr {
-        self.stent.listener()
-    }
-
-    pub(super) fn backend(&self) -> &StrictBackend {
-        &self.backend
     }
 }
 

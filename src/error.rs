@@ -327,7 +327,7 @@ impl UpstreamError {
     }
 }
 
-/// What is wrong with a request that is refused with 400.
+/// What is wrong with a request that is refused with 400, or 431 where it is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequestFault {
@@ -352,6 +352,9 @@ pub enum RequestFault {
     /// None, or more than one `Host`.
     #[error("the request needs exactly one Host header")]
     HostCount,
+    /// More fields than the proxy takes.
+    #[error("the request head has too many fields")]
+    TooManyFields,
 }
 
 /// Why an exchange ends with a reply of the proxy's own.
@@ -376,6 +379,9 @@ pub enum ProxyError {
     /// No answer before the route's deadline.
     #[error("no answer from the backend before the deadline")]
     DeadlineExceeded,
+    /// The request expects what the proxy cannot promise.
+    #[error("the request expects more than to be told to continue")]
+    ExpectationFailed,
     /// An invariant of ours did not hold.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -406,6 +412,9 @@ pub enum ProxyError {
     /// The process is stopping.
     #[error("the proxy is shutting down")]
     ShuttingDown,
+    /// The request target is longer than any that the proxy forwards.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The last attempt failed and no earlier one brought an answer.
     #[error("the backend failed: {0}")]
     Upstream(#[source] UpstreamError),
@@ -424,10 +433,12 @@ impl ProxyError {
     /// The status of the reply.
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::BadRequest(RequestFault::TooManyFields) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BadRequest(_) | Self::CallerGone => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::LoopDetected => StatusCode::BAD_GATEWAY,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -435,6 +446,7 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Upstream(error) => error.kind.status(),
         }
     }
@@ -446,10 +458,12 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
             | Self::Misdirected
-            | Self::NoRoute => "http_request_error",
+            | Self::NoRoute
+            | Self::TargetTooLong => "http_request_error",
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
@@ -467,9 +481,11 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
-            | Self::Misdirected => Origin::Downstream,
+            | Self::Misdirected
+            | Self::TargetTooLong => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
             | Self::NoEndpoint
@@ -488,8 +504,10 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodUnsupported
-            | Self::ShuttingDown => AfterReply::Close,
+            | Self::ShuttingDown
+            | Self::TargetTooLong => AfterReply::Close,
             _ => AfterReply::KeepAlive,
         }
     }

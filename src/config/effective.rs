@@ -6,9 +6,10 @@ use std::path::Path;
 use crate::certificate::CertificateFiles;
 use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF, show_name};
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
-use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
+use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
+use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::TlsSettings;
 use crate::error::ErrorClass;
 use crate::policy::grpc::GrpcStatus;
@@ -60,11 +61,22 @@ impl Document {
         self.string("write_timeout", &show_duration(listener.write_timeout));
         self.string("max_header_bytes", &size(listener.max_header_bytes));
         self.key("max_connections", listener.max_connections);
-        self.string("proxy_protocol", "off");
+        self.string("proxy_protocol", word(&PROXY_PROTOCOLS, listener.proxy_protocol));
         self.key("emit_proxy_status", listener.emit_proxy_status);
+        self.http2(&listener.http2);
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
         }
+    }
+
+    fn http2(&mut self, http2: &Http2Settings) {
+        self.header("[listener.http2]");
+        self.key("enabled", http2.enabled);
+        self.key("max_streams", http2.max_streams);
+        self.key("max_cancelled", http2.max_cancelled);
+        self.string("stream_window", &show_size(http2.stream_window.into()));
+        self.string("connection_window", &show_size(http2.connection_window.into()));
+        self.string("send_buffer", &show_size(http2.send_buffer.into()));
     }
 
     fn listener_tls(&mut self, tls: &TlsSettings) {

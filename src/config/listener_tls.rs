@@ -12,6 +12,7 @@ use crate::config::raw::WAIT;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, Faults};
 use crate::config::values;
+use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::{
     ClientAuth, ClientAuthMode, ListedCertificate, Protocol, TlsSettings, TlsVersion,
 };
@@ -91,8 +92,15 @@ fn subject_header(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
     Ok(name)
 }
 
-/// Checks the table and every file in it.
-pub(super) fn build(tls: ListenerTls, directory: &Path, faults: &Faults) -> TlsSettings {
+/// Checks the table and every file in it. `http2` says whether callers may speak HTTP/2.
+pub(super) fn build(
+    tls: ListenerTls,
+    http2: &Http2Settings,
+    directory: &Path,
+    faults: &Faults,
+) -> TlsSettings {
+    let protocols =
+        if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
     let client_auth = client_auth(&tls, directory, faults);
     let missing = || {
         let help = "add `certificates = [{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }]`";
@@ -124,7 +132,7 @@ pub(super) fn build(tls: ListenerTls, directory: &Path, faults: &Faults) -> TlsS
     TlsSettings {
         certificates: certificates.into_iter().map(|(listed, _)| listed).collect(),
         min_version: tls.min_version.unwrap_or(TlsVersion::Tls12),
-        protocols: vec![Protocol::Http1],
+        protocols,
         handshake_timeout: tls.handshake_timeout.unwrap_or(Duration::from_secs(10)),
         watch_interval: tls.watch_interval.unwrap_or(Duration::from_secs(1)),
         client_auth,

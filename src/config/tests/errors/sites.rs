@@ -50,7 +50,7 @@ error: invalid `address`
   |
   = help: an address has no scheme and no path: "0.0.0.0:8080"
 
-3 errors in stent.toml
+4 errors in stent.toml
 "#,
     );
 }
@@ -137,25 +137,49 @@ error: invalid `trusted_proxies`
 }
 
 #[test]
-fn the_proxy_protocol_is_not_there_yet() {
+fn the_limits_of_http2_and_the_proxy_protocol_have_bounds_and_words() {
     assert_rejected(
         &[
             r#"[[listener]]
 address = "127.0.0.1:8080"
-proxy_protocol = "required"
+proxy_protocol = "on"
+[listener.http2]
+max_streams = 0
+stream_window = "1KiB"
+max_resets = 1
 "#,
             CLUSTER,
             ROUTE,
         ],
-        r#"error: this version does not speak the PROXY protocol
+        r#"error: invalid `proxy_protocol`
  --> stent.toml:3:18
   |
-3 | proxy_protocol = "required"
-  |                  ^^^^^^^^^^ not supported yet
+3 | proxy_protocol = "on"
+  |                  ^^^^ not one of its words
   |
-  = help: write "off"; behind a load balancer that speaks HTTP, `trusted_proxies` finds the client
+  = help: known here: `off`, `required`
 
-1 error in stent.toml
+error: `max_streams` must be between 1 and 10000
+ --> stent.toml:5:15
+  |
+5 | max_streams = 0
+  |               ^ out of bounds
+
+error: `stream_window` must be between 64KiB and 64MiB
+ --> stent.toml:6:17
+  |
+6 | stream_window = "1KiB"
+  |                 ^^^^^^ out of bounds
+
+error: unknown key `max_resets` in `[listener.http2]`
+ --> stent.toml:7:1
+  |
+7 | max_resets = 1
+  | ^^^^^^^^^^ not a key of Stent
+  |
+  = help: known here: `enabled`, `max_streams`, `max_cancelled`, `stream_window`, `connection_window`, `send_buffer`
+
+4 errors in stent.toml
 "#,
     );
 }

@@ -188,7 +188,7 @@ async fn a_slow_upload_does_not_eat_the_deadline() {
     let upload = async {
         for _ in 0..4 {
             advance(25 * SECOND).await;
-            send.send("part".into()).unwrap();
+            send.send(vec![b'x'; 25 * 500].into()).unwrap(); // any less would be silence
             tokio::task::yield_now().await;
         }
         drop(send);

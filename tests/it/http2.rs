@@ -159,6 +159,8 @@ fn a_field_that_cannot_be_one_reaches_no_backend() {
             .unwrap();
         assert_ne!(refused.kind, HEADERS, "{name}: {value:?}");
     }
+    let mut caller = Caller::connect(stent.listener());
+    assert_eq!(caller.request(request("GET", "/", &[("x", " padded")]), b"", None).unwrap().status, 400);
     assert_eq!(backend.requests().len(), 0);
 }
 

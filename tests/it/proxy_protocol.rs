@@ -2,7 +2,7 @@
 
 use crate::support::client::request;
 use crate::support::http2::{END_HEADERS, END_STREAM, Frames, HEADERS, PREFACE, SETTINGS, frame, head};
-use crate::support::{Backend, Client, Config, Stent};
+use crate::support::{Backend, Client, Config, Stent, ms};
 
 const VERSION_1: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51000 443\r\n";
 const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\x01\xc7\x38\x01\xbb";
@@ -134,6 +134,17 @@ fn a_header_that_does_not_come_in_time_ends_the_connection() {
         assert!(client.is_closed());
     }
     stent.wait_for_metric("stent_proxy_protocol_errors_total", &[("error", "timeout")], 3.0);
+}
+
+#[test]
+fn after_its_header_a_connection_is_idle() {
+    let backend = Backend::healthy();
+    let config = requiring(&backend).set("listener.header_timeout", "200ms");
+    let stent = Stent::start(&config);
+    let mut client = stent.client();
+    client.send(VERSION_2);
+    std::thread::sleep(ms(500));
+    ask(&mut client, b"");
 }
 
 #[test]

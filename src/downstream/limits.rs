@@ -148,7 +148,8 @@ impl State {
         }
     }
 
-    fn begin_idling(&self) {
+    /// Notes that nothing is under way.
+    pub(super) fn begin_idling(&self) {
         self.activity.set(Activity::Idle);
         self.since.set(Instant::now());
     }

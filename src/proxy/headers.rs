@@ -276,9 +276,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The trailers that a chunked message announces, without those that may be none. hyper sends on what is announced.
+/// The trailers that a message announces, without those that may be none. hyper sends on over HTTP/1.1 what is
+/// announced.
 fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(TRAILER) || !headers.contains_key(TRANSFER_ENCODING) {
+    if !headers.contains_key(TRAILER) {
         return None;
     }
     let values = headers.get_all(TRAILER).iter();

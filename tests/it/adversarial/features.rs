@@ -82,7 +82,13 @@ const UPLOADS: Judge = Missing("notifications of uploads");
 
 const JUDGES: &[(&str, Judge)] = &[
     ("SL-01", Tests(&["a_head_that_comes_byte_by_byte_is_cut_off_after_header_timeout_in_all"])),
-    ("SL-02", Tests(&["a_caller_silent_inside_its_body_for_body_timeout_gets_a_408"])),
+    (
+        "SL-02",
+        Tests(&[
+            "a_caller_silent_inside_its_body_for_body_timeout_gets_a_408",
+            "a_caller_that_drips_its_body_gets_a_408_when_its_pauses_add_up_to_body_timeout",
+        ]),
+    ),
     (
         "SL-03",
         Tests(&[

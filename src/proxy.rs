@@ -142,7 +142,7 @@ impl<T: Transport> Proxy<T> {
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
         let upgrade = headers::upgrade(&head.headers);
-        headers::clean_request(&mut head.headers, &route.via)?;
+        headers::clean_request(&mut head.headers, head.version, &route.via)?;
 
         if !body.is_end_stream() && body.size_hint().exact().is_none() {
             // Without it hyper takes a GET for one that has no body, whatever it has.

@@ -77,21 +77,6 @@ fn server(server: raw::Server) -> ServerSettings {
     }
 }
 
-fn http2(http2: raw::Http2) -> Http2Settings {
-    let default = Http2Settings::default();
-    // Each size is within bounds that are far below 4 GiB.
-    let size =
-        |field: Field<u64>, default| u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default);
-    Http2Settings {
-        enabled: http2.enabled.unwrap_or(default.enabled),
-        max_streams: http2.max_streams.unwrap_or(default.max_streams),
-        max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
-        stream_window: size(http2.stream_window, default.stream_window),
-        connection_window: size(http2.connection_window, default.connection_window),
-        send_buffer: size(http2.send_buffer, default.send_buffer),
-    }
-}
-
 struct Builder<'a> {
     faults: &'a Faults,
 }
@@ -112,8 +97,36 @@ impl Builder<'_> {
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
             proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
-            http2: http2(listener.http2),
+            http2: self.http2(listener.http2),
         })
+    }
+
+    fn http2(&self, http2: raw::Http2) -> Http2Settings {
+        let default = Http2Settings::default();
+        let spans = [http2.stream_window.span(), http2.connection_window.span()];
+        // Each size is within bounds that are far below 4 GiB.
+        let size = |field: Field<u64>, default| {
+            u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default)
+        };
+        let settings = Http2Settings {
+            enabled: http2.enabled.unwrap_or(default.enabled),
+            max_streams: http2.max_streams.unwrap_or(default.max_streams),
+            max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
+            stream_window: size(http2.stream_window, default.stream_window),
+            connection_window: size(http2.connection_window, default.connection_window),
+            send_buffer: size(http2.send_buffer, default.send_buffer),
+        };
+        if settings.stream_window > settings.connection_window {
+            let message = "a stream's window is larger than its connection's";
+            let mut places = spans.into_iter().flatten();
+            if let Some(place) = places.next() {
+                let fault = Fault::at(place, message, "no stream can use more than `connection_window`");
+                let fault =
+                    places.next().into_iter().fold(fault, |fault, place| fault.also(place, "this one"));
+                self.faults.push(fault.help("raise `connection_window`, or lower `stream_window`"));
+            }
+        }
+        settings
     }
 
     fn cluster(&self, cluster: &raw::Cluster, retry: &raw::Retry) -> Option<ClusterSettings> {

@@ -159,7 +159,7 @@ impl<T: Transport> Proxy<T> {
             headers::upgrade(head, presence, &route.settings.upgrades)
         });
         let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
-        headers::clean_request(&mut head.headers, &route.via)?;
+        headers::clean_request(&mut head.headers, head.version, &route.via)?;
         if takes_trailers {
             headers::set_takes_trailers(&mut head.headers);
         }

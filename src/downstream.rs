@@ -4,6 +4,8 @@ pub mod acceptor;
 pub mod connection;
 mod forwarded;
 mod http1;
+pub mod http2;
 mod limits;
+pub mod proxy_protocol;
 mod stream;
 pub mod tls;

@@ -112,7 +112,7 @@ impl<T: Transport> Proxy<T> {
         let id = headers::new_id(&mut self.around.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
         let target = Target::default();
-        let identity = Identity { id, client, client_subject: None, method, target };
+        let identity = Identity { id, client, client_subject: None, protocol: None, method, target };
         let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
@@ -122,8 +122,8 @@ impl<T: Transport> Proxy<T> {
         let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
         let target = if self.around.log.is_off() { Target::default() } else { target(head) };
         let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
-        let method = head.method.clone();
-        let identity = Identity { id, client: caller.client, client_subject, method, target };
+        let (client, protocol, method) = (caller.client, Some(head.version), head.method.clone());
+        let identity = Identity { id, client, client_subject, protocol, method, target };
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Method;
+use http::{Method, Version};
 
 use crate::error::{Delivery, Origin};
 use crate::policy::retry::Veto;
@@ -23,6 +23,8 @@ pub struct Record {
     pub client: IpAddr,
     /// The subject of the client certificate that the caller's connection was made with.
     pub client_subject: Option<Arc<str>>,
+    /// What the caller spoke; none if its request was refused before it could become one.
+    pub protocol: Option<Version>,
     /// The request method.
     pub method: Method,
     /// What the request asked for, copied so that the record keeps no network buffer alive.

@@ -92,7 +92,12 @@ fn subject_header(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
 }
 
 /// Checks the table and every file in it.
-pub(super) fn build(tls: ListenerTls, directory: &Path, faults: &Faults) -> TlsSettings {
+pub(super) fn build(
+    tls: ListenerTls,
+    protocols: Vec<Protocol>,
+    directory: &Path,
+    faults: &Faults,
+) -> TlsSettings {
     let client_auth = client_auth(&tls, directory, faults);
     let missing = || {
         let help = "add `certificates = [{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }]`";
@@ -124,7 +129,7 @@ pub(super) fn build(tls: ListenerTls, directory: &Path, faults: &Faults) -> TlsS
     TlsSettings {
         certificates: certificates.into_iter().map(|(listed, _)| listed).collect(),
         min_version: tls.min_version.unwrap_or(TlsVersion::Tls12),
-        protocols: vec![Protocol::Http1],
+        protocols,
         handshake_timeout: tls.handshake_timeout.unwrap_or(Duration::from_secs(10)),
         watch_interval: tls.watch_interval.unwrap_or(Duration::from_secs(1)),
         client_auth,

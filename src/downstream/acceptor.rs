@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use crate::downstream::http2::Http2Settings;
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::tls::{Tls, TlsSettings};
 use crate::record::metrics::ListenerMetrics;
 
@@ -39,6 +41,10 @@ pub struct ListenerSettings {
     pub emit_proxy_status: bool,
     /// How it speaks TLS; none for plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// What holds over HTTP/2.
+    pub http2: Http2Settings,
 }
 
 #[cfg(test)]
@@ -56,6 +62,8 @@ impl ListenerSettings {
             max_connections: 100,
             emit_proxy_status: false,
             tls: None,
+            proxy_protocol: ProxyProtocol::Off,
+            http2: Http2Settings::default(),
         }
     }
 }
@@ -114,6 +122,13 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct OpenConnection {
     shared: Arc<Shared>,
+}
+
+impl OpenConnection {
+    /// The counters of its listener.
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.shared.metrics
+    }
 }
 
 impl Drop for OpenConnection {

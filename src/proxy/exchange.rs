@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
@@ -31,6 +31,7 @@ pub(crate) struct Exchange {
     pub(crate) id: Box<str>,
     client: IpAddr,
     client_subject: Option<Arc<str>>,
+    protocol: Option<Version>,
     method: Method,
     target: Target,
     route: Option<Arc<Route>>,
@@ -51,6 +52,7 @@ pub(crate) struct Identity {
     pub(crate) id: Box<str>,
     pub(crate) client: IpAddr,
     pub(crate) client_subject: Option<Arc<str>>,
+    pub(crate) protocol: Option<Version>,
     pub(crate) method: Method,
     pub(crate) target: Target,
 }
@@ -82,7 +84,7 @@ impl Exchange {
     pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
         let metrics = surroundings.unmatched.clone();
         metrics.in_flight.inc();
-        let Identity { id, client, client_subject, method, target } = identity;
+        let Identity { id, client, client_subject, protocol, method, target } = identity;
         Box::new(Self {
             surroundings,
             began,
@@ -90,6 +92,7 @@ impl Exchange {
             id,
             client,
             client_subject,
+            protocol,
             method,
             target,
             route: None,
@@ -300,6 +303,7 @@ impl Exchange {
             id: std::mem::take(&mut self.id),
             client: self.client,
             client_subject: self.client_subject.take(),
+            protocol: self.protocol,
             method: std::mem::take(&mut self.method),
             target: std::mem::take(&mut self.target),
             route: self.route.as_ref().map(|route| route.settings.name.clone()),

@@ -20,3 +20,4 @@ mod routes;
 mod support;
 mod tidy;
 mod timeouts;
+mod tls;

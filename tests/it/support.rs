@@ -11,6 +11,7 @@ pub(crate) mod message;
 pub(crate) mod record;
 pub(crate) mod stent;
 mod temp;
+pub(crate) mod tls;
 
 pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};

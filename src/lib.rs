@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
+//!   -> TLS: certificate by name, ALPN, timeout          downstream::tls
 //!   -> HTTP (hyper; header timeout, limits)            downstream::connection
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange

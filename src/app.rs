@@ -200,6 +200,7 @@ fn serve(path: &Path, config: &Config) -> Result<(), StartError> {
         let _runtime = runtime.enter();
         (signal(SignalKind::hangup())?, StopSignals::new()?)
     };
+    warn(config);
     let running = start(config)?;
     runtime.block_on(obey(&running, path, hangup, stop));
     running.join();
@@ -224,14 +225,26 @@ async fn obey(running: &Running, path: &Path, mut hangup: Signal, mut stop: Stop
 /// Reads the file anew. Whatever is wrong with it is logged and leaves the old configuration in force.
 async fn reload(running: &Running, path: &Path) {
     match config::load(path) {
-        Ok(config) => match running.reload(config).await {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays in force"),
-        },
+        Ok(config) => {
+            warn(&config);
+            match running.reload(config).await {
+                Ok(()) => tracing::info!("configuration reloaded"),
+                Err(error) => {
+                    tracing::error!(%error, "configuration not reloaded, the old one stays in force");
+                }
+            }
+        }
         Err(errors) => {
             running.metrics.reload_failed();
             tracing::error!(%errors, "configuration not reloaded, the old one stays in force");
         }
+    }
+}
+
+/// Says what works and should be otherwise.
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
     }
 }
 

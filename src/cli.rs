@@ -110,8 +110,17 @@ impl Terminal<'_> {
         match arguments.command {
             Command::Run { config } => app::run(&config),
             Command::Check { config, effective } => match config::load(&config) {
-                Ok(checked) if effective => self.print(&config::effective(&checked)),
-                Ok(checked) => self.print(&summary(&config, &checked)),
+                Ok(checked) => {
+                    for warning in &checked.warnings {
+                        // Not worth an exit code of its own, nor is a terminal that does not take it.
+                        let _ = writeln!(self.errors, "warning: {warning}");
+                    }
+                    if effective {
+                        self.print(&config::effective(&checked))
+                    } else {
+                        self.print(&summary(&config, &checked))
+                    }
+                }
                 Err(errors) => self.report(&errors),
             },
             Command::Explain(arguments) => self.explain(&arguments),

@@ -23,6 +23,7 @@ mod raw;
 mod reader;
 mod relations;
 mod report;
+mod secrets;
 mod syntax;
 pub(crate) mod units;
 mod values;
@@ -40,10 +41,12 @@ pub struct Config {
     pub access_log: AccessLogOutput,
     /// `[[listener]]`; at least one, each at an address of its own.
     pub listeners: Vec<ListenerSettings>,
-    /// `[cluster.NAME]`; at least one.
+    /// `[cluster.NAME]`; at least one, unless every route is a redirect.
     pub clusters: Vec<ClusterSettings>,
-    /// `[[route]]`; at least one, each with a cluster that exists.
+    /// `[[route]]`; at least one, each with a redirect or a cluster that exists.
     pub routes: Vec<RouteSettings>,
+    /// What works and should be otherwise.
+    pub warnings: Vec<String>,
 }
 
 /// The program's own log.

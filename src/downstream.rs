@@ -3,3 +3,4 @@
 pub mod acceptor;
 mod forwarded;
 pub mod http;
+mod screen;

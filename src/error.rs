@@ -295,6 +295,9 @@ pub enum RequestFault {
     /// None, or more than one `Host`.
     #[error("the request needs exactly one Host header")]
     HostCount,
+    /// A header name with an underscore, which the listener refuses.
+    #[error("a header name holds an underscore")]
+    Underscore,
 }
 
 /// Why an exchange ends with a reply of the proxy's own.
@@ -340,6 +343,9 @@ pub enum ProxyError {
     /// No route matches the host and path.
     #[error("no route for this host and path")]
     NoRoute,
+    /// The request lacks the secret that the listener or the route asks for.
+    #[error("the request did not come by the way that it must")]
+    OriginRefused,
     /// The listener or the process has all the work it may take.
     #[error("the proxy is overloaded")]
     Overloaded,
@@ -374,6 +380,7 @@ impl ProxyError {
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::Upstream(error) => error.kind.status(),
         }
     }
@@ -392,6 +399,7 @@ impl ProxyError {
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
             Self::NoEndpoint => "destination_unavailable",
+            Self::OriginRefused => "http_request_denied",
             Self::Overloaded => "connection_limit_reached",
             Self::ShuttingDown => "proxy_internal_response",
             Self::Upstream(error) => error.kind.token(),
@@ -406,7 +414,8 @@ impl ProxyError {
             | Self::CallerGone
             | Self::CallerSilent
             | Self::MethodNotAllowed { .. }
-            | Self::MethodUnsupported => Origin::Downstream,
+            | Self::MethodUnsupported
+            | Self::OriginRefused => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
             | Self::NoEndpoint

@@ -115,6 +115,7 @@ body_timeout = "1h"
 write_timeout = "61s"
 max_header_bytes = "8KiB"
 max_connections = 1
+underscores = "refuse"
 proxy_protocol = "off"
 emit_proxy_status = true
 [retry]
@@ -155,9 +156,29 @@ log_query = ["page", "a\"b"]
 max_attempts = 20
 [[route]]
 name = "b"
+scheme = "https"
 path = "/b"
 cluster = "odd.name"
 log_query = "full"
+[route.request_headers]
+remove = ["Cookie"]
+set = { "X-Odd.Name" = "a \"quoted\" value" }
+add = { X-One = "1", X-Two = "2" }
+[route.response_headers]
+add = { Link = "</a>; rel=preload" }
+[[route]]
+name = "moved"
+host = "old.example.org"
+path = "/*"
+redirect = { scheme = "http", host = "[2001:DB8::1]", port = 81, status = 301 }
+[[route]]
+name = "moved-for-now"
+host = "old.example.org"
+path = "/now"
+redirect = { host = "new.example.org", status = 307 }
+log_query = "full"
+[route.response_headers]
+set = { Cache-Control = "max-age=60" }
 "#;
 
 fn accepted(text: &str) -> Config {
@@ -193,7 +214,9 @@ fn the_reference_holds_every_key() {
     let text = format!(
         "{strange}[server]{strange}[admin]{strange}[log]{strange}[access_log]{strange}[[listener]]{strange}\
          [retry]{strange}[retry.backoff]{strange}[retry.budget]{strange}[cluster.main]{strange}\
-         [cluster.main.retry]{strange}[cluster.main.ejection]{strange}[[route]]{strange}[route.retry]{strange}"
+         [cluster.main.retry]{strange}[cluster.main.ejection]{strange}[[route]]{strange}[route.retry]{strange}\
+         [route.request_headers]{strange}[route.response_headers]{strange}\
+         [listener.origin_guard]{strange}[route.origin_guard]{strange}[route.redirect]{strange}"
     );
     let report = parse(&text, "stent.toml").unwrap_err().to_string();
     let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -205,11 +228,17 @@ fn the_reference_holds_every_key() {
             tables.insert(table, keys.split(", ").map(|key| key.trim_matches('`')).collect());
         }
     }
-    assert_eq!(tables.len(), 14, "{report}");
+    assert_eq!(tables.len(), 19, "{report}");
 
     for (table, keys) in tables {
+        // A redirect is written in one line, and its keys stand in it.
+        if table == "[route.redirect]" {
+            let line = REFERENCE.lines().find(|line| line.starts_with("# redirect = ")).unwrap();
+            assert!(keys.iter().all(|key| line.contains(&format!("{key} = "))), "{keys:?}");
+            continue;
+        }
         // The retry tables of clusters and routes have the keys of the general one, shown once.
-        if table == "[cluster.main.retry]" || table == "[route.retry]" {
+        if table == "[cluster.main.retry]" || table == "[route.retry]" || table == "[route.origin_guard]" {
             assert!(REFERENCE.contains(table));
             continue;
         }
@@ -229,7 +258,9 @@ fn the_reference_holds_every_key() {
 
 /// From the table's header to the next one.
 fn section<'a>(text: &'a str, header: &str) -> &'a str {
-    let start = text.find(&format!("\n{header}")).unwrap_or_else(|| panic!("{header}")) + 1;
+    // What is absent by default stands as a comment.
+    let start = text.find(&format!("\n{header}")).or_else(|| text.find(&format!("\n# {header}")));
+    let start = start.unwrap_or_else(|| panic!("{header}")) + 1;
     text[start + 1..].find("\n[").map_or(&text[start..], |end| &text[start..start + 1 + end])
 }
 

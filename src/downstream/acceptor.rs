@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use crate::fields::Underscores;
+use crate::fields::guard::OriginGuard;
 use crate::record::metrics::ListenerMetrics;
 
 /// What an operator sets for a listener, checked.
@@ -34,6 +36,10 @@ pub struct ListenerSettings {
     pub max_header_bytes: usize,
     /// Open connections; beyond them, callers wait in the system's backlog.
     pub max_connections: usize,
+    /// What is done about header names with underscores.
+    pub underscores: Underscores,
+    /// What every request must carry.
+    pub origin_guard: Option<OriginGuard>,
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
     pub emit_proxy_status: bool,
 }
@@ -51,6 +57,8 @@ impl ListenerSettings {
             write_timeout: Duration::from_mins(1),
             max_header_bytes: 64 << 10,
             max_connections: 100,
+            underscores: Underscores::default(),
+            origin_guard: None,
             emit_proxy_status: false,
         }
     }
@@ -101,6 +109,17 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct OpenConnection {
     shared: Arc<Shared>,
+}
+
+impl OpenConnection {
+    /// The listener's settings now, which a reload may have changed since the connection came.
+    pub(super) fn settings(&self) -> arc_swap::Guard<Arc<ListenerSettings>> {
+        self.shared.settings.load()
+    }
+
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        &self.shared.metrics
+    }
 }
 
 impl Drop for OpenConnection {

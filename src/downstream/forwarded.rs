@@ -7,6 +7,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::error::RequestFault;
+use crate::fields::is_claim;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -57,11 +58,7 @@ impl Peer {
 
     /// From a client: whatever it says about earlier hops is made up.
     fn replace(&self, headers: &mut HeaderMap) {
-        let is_claim = |name: &HeaderName| {
-            let name = name.as_str();
-            name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
-        };
-        let claims: Vec<_> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+        let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
         for name in claims {
             headers.remove(name);
         }
@@ -170,8 +167,15 @@ mod tests {
             "x-forwarded-host",
             "x-forwarded-port",
             "x-forwarded-ssl",
+            "x-forwarded-client-cert",
             "forwarded",
+            "front-end-https",
             "x-real-ip",
+            "true-client-ip",
+            "x-ssl-client-verify",
+            "x-ssl-client-s-dn",
+            "x-amzn-mtls-clientcert",
+            "client-cert",
         ] {
             headers.insert(name, "evil".parse().unwrap());
         }

@@ -25,9 +25,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
 
-use crate::downstream::acceptor::{Accepted, ListenerSettings, Phase};
+use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection, Phase};
 use crate::downstream::forwarded::Peer;
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
 pub async fn serve<S, B>(accepted: Accepted, service: S, refused: impl Fn(IpAddr, StatusCode))
@@ -36,7 +36,7 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Accepted { stream, peer, settings, mut phase, counted: _counted } = accepted;
+    let Accepted { stream, peer, settings, mut phase, counted } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Without it the last small part of an answer waits for an acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
@@ -46,7 +46,7 @@ where
     let http = service_fn(|request: Request<Incoming>| {
         state.begin_exchange();
         let version = request.version();
-        let request = inbound(request, &peer, &settings);
+        let request = inbound(request, &peer, &settings, &counted);
         let (state, service) = (state.clone(), service.clone());
         async move {
             let Ok(mut response) = service.oneshot(request).await;
@@ -91,14 +91,20 @@ where
     }
 }
 
-fn inbound(request: Request<Incoming>, peer: &Peer, settings: &Arc<ListenerSettings>) -> Request<Inbound> {
+fn inbound(
+    request: Request<Incoming>,
+    peer: &Peer,
+    settings: &Arc<ListenerSettings>,
+    counted: &OpenConnection,
+) -> Request<Inbound> {
     let (mut head, body) = request.into_parts();
+    let screened = counted.screen(&mut head.headers);
     let client = peer.apply(&mut head.headers, &settings.trusted_proxies);
     let caller = Caller {
         client: client.unwrap_or(peer.address()),
         body_timeout: settings.body_timeout,
         proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
-        fault: client.err(),
+        refusal: screened.err().or(client.err().map(Refusal::Fault)),
     };
     Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
 }

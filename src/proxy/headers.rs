@@ -9,28 +9,17 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
+use crate::fields::{is_hop_by_hop, is_meant_for_proxies};
 use crate::policy::retry::Upgrade;
+use crate::route::redirect::Scheme;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Tells the upstream the number of an attempt, from the second on.
 pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-attempt");
-
-/// What concerns one connection only (RFC 9110 section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-    )
-}
-
-/// What a caller says to a proxy, or should not say at all. `Expect`: we tell the caller to go on as soon as a connection
-/// takes the body, and the upstream gets it without asking. `Proxy`: CGI programs read it as the address of a proxy of
-/// theirs ("httpoxy").
-fn is_meant_for_us(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "expect" | "proxy" | "proxy-authorization" | "x-stent-attempt")
-}
 
 /// Refuses a request whose meaning two parsers could disagree on, before anything is routed by it, and gives a target
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
@@ -113,6 +102,14 @@ pub(crate) fn host(headers: &HeaderMap) -> &str {
     }
 }
 
+/// How the request came: `X-Forwarded-Proto` says what the listener or a trusted proxy saw.
+pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
+    let value = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes).unwrap_or_default();
+    // The first of a list is the nearest to the client.
+    let first = value.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if first.eq_ignore_ascii_case(b"https") { Scheme::Https } else { Scheme::Http }
+}
+
 /// Whether the request asks for another protocol.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Upgrade {
     if headers.contains_key(UPGRADE) { Upgrade::Requested } else { Upgrade::None }
@@ -124,7 +121,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
         return Err(ProxyError::LoopDetected);
     }
     remove_hop_by_hop(headers);
-    remove_if_any(headers, is_meant_for_us);
+    remove_if_any(headers, |name| is_meant_for_proxies(name.as_str()));
     headers.append(VIA, via.clone());
     Ok(())
 }
@@ -154,7 +151,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    remove_if_any(headers, is_hop_by_hop);
+    remove_if_any(headers, |name| is_hop_by_hop(name.as_str()));
 }
 
 /// One look at each field costs less than a look-up of each that might be there: most heads have none of them.

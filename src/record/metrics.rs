@@ -39,6 +39,7 @@ pub struct Metrics {
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     accept_paused: IntCounterVec,
+    origin_refused: IntCounterVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
@@ -161,6 +162,11 @@ impl Metrics {
                 "Times that a listener stopped accepting because `max_connections` were open.",
                 &["listener"],
             ),
+            origin_refused: new.counters(
+                "origin_refused_total",
+                "Requests without the secret that a listener or a route asks for; the label of the other is empty.",
+                &["listener", "route"],
+            ),
             replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
             replay_overflow: new.counter(
                 "replay_overflow_total",
@@ -260,9 +266,15 @@ impl Metrics {
         ListenerMetrics {
             connections: self.downstream_connections.with_label_values(&[address]),
             paused: self.accept_paused.with_label_values(&[address]),
+            origin_refused: self.origin_refused.with_label_values(&[address, ""]),
             errors: self.accept_errors.clone(),
             address: address.into(),
         }
+    }
+
+    /// The counter of what the guard of the route `name` refuses.
+    pub fn origin_refused_by_route(&self, name: &str) -> IntCounter {
+        self.origin_refused.with_label_values(&["", name])
     }
 
     /// Notes that a valid configuration was read.
@@ -429,6 +441,8 @@ pub struct ListenerMetrics {
     pub connections: IntGauge,
     /// Times that it stopped accepting for `max_connections`.
     pub paused: IntCounter,
+    /// Requests without the secret that it asks for.
+    pub origin_refused: IntCounter,
     errors: IntCounterVec,
     address: Arc<str>,
 }

@@ -3,6 +3,7 @@
 use super::*;
 
 mod retry;
+mod rules;
 mod sites;
 mod syntax;
 mod values;

@@ -291,9 +291,9 @@ async fn a_spent_budget_stops_retries_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_vetoed_retry_costs_no_budget() {
     let stage = Stage::new([answer(502)]);
-    let before = stage.route.cluster.budget.available(Duration::ZERO);
+    let before = stage.cluster.budget.available(Duration::ZERO);
     stage.send(Method::POST, ScriptedBody::of(&["x"])).await;
-    assert!(stage.route.cluster.budget.available(Duration::ZERO) > before);
+    assert!(stage.cluster.budget.available(Duration::ZERO) > before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,7 +336,7 @@ async fn a_request_for_an_upgrade_is_never_sent_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_names_do_not_resolve_says_so() {
     let stage = Stage::new([]);
-    stage.route.cluster.set_addresses(&[]);
+    stage.cluster.set_addresses(&[]);
     let response = stage.get().await;
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");

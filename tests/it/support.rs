@@ -16,6 +16,7 @@ pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};
 pub(crate) use config::Config;
 pub(crate) use stent::Stent;
+pub(crate) use temp::TempDir;
 
 /// The longest that anything in a test is waited for.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);

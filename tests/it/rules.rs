@@ -180,11 +180,11 @@ fn passed(policy: Option<&str>, lines: &[(&str, &str)]) -> Vec<String> {
     let stent = Stent::start(&config);
     assert_eq!(stent.client().request("GET", "/", lines, b"").status, 200);
     let request = backend.requests().remove(0);
-    let sent = |name: &str, value: &str| lines.contains(&(name, value));
+    let given = |name: &str, value: &str| lines.contains(&(name, value));
     let spelled =
         |name: &str| lines.iter().find(|(line, _)| line.eq_ignore_ascii_case(name)).map(|(line, _)| *line);
     let passed =
-        request.headers.iter().filter(|(name, value)| spelled(name).is_some_and(|name| sent(name, value)));
+        request.headers.iter().filter(|(name, value)| spelled(name).is_some_and(|name| given(name, value)));
     passed.map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
 

@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
-//!   -> TLS: certificate by name, ALPN, timeout          downstream::tls
-//!   -> HTTP (hyper; header timeout, limits)            downstream::connection
+//!   -> PROXY header, which protocol, time limits       downstream::connection
+//!   -> TLS: certificate by name, ALPN, timeout         downstream::tls
+//!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
 //!   -> Route (host, path, method)          404, 405    route

@@ -9,9 +9,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, VIA};
+use http::header::{HeaderValue, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -150,6 +151,11 @@ impl<T: Transport> Proxy<T> {
         headers::clean_request(&mut head.headers, &route.via)?;
         if let Some(tls) = &caller.tls {
             tls.mark(&mut head.headers);
+        }
+
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Without it hyper takes a GET for one that has no body, whatever it has.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
 
         let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;

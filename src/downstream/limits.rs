@@ -148,7 +148,8 @@ impl State {
         }
     }
 
-    fn begin_idling(&self) {
+    /// Notes that nothing is under way.
+    pub(super) fn begin_idling(&self) {
         self.activity.set(Activity::Idle);
         self.since.set(Instant::now());
     }
@@ -178,12 +179,6 @@ impl State {
     /// Notes that a first byte is due: from now on the time of a head runs.
     pub(super) fn expect_head(&self) {
         self.activity.set(Activity::Head);
-        self.since.set(Instant::now());
-    }
-
-    /// Notes that nothing is due: from now on the time of an idle connection runs.
-    pub(super) fn begin_idle(&self) {
-        self.activity.set(Activity::Idle);
         self.since.set(Instant::now());
     }
 

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::error::{RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::headers;
 use crate::proxy::replay::AttemptBody;
 use crate::proxy::tls::TlsCaller;
 use crate::record::ExchangeOutcome;
@@ -121,10 +122,13 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        match &polled {
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &mut polled {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.add_bytes_out(bytes);

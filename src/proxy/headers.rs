@@ -21,7 +21,7 @@ pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
     )
 }
 
@@ -133,6 +133,32 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     headers.remove(PROXY_AUTHENTICATE);
+}
+
+/// Makes trailers fit to be sent on, either way: without what a recipient that merges them into the head could be
+/// misled by (RFC 9110 section 6.5.1). hyper sends them over HTTP/1.1 only where `Trailer` announces them.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let is_unfit = |name: &HeaderName| {
+        let is_about_the_message = matches!(
+            name.as_str(),
+            "authorization"
+                | "cache-control"
+                | "content-encoding"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "forwarded"
+                | "max-forwards"
+                | "proxy-authenticate"
+                | "range"
+                | "set-cookie"
+                | "trailer"
+                | "www-authenticate"
+                | "x-real-ip"
+        );
+        is_about_the_message || is_hop_by_hop(name) || is_meant_for_us(name) || is_protected(name)
+    };
+    remove_if_any(trailers, is_unfit);
 }
 
 /// Whether `Via` names us (RFC 9110 section 7.6.3).

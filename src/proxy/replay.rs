@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntCounter;
 use thiserror::Error as ThisError;
@@ -19,6 +20,7 @@ use crate::error::{ProxyError, RequestFault};
 use crate::policy::deadline::Upload;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
+use crate::proxy::headers;
 
 /// How many bytes of request bodies the process may keep.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct State {
     limits: ReplayLimits,
     /// The copy, in the pieces in which it is sent again.
     kept: Vec<Bytes>,
+    /// What follows the body, fit to be sent on.
+    trailers: Option<HeaderMap>,
     /// The end of the copy, where small parts are joined: a piece per byte would cost 32 times its size.
     tail: BytesMut,
     kept_bytes: usize,
@@ -151,6 +155,7 @@ impl Replay {
             source,
             limits,
             kept: Vec::new(),
+            trailers: None,
             tail: BytesMut::new(),
             kept_bytes: 0,
             copy: if fits && keep > 0 { Copying::Whole } else { Copying::Dropped },
@@ -169,12 +174,18 @@ impl Replay {
     /// The body for the next attempt, from its start. Whatever an earlier attempt still holds is cut off.
     pub(crate) fn attempt(&self) -> AttemptBody {
         let Some(state) = &self.state else {
-            return AttemptBody { state: None, reader: 0, next: 0, sent: 0 };
+            return AttemptBody { state: None, reader: 0, next: 0, sent: 0, trailers: Trailers::Due };
         };
         let mut current = state.borrow_mut();
         current.reader += 1;
         current.join_tail();
-        AttemptBody { state: Some(state.clone()), reader: current.reader, next: 0, sent: 0 }
+        AttemptBody {
+            state: Some(state.clone()),
+            reader: current.reader,
+            next: 0,
+            sent: 0,
+            trailers: Trailers::Due,
+        }
     }
 
     /// Whether the body can be sent again from its start.
@@ -252,8 +263,16 @@ impl State {
             self.wait_for(WaitingFor::Upstream);
             match frame {
                 Some(Ok(frame)) => {
-                    // Trailers of a request are dropped, which RFC 9110 section 6.5.1 allows.
-                    let Ok(part) = frame.into_data() else { continue };
+                    let part = match frame.into_data() {
+                        Ok(part) => part,
+                        Err(other) => {
+                            if let Ok(mut trailers) = other.into_trailers() {
+                                headers::clean_trailers(&mut trailers);
+                                self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
+                            }
+                            continue;
+                        }
+                    };
                     if self.source.is_end_stream() {
                         self.end();
                     }
@@ -335,6 +354,14 @@ pub struct AttemptBody {
     /// The next kept piece to send; past the last one, the source.
     next: usize,
     sent: u64,
+    trailers: Trailers,
+}
+
+/// Whether an attempt has sent the trailers that there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trailers {
+    Due,
+    Sent,
 }
 
 impl AttemptBody {
@@ -357,6 +384,11 @@ impl AttemptBody {
         }
         part
     }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        let is_due = std::mem::replace(&mut self.trailers, Trailers::Sent) == Trailers::Due;
+        self.state.as_ref().filter(|_| is_due)?.borrow().trailers.clone()
+    }
 }
 
 impl Body for AttemptBody {
@@ -367,13 +399,20 @@ impl Body for AttemptBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.poll_part(cx).map_ok(Frame::data)
+        match self.poll_part(cx) {
+            Poll::Ready(None) => {
+                Poll::Ready(self.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            part => part.map_ok(Frame::data),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         self.state.as_ref().is_none_or(|state| {
             let state = state.borrow();
-            state.reader == self.reader && state.ended.is_some() && self.sent == state.received
+            let has_trailers = state.trailers.is_some() && self.trailers == Trailers::Due;
+            let is_sent = self.sent == state.received && !has_trailers;
+            state.reader == self.reader && state.ended.is_some() && is_sent
         })
     }
 

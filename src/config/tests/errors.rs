@@ -5,4 +5,5 @@ use super::*;
 mod retry;
 mod sites;
 mod syntax;
+mod tls;
 mod values;

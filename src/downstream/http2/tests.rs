@@ -42,6 +42,16 @@ fn without_an_authority_the_host_stays() {
 }
 
 #[test]
+fn blanks_around_a_value_are_a_fault() {
+    for (value, result) in [("a b", Ok(())), ("", Ok(())), (" a", Err(())), ("a ", Err(())), ("\ta", Err(()))]
+    {
+        let mut headers = HeaderMap::new();
+        headers.insert("x", HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        assert_eq!(check_values(&headers).map_err(|_| ()), result, "{value:?}");
+    }
+}
+
+#[test]
 fn crumbs_of_a_cookie_are_joined_in_their_order() {
     let mut headers =
         head("/", &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]).headers;

@@ -183,14 +183,19 @@ impl TlsClient {
 
     /// Asks for `/` and reads the whole answer.
     pub(crate) fn get(&mut self, headers: &[(&str, &str)]) -> io::Result<TlsResponse> {
+        self.send(headers)?;
+        self.response()
+    }
+
+    /// Asks for `/`, and leaves the answer where it is.
+    pub(crate) fn send(&mut self, headers: &[(&str, &str)]) -> io::Result<()> {
         let host = self.host.clone();
         let mut all = vec![("Host", host.as_str())];
         if headers.iter().any(|(name, _)| *name == "Host") {
             all.clear();
         }
         all.extend_from_slice(headers);
-        self.stream.write_all(&request("GET", "/", &all, b""))?;
-        self.response()
+        self.stream.write_all(&request("GET", "/", &all, b""))
     }
 
     fn response(&mut self) -> io::Result<TlsResponse> {

@@ -4,8 +4,7 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
-//!   -> PROXY header, which protocol, time limits       downstream::connection
-//!   -> TLS: certificate by name, ALPN, timeout         downstream::tls
+//!   -> PROXY header, TLS, which protocol, time limits  downstream::connection, tls
 //!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
@@ -14,6 +13,7 @@
 //!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
 //!        decide(outcome) -> Return | Retry | Stop      policy::retry
 //!   -> response head cleaned, body observed            proxy::body
+//!        or, after a 101, a tunnel both ways           proxy::upgrade
 //!   -> Record at body end: metrics, access-log line    record
 //! ```
 //!

@@ -13,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::app::ServerSettings;
+use crate::config::cluster_tls::{self, Reach};
 use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
@@ -83,21 +84,6 @@ fn server(server: raw::Server) -> ServerSettings {
     }
 }
 
-fn http2(http2: raw::Http2) -> Http2Settings {
-    let default = Http2Settings::default();
-    // Each size is within bounds that are far below 4 GiB.
-    let size =
-        |field: Field<u64>, default| u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default);
-    Http2Settings {
-        enabled: http2.enabled.unwrap_or(default.enabled),
-        max_streams: http2.max_streams.unwrap_or(default.max_streams),
-        max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
-        stream_window: size(http2.stream_window, default.stream_window),
-        connection_window: size(http2.connection_window, default.connection_window),
-        send_buffer: size(http2.send_buffer, default.send_buffer),
-    }
-}
-
 struct Builder<'a> {
     directory: &'a Path,
     faults: &'a Faults,
@@ -108,7 +94,7 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
-        let http2 = http2(listener.http2);
+        let http2 = self.http2(listener.http2);
         let protocols =
             if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
         let tls = listener.tls.map(|tls| listener_tls::build(tls, protocols, self.directory, self.faults));
@@ -128,6 +114,34 @@ impl Builder<'_> {
         })
     }
 
+    fn http2(&self, http2: raw::Http2) -> Http2Settings {
+        let default = Http2Settings::default();
+        let spans = [http2.stream_window.span(), http2.connection_window.span()];
+        // Each size is within bounds that are far below 4 GiB.
+        let size = |field: Field<u64>, default| {
+            u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default)
+        };
+        let settings = Http2Settings {
+            enabled: http2.enabled.unwrap_or(default.enabled),
+            max_streams: http2.max_streams.unwrap_or(default.max_streams),
+            max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
+            stream_window: size(http2.stream_window, default.stream_window),
+            connection_window: size(http2.connection_window, default.connection_window),
+            send_buffer: size(http2.send_buffer, default.send_buffer),
+        };
+        if settings.stream_window > settings.connection_window {
+            let message = "a stream's window is larger than its connection's";
+            let mut places = spans.into_iter().flatten();
+            if let Some(place) = places.next() {
+                let fault = Fault::at(place, message, "no stream can use more than `connection_window`");
+                let fault =
+                    places.next().into_iter().fold(fault, |fault, place| fault.also(place, "this one"));
+                self.faults.push(fault.help("raise `connection_window`, or lower `stream_window`"));
+            }
+        }
+        settings
+    }
+
     fn cluster(&self, cluster: &raw::Cluster, retry: &raw::Retry) -> Option<ClusterSettings> {
         let name = cluster.name.get_ref();
         self.check_name("cluster", name, cluster.name.span());
@@ -138,6 +152,12 @@ impl Builder<'_> {
         if let Some(endpoints) = &endpoints {
             self.check_endpoints(endpoints);
         }
+        let reach = Reach {
+            endpoints: endpoints.as_ref().map_or(&[], |endpoints| endpoints.get_ref()),
+            protocol: &cluster.protocol,
+            tls: cluster.tls.as_ref(),
+        };
+        let tls = cluster_tls::build(cluster, &reach, self.directory, self.faults);
         // Checked at each cluster too: no route may use it yet.
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
@@ -145,6 +165,9 @@ impl Builder<'_> {
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
+            protocol: cluster.protocol.clone().unwrap_or_default(),
+            tls,
+            max_streams: cluster.max_streams.clone().unwrap_or(100),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
@@ -191,6 +214,8 @@ impl Builder<'_> {
             deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
+            upgrades: route.upgrades.unwrap_or(vec!["websocket".into()]).into(),
+            tunnel_idle_timeout: route.tunnel_idle_timeout.unwrap_or(Duration::from_mins(5)),
             retry,
         })
     }
@@ -201,6 +226,7 @@ impl Builder<'_> {
         RetryPolicy {
             max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
             statuses: retry.statuses.unwrap_or(default.statuses),
+            grpc_statuses: retry.grpc_statuses.unwrap_or(default.grpc_statuses),
             errors: retry.errors.unwrap_or(default.errors),
             methods: retry.methods.unwrap_or(default.methods),
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),

@@ -20,10 +20,11 @@ use crate::downstream::forwarded::{Peer, Scheme};
 use crate::downstream::limits::{Limits, State};
 use crate::downstream::proxy_protocol::{ProxyProtocol, Refusal};
 use crate::downstream::stream::{Stream, Transport};
-use crate::downstream::tls::Protocol;
+use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
 use crate::proxy::tls::TlsCaller;
+use crate::proxy::upgrade::Handover;
 use crate::record::metrics::ListenerMetrics;
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
@@ -56,44 +57,34 @@ where
     } else {
         peer
     };
-    let (stream, tls, protocol) = match tls {
-        None => {
-            let mut stream = Stream::new(Transport::Plain(stream), state.clone());
-            let protocol = if settings.http2.enabled {
-                limits.within(recognise(&mut stream)).await
-            } else {
-                Some(Ok(Protocol::Http1))
-            };
-            (stream, None, protocol)
-        }
+    let (transport, scheme, tls, agreed) = match tls {
+        None => (Transport::Plain(stream), Scheme::Http, None, None),
         Some(tls) => {
             // Boxed, so that plain connections do not carry the handshake's size.
             let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
             // It had a time of its own.
             state.begin_idling();
-            let mut stream = Stream::new(Transport::Tls(Box::new(stream)), state.clone());
-            let protocol = match handshaken.protocol {
-                Protocol::Http1 => Some(Ok(Protocol::Http1)),
-                Protocol::Http2 => limits.within(recognise(&mut stream)).await.map(|read| {
-                    read.and_then(|protocol| match protocol {
-                        Protocol::Http2 => Ok(protocol),
-                        // It has just agreed on another one.
-                        Protocol::Http1 => Err(io::ErrorKind::InvalidData.into()),
-                    })
-                }),
-            };
-            (stream, Some(handshaken.caller), protocol)
+            let Handshaken { protocol, caller } = handshaken;
+            (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
         }
     };
-    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
     let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
-    let protocol = match protocol {
-        Some(Ok(protocol)) => protocol,
-        Some(Err(error)) => {
-            tracing::debug!(peer = %peer.address(), %error, "connection ended");
-            return;
+    let mut stream = Stream::new(transport, state.clone());
+    let may_be_http2 = match agreed {
+        Some(agreed) => agreed == Protocol::Http2,
+        None => settings.http2.enabled,
+    };
+    let protocol = if may_be_http2 {
+        match limits.within(recognise(&mut stream)).await {
+            Some(Ok(protocol)) if agreed.is_none_or(|agreed| agreed == protocol) => protocol,
+            Some(Err(error)) => {
+                tracing::debug!(peer = %peer.address(), %error, "connection ended");
+                return;
+            }
+            Some(Ok(_)) | None => return,
         }
-        None => return,
+    } else {
+        Protocol::Http1
     };
     let connection = Connection { peer, settings, state, tls, counted };
     match protocol {
@@ -145,7 +136,7 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
-    tls: Option<Rc<TlsCaller>>,
+    pub(super) tls: Option<Rc<TlsCaller>>,
     counted: OpenConnection,
 }
 
@@ -155,8 +146,8 @@ impl Connection {
         self.counted.metrics()
     }
 
-    /// The request as the proxy takes it.
-    pub(super) fn inbound(&self, request: Request<Incoming>) -> Request<Inbound> {
+    /// The request as the proxy takes it; `handover` is there if the connection can become a tunnel.
+    pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
@@ -167,6 +158,6 @@ impl Connection {
             fault: client.err(),
             tls: self.tls.clone(),
         };
-        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
+        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
     }
 }

@@ -15,6 +15,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::replay::AttemptBody;
 use crate::proxy::tls::TlsCaller;
+use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
 use crate::upstream::body::UpstreamBody;
 
@@ -25,6 +26,8 @@ pub struct Inbound {
     pub body: RequestBody,
     /// Who sent it.
     pub caller: Caller,
+    /// Where a tunnel is left, if the caller's connection can become one.
+    pub handover: Option<Handover>,
 }
 
 /// What the listener knows of who sent a request.
@@ -97,13 +100,18 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: UpstreamBody<AttemptBody>,
-    /// None once the exchange is over.
+    /// None once the exchange is over, or goes on in a tunnel.
     exchange: Option<Box<Exchange>>,
 }
 
 impl ResponseBody {
     pub(crate) fn new(inner: UpstreamBody<AttemptBody>, exchange: Box<Exchange>) -> Self {
         Self { inner, exchange: Some(exchange) }
+    }
+
+    /// The body of a 101, after which the exchange goes on in a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { inner: UpstreamBody::Kept(None), exchange: None }
     }
 
     fn finish(&mut self, outcome: ExchangeOutcome) {
@@ -131,7 +139,7 @@ impl Body for ResponseBody {
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {
-                    exchange.add_bytes_out(bytes);
+                    exchange.add_bytes_out(bytes as u64);
                 }
                 if self.inner.is_end_stream() {
                     self.finish(ExchangeOutcome::Ok);

@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 
 pub use self::tls::{HandshakeResult, TlsMetrics};
@@ -34,6 +35,7 @@ pub struct Metrics {
     retry_wait: HistogramVec,
     retry_budget_available: GaugeVec,
     requests_in_flight: IntGaugeVec,
+    tunnels_open: IntGaugeVec,
     client_aborts: IntCounterVec,
     upstream_connections: IntGaugeVec,
     upstream_connects: IntCounterVec,
@@ -80,7 +82,7 @@ impl Metrics {
             ),
             request_duration: new.histograms(
                 "request_duration_seconds",
-                "Time from the request head to the end of the response body.",
+                "Time from the request head to the end of the response body, or to the head of a 101.",
                 &["route"],
                 DURATION_BUCKETS,
             ),
@@ -124,6 +126,11 @@ impl Metrics {
             requests_in_flight: new.int_gauges(
                 "requests_in_flight",
                 "Requests whose answer has not ended.",
+                &["route"],
+            ),
+            tunnels_open: new.int_gauges(
+                "tunnels_open",
+                "Connections that have changed to another protocol, such as WebSocket.",
                 &["route"],
             ),
             client_aborts: new.counters(
@@ -243,9 +250,12 @@ impl Metrics {
             retries_by_status: CodeCounters::new(move |code| vec.with_label_values(&[&*route, code])),
             retries_by_error: ErrorClass::ALL
                 .map(|class| self.retries.with_label_values(&[name, class.label()])),
+            retries_by_grpc: GrpcCounters::default(),
+            retries: (self.retries.clone(), name.to_owned()),
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
+            tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
         }
     }
@@ -260,9 +270,7 @@ impl Metrics {
             connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
             connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
             connected: connects("ok"),
-            connect_refused: connects(UpstreamErrorKind::ConnectRefused.label()),
-            connect_timeout: connects(UpstreamErrorKind::ConnectTimeout.label()),
-            connect_unreachable: connects(UpstreamErrorKind::ConnectUnreachable.label()),
+            connect_failures: CONNECT_FAILURES.map(|kind| connects(kind.label())),
             waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
             waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
@@ -283,6 +291,7 @@ impl Metrics {
             attempts_by_status: CodeCounters::new(move |code| {
                 vec.with_label_values(&[&*by_status[0], &*by_status[1], code])
             }),
+            attempts_by_grpc: GrpcCounters::default(),
             attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
@@ -348,11 +357,15 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     retries_by_status: CodeCounters,
     retries_by_error: [IntCounter; ErrorClass::ALL.len()],
+    retries_by_grpc: GrpcCounters,
+    retries: (IntCounterVec, String),
     /// Requests that a retry saved.
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
+    /// Connections that have changed to another protocol.
+    pub tunnels_open: IntGauge,
     /// Exchanges that the caller left.
     pub client_aborts: IntCounter,
 }
@@ -370,6 +383,10 @@ impl RouteMetrics {
             Reason::Error(class) => {
                 let place = ErrorClass::ALL.iter().position(|other| *other == class);
                 &self.retries_by_error[place.expect("ALL holds every class")]
+            }
+            Reason::Grpc(status) => {
+                let (retries, route) = &self.retries;
+                self.retries_by_grpc.get(status, |label| retries.with_label_values(&[&**route, label]))
             }
         }
     }
@@ -395,12 +412,7 @@ pub struct ClusterMetrics {
     pub connections_idle: IntGauge,
     /// Connections opened.
     pub connected: IntCounter,
-    /// Connections refused.
-    pub connect_refused: IntCounter,
-    /// Connections not opened in time.
-    pub connect_timeout: IntCounter,
-    /// Connections that failed otherwise.
-    pub connect_unreachable: IntCounter,
+    connect_failures: [IntCounter; CONNECT_FAILURES.len()],
     /// Waits for one of `max_connections` that ended well.
     pub waits_served: IntCounter,
     /// Waits that ended in a refusal.
@@ -411,11 +423,32 @@ pub struct ClusterMetrics {
     pub dns_failed: IntCounter,
 }
 
+impl ClusterMetrics {
+    /// The counter of connections that did not come to be for `kind`.
+    pub fn connect_failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
+        let place = CONNECT_FAILURES.iter().position(|other| *other == kind);
+        &self.connect_failures[place.unwrap_or(0)]
+    }
+}
+
+/// How opening a connection can fail; what else may happen counts as the first.
+const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
+    UpstreamErrorKind::ConnectUnreachable,
+    UpstreamErrorKind::ConnectRefused,
+    UpstreamErrorKind::ConnectTimeout,
+    UpstreamErrorKind::ConnectionTerminated,
+    UpstreamErrorKind::Protocol,
+    UpstreamErrorKind::TlsAlert,
+    UpstreamErrorKind::TlsCertificate,
+    UpstreamErrorKind::TlsProtocol,
+];
+
 /// Counters of an endpoint.
 #[derive(Debug)]
 pub struct EndpointMetrics {
     attempts_by_status: CodeCounters,
     attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
+    attempts_by_grpc: GrpcCounters,
     cancelled: OnceLock<IntCounter>,
     /// 1 while out of balancing.
     pub ejected: IntGauge,
@@ -434,6 +467,11 @@ impl EndpointMetrics {
     /// The counter of attempts that failed with `kind`.
     pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
         self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
+    }
+
+    /// The counter of attempts that brought a failure of gRPC in a head of its own.
+    pub fn answered_grpc(&self, status: GrpcStatus) -> &IntCounter {
+        self.attempts_by_grpc.get(status, |label| self.counter(label))
     }
 
     /// The counter of attempts that ended because their caller left.
@@ -463,6 +501,9 @@ impl Drop for EndpointMetrics {
             if self.attempts_by_error[kind.index()].get().is_some() {
                 let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
             }
+        }
+        for status in self.attempts_by_grpc.used() {
+            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, status.label()]);
         }
         if self.cancelled.get().is_some() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
@@ -539,6 +580,21 @@ impl CodeCounters {
 
     fn label(cell: usize) -> String {
         if cell == Self::CELLS - 1 { "other".to_owned() } else { (cell + 100).to_string() }
+    }
+}
+
+/// One counter per status of gRPC, made when first used.
+#[derive(Debug, Default)]
+struct GrpcCounters([OnceLock<IntCounter>; GrpcStatus::COUNT]);
+
+impl GrpcCounters {
+    fn get(&self, status: GrpcStatus, make: impl FnOnce(&str) -> IntCounter) -> &IntCounter {
+        self.0[usize::from(status.number())].get_or_init(|| make(status.label()))
+    }
+
+    /// The statuses whose counters exist.
+    fn used(&self) -> impl Iterator<Item = GrpcStatus> {
+        GrpcStatus::all().filter(|status| self.0[usize::from(status.number())].get().is_some())
     }
 }
 

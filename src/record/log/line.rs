@@ -162,6 +162,10 @@ fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
     object.text("endpoint", attempt.endpoint.as_bytes());
     match attempt.result {
         AttemptResult::Status(status) => object.number("status", status.into()),
+        AttemptResult::Grpc(status, grpc) => {
+            object.number("status", status.into());
+            object.number("grpc_status", grpc.number().into());
+        }
         AttemptResult::Error(kind) => object.word("error", Some(kind)),
         AttemptResult::Cancelled => object.word("error", Some("cancelled")),
     }

@@ -203,6 +203,12 @@ impl State {
         flushed
     }
 
+    /// Whether the caller takes nothing of what we want to write.
+    #[cfg(test)]
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get().is_some()
+    }
+
     /// When to look again; none if the connection has used up its time.
     fn next_check(&self, settings: &ListenerSettings, now: Instant) -> Option<Instant> {
         let stalled_until = self.stalled.get().map(|since| since + settings.write_timeout);

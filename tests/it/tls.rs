@@ -11,7 +11,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use toml::Value;
 
-use crate::support::tls::testing::{Authority, Encryption, Issued};
+use crate::support::certificates::{Authority, Encryption, Issued};
 use crate::support::tls::{Pki, TlsClient, der_of, text_of};
 use crate::support::{Action, Backend, Client, Config, Stent, command, eventually};
 

@@ -13,14 +13,10 @@ use rustls::{
 };
 use toml::{Table, Value};
 
-use self::testing::{Authority, Issued};
 use super::BOUND;
+use super::certificates::{Authority, Issued};
 use super::client::request;
 use super::temp::TempDir;
-
-#[allow(dead_code, reason = "the unit tests need more of it")]
-#[path = "../../../src/certificate/testing.rs"]
-pub(crate) mod testing;
 
 /// A CA and a directory for what it issues.
 pub(crate) struct Pki {

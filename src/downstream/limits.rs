@@ -182,7 +182,6 @@ impl State {
         self.since.set(Instant::now());
     }
 
-    /// Notes that nothing is due: from now on the time of an idle connection runs.
     pub(super) fn note_read(&self) {
         if self.activity.get() == Activity::Idle && self.heads.get() == Heads::Timed {
             self.expect_head();
@@ -202,6 +201,12 @@ impl State {
     pub(super) fn note_flush<T>(&self, flushed: Poll<T>) -> Poll<T> {
         self.note_write(flushed.is_pending());
         flushed
+    }
+
+    /// Whether the caller takes nothing of what we want to write.
+    #[cfg(test)]
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get().is_some()
     }
 
     /// When to look again; none if the connection has used up its time.

@@ -110,3 +110,72 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::certificate::testing::Authority;
+
+    /// A connection over TLS whose caller will read nothing, and that caller.
+    async fn stalling() -> (TlsStream<TcpStream>, tokio_rustls::client::TlsStream<TcpStream>) {
+        let authority = Authority::new("a CA");
+        let issued = authority.issue(&["hosp.test"]);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate(&issued.pem)],
+                PrivateKeyDer::from_pem_slice(issued.pkcs8().as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&authority.pem)).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to_us = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (to_caller, _) = listener.accept().await.unwrap();
+        let name = ServerName::try_from("hosp.test").unwrap();
+        let (server, client) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server)).accept(to_caller),
+            TlsConnector::from(Arc::new(client)).connect(name, to_us),
+        );
+        (server.unwrap(), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_caller_stalls_also_on_what_only_tls_has_in_its_buffer() {
+        let (server, _caller) = stalling().await;
+        let state = Rc::new(State::new(Instant::now()));
+        let mut stream = Stream::new(Transport::Tls(Box::new(server)), state.clone());
+        loop {
+            let written =
+                poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &[b'x'; 4096]))).await;
+            assert!(written.is_ready(), "the buffer of TLS has room for more than that");
+            if poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_flush(cx))).await.is_pending() {
+                break;
+            }
+            assert!(!state.is_stalled());
+            // Lets the runtime see what the socket does.
+            tokio::task::yield_now().await;
+        }
+        assert!(state.is_stalled());
+    }
+}

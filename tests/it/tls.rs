@@ -11,9 +11,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use toml::Value;
 
-use crate::support::tls::testing::{Authority, Encryption, Issued};
+use crate::support::certificates::{Authority, Encryption, Issued};
 use crate::support::tls::{Pki, TlsClient, der_of, text_of};
-use crate::support::{Backend, Client, Config, Stent, command, eventually};
+use crate::support::{Action, Backend, Client, Config, Stent, command, eventually};
 
 static OLD: [&SupportedProtocolVersion; 1] = [&TLS12];
 static NEW: [&SupportedProtocolVersion; 1] = [&TLS13];
@@ -201,6 +201,23 @@ fn a_handshake_ends_for_a_reason_that_is_counted() {
     assert!(refusal(&stent, &distrustful, "hosp.test").unwrap().contains("invalid peer certificate"));
     counted("alert");
     assert_eq!(stent.metric(HANDSHAKES, &[]).to_bits(), 4f64.to_bits());
+}
+
+#[test]
+fn a_caller_over_tls_that_takes_nothing_for_write_timeout_is_cut_off() {
+    let pki = Pki::new();
+    let backend = Backend::new(|_| Action::answer(200, vec![b'x'; 32 << 20]));
+    let config = Config::new(&backend)
+        .set("listener.tls.certificates", vec![pki.pair("hosp", &pki.authority.issue(&["hosp.test"]))])
+        .set("listener.write_timeout", "300ms")
+        // A connection's limits are first looked at then.
+        .set("listener.header_timeout", "300ms");
+    let stent = Stent::start(&config);
+    let mut client = connect(&stent, &pki.caller().build(), "hosp.test");
+    client.send(&[]).unwrap();
+    stent.wait_for_metric("stent_requests_in_flight", &[], 1.0);
+    stent.wait_for_metric("stent_downstream_connections", &[], 0.0);
+    assert_eq!(stent.only_line().text("outcome"), Some("client_abort"));
 }
 
 /// A listener that wants callers' certificates of the CA `clients`, and tells the backend about them.

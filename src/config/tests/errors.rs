@@ -7,4 +7,5 @@ mod retry;
 mod rules;
 mod sites;
 mod syntax;
+mod tls;
 mod values;

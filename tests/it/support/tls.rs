@@ -13,14 +13,10 @@ use rustls::{
 };
 use toml::{Table, Value};
 
-use self::testing::{Authority, Issued};
 use super::BOUND;
+use super::certificates::{Authority, Issued};
 use super::client::request;
 use super::temp::TempDir;
-
-#[allow(dead_code, reason = "the unit tests need more of it")]
-#[path = "../../../src/certificate/testing.rs"]
-pub(crate) mod testing;
 
 /// A CA and a directory for what it issues.
 pub(crate) struct Pki {
@@ -183,14 +179,19 @@ impl TlsClient {
 
     /// Asks for `/` and reads the whole answer.
     pub(crate) fn get(&mut self, headers: &[(&str, &str)]) -> io::Result<TlsResponse> {
+        self.send(headers)?;
+        self.response()
+    }
+
+    /// Asks for `/`, and leaves the answer where it is.
+    pub(crate) fn send(&mut self, headers: &[(&str, &str)]) -> io::Result<()> {
         let host = self.host.clone();
         let mut all = vec![("Host", host.as_str())];
         if headers.iter().any(|(name, _)| *name == "Host") {
             all.clear();
         }
         all.extend_from_slice(headers);
-        self.stream.write_all(&request("GET", "/", &all, b""))?;
-        self.response()
+        self.stream.write_all(&request("GET", "/", &all, b""))
     }
 
     fn response(&mut self) -> io::Result<TlsResponse> {

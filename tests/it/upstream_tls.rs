@@ -80,7 +80,7 @@ fn server_name_is_what_is_asked_for_and_verified() {
     let issued = files.authority.issue(&["hosp.internal"]);
     let backend = SecureBackend::new(server(&issued, None, ALL_VERSIONS));
     let config = files.config(backend.address());
-    assert_eq!(failures(&config.clone()), ["tls_certificate"; 3], "the address is not in the certificate");
+    assert_eq!(failures(&config), ["tls_certificate"; 3], "the address is not in the certificate");
     let stent = Stent::start(&config.set("cluster.hosp.tls.server_name", "hosp.internal"));
     assert_eq!(stent.client().get("/").status, 200);
     let handshakes = backend.handshakes();

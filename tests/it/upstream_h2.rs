@@ -311,6 +311,46 @@ fn an_answer_that_needs_no_more_of_the_request_is_whole() {
 }
 
 #[test]
+fn a_connection_that_has_fallen_silent_is_left_when_an_exchange_on_it_is_given_up() {
+    let backend = FrameBackend::new(|number, connection| {
+        connection.open(&[]);
+        if number > 1 {
+            return connection.serve("second");
+        }
+        while connection.next().is_some() {}
+    });
+    let stent = Stent::start(&config(&backend).retry("per_try_timeout", "1100ms"));
+    assert_eq!(stent.client().get("/").text(), "second");
+    assert_eq!(attempts(&stent), pairs(&[("timeout", "maybe"), ("200", "answered")]));
+    assert_connections(&stent, 0.0, 1.0);
+}
+
+#[test]
+fn connections_are_closed_when_they_are_idle_and_with_a_reload_that_drops_them() {
+    let backend = FrameBackend::new(|_, connection| {
+        connection.open(&[]);
+        connection.serve("served");
+    });
+    let stent = Stent::start(&config(&backend).set("cluster.hosp.idle_timeout", "50ms"));
+    assert_eq!(stent.client().get("/").status, 200);
+    assert_connections(&stent, 0.0, 0.0);
+    stent.reload(&config(&backend));
+    assert_eq!(stent.client().get("/").status, 200);
+    assert_connections(&stent, 0.0, 1.0);
+    let (gone, told) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let other = FrameBackend::new(move |_, connection| {
+        connection.open(&[]);
+        connection.serve("other");
+        gone.lock().unwrap().send(()).unwrap();
+    });
+    stent.reload(&config(&other));
+    assert_eq!(stent.client().get("/").text(), "other");
+    stent.reload(&config(&backend));
+    told.recv_timeout(BOUND).expect("the connection to a backend that is no longer configured is closed");
+}
+
+#[test]
 fn a_backend_that_speaks_no_http2_fails_before_anything_is_sent() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -226,6 +226,26 @@ fn verification_can_be_switched_off_only_by_its_whole_phrase_and_is_warned_about
 }
 
 #[test]
+fn the_effective_configuration_names_the_files_and_reads_back() {
+    let files = Files::new();
+    let identity = certificate(&files, &files.authority.issue(&["stent.internal"]));
+    let config = files
+        .config("127.0.0.1:1".parse().unwrap())
+        .set("cluster.hosp.tls.server_name", "hosp.internal")
+        .set("cluster.hosp.tls.certificate", identity);
+    let effective = |text: &str| {
+        let path = files.write("stent.toml", text);
+        let output = command::stent(&["check", &path, "--effective"]);
+        assert!(output.status.success(), "{output:?}");
+        command::said(&output)[0].clone()
+    };
+    let text = effective(&config.text(std::path::Path::new("/dev/null")));
+    assert!(text.contains(&format!("ca = {:?}", files.path("ca.pem"))), "{text}");
+    assert!(text.contains(&format!("key = {:?}", files.path("client.key"))), "{text}");
+    assert_eq!(effective(&text), text);
+}
+
+#[test]
 fn a_ca_that_changes_is_taken_with_a_reload() {
     let files = Files::new();
     let other = Authority::new("The next CA");

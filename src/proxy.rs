@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, UPGRADE, VIA};
+use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -159,7 +159,7 @@ impl<T: Transport> Proxy<T> {
             headers::upgrade(head, presence, &route.settings.upgrades)
         });
         let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
-        headers::clean_request(&mut head.headers, &route.via)?;
+        headers::clean_request(&mut head.headers, head.version, &route.via)?;
         if takes_trailers {
             headers::set_takes_trailers(&mut head.headers);
         }
@@ -168,6 +168,11 @@ impl<T: Transport> Proxy<T> {
         }
         if let Some(tls) = &caller.tls {
             tls.mark(&mut head.headers);
+        }
+
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Without it hyper takes a GET for one that has no body, whatever it has.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
 
         // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.

@@ -23,6 +23,7 @@ use crate::config::units::show_duration;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::http2::Http2Settings;
+use crate::downstream::tls::Protocol;
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
@@ -83,21 +84,6 @@ fn server(server: raw::Server) -> ServerSettings {
     }
 }
 
-fn http2(http2: raw::Http2) -> Http2Settings {
-    let default = Http2Settings::default();
-    // Each size is within bounds that are far below 4 GiB.
-    let size =
-        |field: Field<u64>, default| u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default);
-    Http2Settings {
-        enabled: http2.enabled.unwrap_or(default.enabled),
-        max_streams: http2.max_streams.unwrap_or(default.max_streams),
-        max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
-        stream_window: size(http2.stream_window, default.stream_window),
-        connection_window: size(http2.connection_window, default.connection_window),
-        send_buffer: size(http2.send_buffer, default.send_buffer),
-    }
-}
-
 struct Builder<'a> {
     directory: &'a Path,
     faults: &'a Faults,
@@ -108,8 +94,10 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
-        let http2 = http2(listener.http2);
-        let tls = listener.tls.map(|tls| listener_tls::build(tls, &http2, self.directory, self.faults));
+        let http2 = self.http2(listener.http2);
+        let protocols =
+            if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, protocols, self.directory, self.faults));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
@@ -124,6 +112,34 @@ impl Builder<'_> {
             proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
             http2,
         })
+    }
+
+    fn http2(&self, http2: raw::Http2) -> Http2Settings {
+        let default = Http2Settings::default();
+        let spans = [http2.stream_window.span(), http2.connection_window.span()];
+        // Each size is within bounds that are far below 4 GiB.
+        let size = |field: Field<u64>, default| {
+            u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default)
+        };
+        let settings = Http2Settings {
+            enabled: http2.enabled.unwrap_or(default.enabled),
+            max_streams: http2.max_streams.unwrap_or(default.max_streams),
+            max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
+            stream_window: size(http2.stream_window, default.stream_window),
+            connection_window: size(http2.connection_window, default.connection_window),
+            send_buffer: size(http2.send_buffer, default.send_buffer),
+        };
+        if settings.stream_window > settings.connection_window {
+            let message = "a stream's window is larger than its connection's";
+            let mut places = spans.into_iter().flatten();
+            if let Some(place) = places.next() {
+                let fault = Fault::at(place, message, "no stream can use more than `connection_window`");
+                let fault =
+                    places.next().into_iter().fold(fault, |fault, place| fault.also(place, "this one"));
+                self.faults.push(fault.help("raise `connection_window`, or lower `stream_window`"));
+            }
+        }
+        settings
     }
 
     fn cluster(&self, cluster: &raw::Cluster, retry: &raw::Retry) -> Option<ClusterSettings> {

@@ -44,7 +44,10 @@ where
         state.expect_head();
         let named = limits.within(proxy_protocol::read(&mut stream)).await;
         match named.ok_or("timeout").and_then(|read| read.map_err(Refusal::label)) {
-            Ok(named) => named.unwrap_or(peer),
+            Ok(named) => {
+                state.begin_idling();
+                named.unwrap_or(peer)
+            }
             Err(error) => {
                 tracing::debug!(%peer, error, "connection closed for its PROXY header");
                 counted.metrics().proxy_protocol_error(error).inc();
@@ -59,6 +62,8 @@ where
         Some(tls) => {
             // Boxed, so that plain connections do not carry the handshake's size.
             let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            // It had a time of its own.
+            state.begin_idling();
             let Handshaken { protocol, caller } = handshaken;
             (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
         }
@@ -87,7 +92,8 @@ where
         Protocol::Http2 => {
             connection.state.begin_http2();
             connection.metrics().http2_connections.inc();
-            http2::serve(stream, Rc::new(connection), limits, service).await;
+            // Boxed, so that a connection of HTTP/1.1 has not the size of one of HTTP/2.
+            Box::pin(http2::serve(stream, Rc::new(connection), limits, service)).await;
         }
     }
 }

@@ -163,7 +163,11 @@ fn connection_names(headers: &HeaderMap, name: &str) -> bool {
 }
 
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
-pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Result<(), ProxyError> {
+pub(crate) fn clean_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    via: &HeaderValue,
+) -> Result<(), ProxyError> {
     if has_passed(headers, via) {
         return Err(ProxyError::LoopDetected);
     }
@@ -176,7 +180,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
         }
         remove_if_any(headers, is_meant_for_us);
     }
-    headers.append(VIA, via.clone());
+    headers.append(VIA, via_of(version, via));
     Ok(())
 }
 
@@ -190,6 +194,12 @@ pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Says that the caller takes trailers, which concerns the next connection too; gRPC insists on it.
 pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
+}
+
+/// Our line in `Via` for a request, which names the protocol that it came by.
+fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
+    let http2 = || HeaderValue::from_bytes(&[b"2 ", received_by(via.as_bytes())?].concat()).ok();
+    if version == Version::HTTP_2 { http2().unwrap_or_else(|| via.clone()) } else { via.clone() }
 }
 
 /// Makes an upstream's head fit to be sent on.
@@ -276,9 +286,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The trailers that a chunked message announces, without those that may be none. hyper sends on what is announced.
+/// The trailers that a message announces, without those that may be none. hyper sends on over HTTP/1.1 what is
+/// announced.
 fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(TRAILER) || !headers.contains_key(TRANSFER_ENCODING) {
+    if !headers.contains_key(TRAILER) {
         return None;
     }
     let values = headers.get_all(TRAILER).iter();

@@ -561,6 +561,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_peer_can_say_that_it_has_not_acted_on_a_stream() {
+        let own = UpstreamError::http2(h2::Reason::REFUSED_STREAM.into(), Delivery::Maybe);
+        assert_eq!((own.kind, own.delivery), (UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe));
+    }
+
+    #[test]
+    fn a_failed_handshake_has_sent_nothing_and_may_be_retried_as_tls() {
+        use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
+        for (error, kind) in [
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), UpstreamErrorKind::TlsAlert),
+            (CertificateError::Expired.into(), UpstreamErrorKind::TlsCertificate),
+            (PeerMisbehaved::TooMuchEarlyDataReceived.into(), UpstreamErrorKind::TlsProtocol),
+        ] {
+            let error = UpstreamError::tls(error);
+            assert_eq!((error.kind, error.delivery), (kind, Delivery::Never));
+            assert_eq!(error.kind.class(), Some(ErrorClass::Tls));
+            assert!(error.kind.blames_endpoint());
+        }
+    }
+
+    #[test]
     fn our_own_limit_is_never_the_upstreams_fault() {
         let limit = UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never);
         assert_eq!(ProxyError::Upstream(limit).origin(), Origin::Proxy);

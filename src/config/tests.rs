@@ -127,6 +127,7 @@ connection_window = "64MiB"
 send_buffer = "16KiB"
 [retry]
 statuses = ["502-504", 429, 500, 501]
+grpc_statuses = ["unavailable", 8]
 errors = []
 methods = []
 idempotency_header = ""
@@ -135,16 +136,21 @@ body_limit = "0B"
 backoff = { base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]
-endpoints = ["http://[::1]:81", "http://hosp.internal"]
+endpoints = ["https://[::1]:81", "https://hosp.internal"]
+protocol = "auto"
 connect_timeout = "3s"
 idle_timeout = "5s"
 body_timeout = "61s"
 max_connections = 7
+max_streams = 2
 connection_wait = "0s"
 max_waiting = 0
 max_header_bytes = "1MiB"
 dns_refresh = "1m"
 balance = "round_robin"
+[cluster."odd.name".tls]
+server_name = "2001:db8::1"
+verification = "off: whoever is on the way can read and change everything"
 [cluster."odd.name".ejection]
 consecutive_failures = 1
 open = "1ms"

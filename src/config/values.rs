@@ -124,7 +124,7 @@ pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
 /// A status of gRPC, by name or number.
 pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {
     let status = if item.whole().is_some() {
-        GrpcStatus::from_number(item.integer(0..=16)?)
+        GrpcStatus::from_number(item.integer(1..=16)?)
     } else {
         let word = item.text().map_err(|_| item.wrong_type("statuses of gRPC, by name or number"))?;
         GrpcStatus::from_name(word)

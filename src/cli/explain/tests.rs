@@ -50,6 +50,14 @@ name = "hurried"
 path = "/hurried"
 cluster = "hosp"
 deadline = "70ms"
+
+[[route]]
+name = "call"
+path = "/a.B/C"
+cluster = "pair"
+[route.retry]
+methods = ["POST"]
+grpc_statuses = ["unavailable"]
 "#;
 
 fn explained(line: &str, host: &str, headers: &[&str], body: u64, outcomes: &str) -> String {
@@ -265,6 +273,7 @@ route     none takes this host and path; there are:
           pair             any host, /pair, any method
           single           any host, /single, any method
           hurried          any host, /hurried, any method
+          call             any host, /a.B/C, any method
           upload           any host, /documents/*, any method
           some of them want a host: give one with --host
 answer    404, made by the proxy: no route for this host and path
@@ -355,4 +364,20 @@ fn a_host_loses_its_port_and_nothing_else() {
     {
         assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host(), host);
     }
+}
+
+#[test]
+fn a_failed_call_of_grpc_is_told_by_name_and_number() {
+    let text = explained("POST /a.B/C", "", &[], 0, "grpc-14 grpc-13 200");
+    for part in [
+        "gRPC, where an answer has no body: [unavailable]",
+        "attempt 1: grpc-14 (unavailable)",
+        "`unavailable` is in `grpc_statuses`",
+        "answer: the grpc-13 of attempt 2",
+        "not used: 200",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let text = explained("POST /pair", "", &[], 0, "grpc-14");
+    assert!(text.contains("answer: the grpc-14 of attempt 1"), "{text}");
 }

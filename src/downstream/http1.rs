@@ -38,6 +38,10 @@ pub(super) async fn serve<S, B>(
         let (state, service) = (facts.state.clone(), service.clone());
         async move {
             let Ok(mut response) = service.oneshot(request).await;
+            let has_failed = response.status().is_client_error() || response.status().is_server_error();
+            if has_failed && response.headers().contains_key(CONNECTION) {
+                state.note_refusal();
+            }
             if state.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

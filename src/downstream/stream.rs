@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::downstream::limits::State;
 
@@ -35,6 +36,8 @@ enum Shutdown {
 pub(super) enum Transport {
     /// TCP alone.
     Plain(TcpStream),
+    /// TLS over TCP; boxed, so that plain connections do not carry its size.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -52,12 +55,14 @@ impl Transport {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -87,6 +92,7 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.state.note_write(written.is_pending());
         written
@@ -99,6 +105,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         self.state.note_write(written.is_pending());
         written
@@ -107,12 +114,15 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_flush(cx)),
         }
     }
 
@@ -121,7 +131,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
         if this.shutdown == Shutdown::Open {
-            ready!(this.transport.poll_shutdown(cx))?;
+            ready!(this.state.note_flush(this.transport.poll_shutdown(cx)))?;
             if !this.state.begin_leaving() {
                 return Poll::Ready(Ok(()));
             }

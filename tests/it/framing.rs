@@ -207,6 +207,19 @@ fn chunk_extensions_and_trailers_do_not_disturb_a_body() {
 }
 
 #[test]
+fn a_chunked_body_passes_whatever_the_method() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend));
+    let mut client = stent.client();
+    for method in ["GET", "POST", "DELETE"] {
+        assert_eq!(client.request_chunked(method, "/", &[b"a ", b"body"]).status, 200);
+    }
+    for request in backend.requests() {
+        assert_eq!(request.body, b"a body", "{}", request.method);
+    }
+}
+
+#[test]
 fn announced_trailers_pass_both_ways_to_a_caller_that_takes_them() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Set-Cookie\r\n\r\n\
                   5\r\nhello\r\n0\r\nX-Sum: 2\r\nSet-Cookie: a=1\r\n\r\n";

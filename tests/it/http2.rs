@@ -35,6 +35,8 @@ fn one_port_speaks_what_its_caller_begins_with() {
     assert_eq!(request.headers.only("host"), Some("hosp.test"));
     assert_eq!(request.headers.only("x-forwarded-host"), Some("hosp.test"));
     assert_eq!(request.headers.only("x-forwarded-proto"), Some("http"), "whatever the scheme claims");
+    assert_eq!(request.headers.only("via"), Some("2 stent"), "the protocol that it came by");
+    assert_eq!(answer.headers["via"], "1.1 stent", "and the one that its answer came by");
     assert_eq!(stent.metric("stent_http2_connections_total", &[]).to_bits(), 1f64.to_bits());
 }
 

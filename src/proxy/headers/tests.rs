@@ -120,7 +120,7 @@ fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
         ],
     );
     let mut headers = head.headers;
-    clean_request(&mut headers, &via()).unwrap();
+    clean_request(&mut headers, Version::HTTP_11, &via()).unwrap();
     assert_eq!(names(&headers), ["via", "x-kept"]);
 }
 
@@ -168,7 +168,7 @@ fn connection_cannot_take_away_what_routing_framing_and_the_client_rest_on() {
         ],
     );
     let mut headers = head.headers;
-    clean_request(&mut headers, &via()).unwrap();
+    clean_request(&mut headers, Version::HTTP_11, &via()).unwrap();
     assert_eq!(names(&headers), ["content-length", "host", "via", "x-forwarded-for", "x-request-id"]);
 }
 
@@ -177,7 +177,7 @@ fn a_request_that_has_been_here_is_a_loop() {
     let loops = |value: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(VIA, HeaderValue::from_static(value));
-        clean_request(&mut headers, &via()).is_err()
+        clean_request(&mut headers, Version::HTTP_11, &via()).is_err()
     };
     for value in ["1.1 stent", "1.0 alb, 1.1 stent (comment)", "HTTP/1.1  stent", "1.1 Stent"] {
         assert!(loops(value), "{value}");
@@ -233,7 +233,7 @@ proptest! {
         headers.insert(VIA, value.clone());
         headers.insert(HOST, value);
         let _ = host(&headers);
-        let _ = clean_request(&mut headers, &via());
+        let _ = clean_request(&mut headers, Version::HTTP_11, &via());
         prop_assert!(headers.contains_key(HOST));
     }
 
@@ -243,6 +243,36 @@ proptest! {
             prop_assert!(!value.iter().any(|byte| b" ,@/\\\r\n\t\0?#".contains(byte)));
         }
     }
+}
+
+#[test]
+fn an_upgrade_is_asked_for_by_one_protocol_that_connection_names_and_the_route_allows() {
+    let allowed: [Box<str>; 2] = ["websocket".into(), "dicom/3".into()];
+    let asked = |fields: &[(&str, &str)], body| {
+        upgrade(&head("/", fields), body, &allowed).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let plain = [("connection", "keep-alive , Upgrade"), ("upgrade", "WebSocket")];
+    assert_eq!(asked(&plain, BodyPresence::None).as_deref(), Some("WebSocket"));
+    assert_eq!(asked(&plain, BodyPresence::Some), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "h2c")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgraded"), ("upgrade", "websocket")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], BodyPresence::None), None);
+    let mut old = head("/", &plain);
+    old.version = Version::HTTP_10;
+    assert_eq!(upgrade(&old, BodyPresence::None, &allowed), None, "RFC 9110 section 7.8");
+}
+
+#[test]
+fn a_101_grants_the_one_protocol_that_was_asked_for() {
+    let granted = |fields: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(UPGRADE, HeaderValue::from_static(field));
+        }
+        grants(&headers, &HeaderValue::from_static("websocket"))
+    };
+    assert!(granted(&["WebSocket"]));
+    assert!(!granted(&["h2c"]) && !granted(&[]) && !granted(&["websocket", "h2c"]));
 }
 
 #[test]

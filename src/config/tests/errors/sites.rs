@@ -137,51 +137,6 @@ error: invalid `trusted_proxies`
 }
 
 #[test]
-fn tls_is_not_there_yet() {
-    assert_rejected(
-        &[
-            r#"[[listener]]
-address = "127.0.0.1:8080"
-[listener.tls]
-min_version = "1.2"
-
-[cluster.hosp]
-endpoints = ["https://10.0.1.10"]
-[cluster.hosp.tls]
-ca = "ca.pem"
-"#,
-            ROUTE,
-        ],
-        r#"error: this version does not terminate TLS
- --> stent.toml:3:1
-  |
-3 | [listener.tls]
-  | ^^^^^^^^^^^^^^ not supported yet
-  |
-  = help: let the load balancer terminate TLS, and listen here for its plain HTTP
-
-error: invalid `endpoints`
- --> stent.toml:7:14
-  |
-7 | endpoints = ["https://10.0.1.10"]
-  |              ^^^^^^^^^^^^^^^^^^^ https endpoints are not supported by this version
-  |
-  = help: use an http:// address inside a trusted network
-
-error: this version does not speak TLS to a backend
- --> stent.toml:8:1
-  |
-8 | [cluster.hosp.tls]
-  | ^^^^^^^^^^^^^^^^^^ not supported yet
-  |
-  = help: reach the backend over plain HTTP inside a trusted network
-
-3 errors in stent.toml
-"#,
-    );
-}
-
-#[test]
 fn the_limits_of_http2_and_the_proxy_protocol_have_bounds_and_words() {
     assert_rejected(
         &[
@@ -192,6 +147,12 @@ proxy_protocol = "on"
 max_streams = 0
 stream_window = "1KiB"
 max_resets = 1
+[[listener]]
+address = "127.0.0.1:8081"
+http2 = { stream_window = "2MiB" }
+[[listener]]
+address = "127.0.0.1:8082"
+http2 = { stream_window = "2MiB", connection_window = "1MiB" }
 "#,
             CLUSTER,
             ROUTE,
@@ -224,7 +185,25 @@ error: unknown key `max_resets` in `[listener.http2]`
   |
   = help: known here: `enabled`, `max_streams`, `max_cancelled`, `stream_window`, `connection_window`, `send_buffer`
 
-4 errors in stent.toml
+error: a stream's window is larger than its connection's
+  --> stent.toml:10:27
+   |
+10 | http2 = { stream_window = "2MiB" }
+   |                           ^^^^^^ no stream can use more than `connection_window`
+   |
+   = help: raise `connection_window`, or lower `stream_window`
+
+error: a stream's window is larger than its connection's
+  --> stent.toml:13:27
+   |
+13 | http2 = { stream_window = "2MiB", connection_window = "1MiB" }
+   |                           ^^^^^^                      ------ this one
+   |                           |
+   |                           no stream can use more than `connection_window`
+   |
+   = help: raise `connection_window`, or lower `stream_window`
+
+6 errors in stent.toml
 "#,
     );
 }
@@ -243,7 +222,7 @@ endpoints = ["10.0.1.10:8080", "http://10.0.1.10/api", "http://a:99999"]
  --> stent.toml:2:14
   |
 2 | endpoints = ["10.0.1.10:8080", "http://10.0.1.10/api", "http://a:99999"]
-  |              ^^^^^^^^^^^^^^^^ an endpoint is a URL: http://HOST:PORT
+  |              ^^^^^^^^^^^^^^^^ an endpoint is a URL: http://HOST:PORT or https://HOST:PORT
   |
   = help: write "http://10.0.1.10:8080"
 

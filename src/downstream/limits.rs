@@ -90,8 +90,6 @@ pub(super) struct State {
     /// Since when the caller has taken nothing of what we want to write.
     stalled: Cell<Option<Instant>>,
     is_draining: Cell<bool>,
-    /// An answer has gone out that the rest of its request need not be read for.
-    has_refused: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +100,6 @@ enum Activity {
     Head,
     /// A request is being answered.
     Exchange,
-    /// Everything is said, and the caller may still be sending.
-    Leaving,
 }
 
 /// Whether bytes on an idle connection begin a head.
@@ -124,23 +120,7 @@ impl State {
             heads: Cell::new(Heads::Timed),
             stalled: Cell::new(None),
             is_draining: Cell::new(false),
-            has_refused: Cell::new(false),
         }
-    }
-
-    /// Notes an answer that ends the connection, whatever of its request is still to come.
-    pub(super) fn note_refusal(&self) {
-        self.has_refused.set(true);
-    }
-
-    /// Notes that everything is said; true if the caller may still be sending what was refused.
-    pub(super) fn begin_leaving(&self) -> bool {
-        let may_be_sending = self.has_refused.get() || self.activity.get() == Activity::Head;
-        if may_be_sending {
-            self.activity.set(Activity::Leaving);
-            self.since.set(Instant::now());
-        }
-        may_be_sending
     }
 
     /// Whether the connection shall end as soon as it can.
@@ -202,6 +182,7 @@ impl State {
         self.since.set(Instant::now());
     }
 
+    /// Notes that nothing is due: from now on the time of an idle connection runs.
     pub(super) fn note_read(&self) {
         if self.activity.get() == Activity::Idle && self.heads.get() == Heads::Timed {
             self.expect_head();
@@ -232,7 +213,6 @@ impl State {
             (Activity::Idle, true) => Some(self.since.get() + settings.idle_timeout.min(DRAINING_IDLE)),
             (Activity::Head, _) => Some(self.since.get() + settings.header_timeout),
             (Activity::Exchange, _) => None,
-            (Activity::Leaving, _) => Some(self.since.get() + LEAVING),
         };
         if stalled_until.is_some_and(|until| until <= now) || until.is_some_and(|until| until <= now) {
             return None;
@@ -287,9 +267,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         self.inner.size_hint()
     }
 }
-
-/// How long a caller that was refused is let send: an answer and a reset on its heels would not both arrive.
-const LEAVING: Duration = Duration::from_secs(1);
 
 /// How long a draining connection may be idle.
 const DRAINING_IDLE: Duration = Duration::from_secs(1);

@@ -1,13 +1,14 @@
 //! A connection's socket as the protocols see it: it gives back what was read ahead, and notes what passes.
 
 use std::io::{IoSlice, Result};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::downstream::limits::State;
@@ -18,17 +19,7 @@ pub(super) struct Stream {
     transport: Transport,
     /// What was read ahead and not yet given back.
     ahead: Vec<u8>,
-    shutdown: Shutdown,
     state: Rc<State>,
-}
-
-/// How far the end of the connection has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shutdown {
-    /// There may be more to say.
-    Open,
-    /// Everything is said, and so many bytes were thrown away since.
-    Leaving(usize),
 }
 
 /// What carries the bytes: a match costs nothing that a call through a pointer would not.
@@ -42,30 +33,35 @@ pub(super) enum Transport {
 
 impl Stream {
     pub(super) fn new(transport: Transport, state: Rc<State>) -> Self {
-        Self { transport, ahead: Vec::new(), shutdown: Shutdown::Open, state }
+        Self { transport, ahead: Vec::new(), state }
     }
 
     /// Puts bytes back in front of those that are still to be read.
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.ahead.splice(..0, bytes.iter().copied());
     }
+
+    /// Says that nothing follows, and throws away what a caller still sends that was refused: closing on it would make
+    /// the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
+    pub(super) async fn hear_out(mut self) {
+        let leave = async {
+            let _ = self.shutdown().await; // whoever has gone already needs no farewell
+            let (mut piece, mut unread) = ([0; 4096], 0);
+            while let Ok(count @ 1..) = self.read(&mut piece).await
+                && unread < LONGEST_FAREWELL
+            {
+                unread += count;
+            }
+        };
+        let _ = timeout(FAREWELL, leave).await;
+    }
 }
 
-impl Transport {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
+/// How long a caller that was refused is heard out.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
+/// How many bytes of it are thrown away.
+const LONGEST_FAREWELL: usize = 16 << 20;
 
 impl AsyncRead for Stream {
     fn poll_read(
@@ -80,7 +76,10 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        let read = self.transport.poll_read(cx, buffer);
+        let read = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
         if buffer.filled().len() > before {
             self.state.note_read();
         }
@@ -126,30 +125,11 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// Says that nothing follows, and hears a caller out that was refused: closing on bytes that it still sends would
-    /// make the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        if this.shutdown == Shutdown::Open {
-            ready!(this.state.note_flush(this.transport.poll_shutdown(cx)))?;
-            if !this.state.begin_leaving() {
-                return Poll::Ready(Ok(()));
-            }
-            this.shutdown = Shutdown::Leaving(0);
+        match &mut this.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_shutdown(cx)),
         }
-        let mut piece = [MaybeUninit::uninit(); 4096];
-        while let Shutdown::Leaving(before) = this.shutdown {
-            let mut unread = ReadBuf::uninit(&mut piece);
-            let read = ready!(this.transport.poll_read(cx, &mut unread));
-            let count = unread.filled().len();
-            if read.is_err() || count == 0 || before > LONGEST_FAREWELL {
-                break;
-            }
-            this.shutdown = Shutdown::Leaving(before + count);
-        }
-        Poll::Ready(Ok(()))
     }
 }
-
-/// How many bytes of a refused request are thrown away before its connection is cut off.
-const LONGEST_FAREWELL: usize = 16 << 20;

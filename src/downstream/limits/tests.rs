@@ -72,16 +72,3 @@ async fn bytes_on_an_http2_connection_neither_begin_a_head_nor_keep_it_open() {
     state.note_read();
     assert_eq!(lives(&state).await, 55);
 }
-
-#[tokio::test(start_paused = true)]
-async fn only_a_caller_that_was_refused_is_heard_out_after_the_end_and_for_a_second() {
-    let state = Rc::new(State::new(Instant::now()));
-    drop(state.begin_exchange());
-    assert!(!state.begin_leaving(), "its request was read to the end");
-    state.note_refusal();
-    assert!(state.begin_leaving());
-    assert_eq!(lives(&state).await, 1);
-    let state = State::new(Instant::now());
-    state.note_read();
-    assert!(state.begin_leaving(), "its head was refused");
-}

@@ -4,9 +4,11 @@ use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::downstream::limits::State;
@@ -38,7 +40,28 @@ impl Stream {
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.ahead.splice(..0, bytes.iter().copied());
     }
+
+    /// Says that nothing follows, and throws away what a caller still sends that was refused: closing on it would make
+    /// the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
+    pub(super) async fn hear_out(mut self) {
+        let leave = async {
+            let _ = self.shutdown().await; // whoever has gone already needs no farewell
+            let (mut piece, mut unread) = ([0; 4096], 0);
+            while let Ok(count @ 1..) = self.read(&mut piece).await
+                && unread < LONGEST_FAREWELL
+            {
+                unread += count;
+            }
+        };
+        let _ = timeout(FAREWELL, leave).await;
+    }
 }
+
+/// How long a caller that was refused is heard out.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How many bytes of it are thrown away.
+const LONGEST_FAREWELL: usize = 16 << 20;
 
 impl AsyncRead for Stream {
     fn poll_read(

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod backend;
+#[path = "../../src/certificate/testing.rs"]
+#[allow(dead_code, reason = "the tests beside the code make keys in more forms")]
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;

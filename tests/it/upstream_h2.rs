@@ -11,12 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::support::certificates::Authority;
 use crate::support::client::request;
 use crate::support::frames::{
     CANCEL, FrameBackend, FrameConnection, INTERNAL_ERROR, MAX_STREAMS, NO_ERROR, REFUSED_STREAM,
 };
 use crate::support::secure::{Handshake, SecureBackend, server};
-use crate::support::tls::testing::Authority;
 use crate::support::{BOUND, Config, Stent, TempDir, eventually, noise};
 
 /// Everything goes to the backend, by prior knowledge.

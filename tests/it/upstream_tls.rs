@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ServerConfig};
 
+use crate::support::certificates::{Authority, Issued};
 use crate::support::secure::{Handshake, SecureBackend, server};
-use crate::support::tls::testing::{Authority, Issued};
 use crate::support::{Config, Stent, TempDir, command};
 
 /// Certificates in files, as an operator has them.

@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::BOUND;
-use super::tls::testing::{Authority, Issued};
+use super::certificates::{Authority, Issued};
 
 /// A backend at an address of its own, on 127.0.0.1. It answers every request with 200 and `hello`, and closes.
 pub(crate) struct SecureBackend {

@@ -322,6 +322,9 @@ pub enum ProxyError {
     /// No answer before the route's deadline.
     #[error("no answer from the backend before the deadline")]
     DeadlineExceeded,
+    /// The request expects what the proxy cannot promise.
+    #[error("the request expects more than to be told to continue")]
+    ExpectationFailed,
     /// An invariant of ours did not hold.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -349,6 +352,9 @@ pub enum ProxyError {
     /// The process is stopping.
     #[error("the proxy is shutting down")]
     ShuttingDown,
+    /// The request target is longer than any that the proxy forwards.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The last attempt failed and no earlier one brought an answer.
     #[error("the backend failed: {0}")]
     Upstream(#[source] UpstreamError),
@@ -372,12 +378,14 @@ impl ProxyError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::LoopDetected => StatusCode::BAD_GATEWAY,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Upstream(error) => error.kind.status(),
         }
     }
@@ -389,9 +397,11 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
-            | Self::NoRoute => "http_request_error",
+            | Self::NoRoute
+            | Self::TargetTooLong => "http_request_error",
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
@@ -409,8 +419,10 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
-            | Self::MethodUnsupported => Origin::Downstream,
+            | Self::MethodUnsupported
+            | Self::TargetTooLong => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
             | Self::NoEndpoint
@@ -429,8 +441,10 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodUnsupported
-            | Self::ShuttingDown => AfterReply::Close,
+            | Self::ShuttingDown
+            | Self::TargetTooLong => AfterReply::Close,
             _ => AfterReply::KeepAlive,
         }
     }

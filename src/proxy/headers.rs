@@ -1,7 +1,7 @@
 //! What a proxy does to message heads: refuses the ambiguous, removes what belongs to one connection, adds its own.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
 use http::request::Parts;
@@ -21,7 +21,14 @@ pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
     )
 }
 
@@ -36,8 +43,12 @@ fn is_meant_for_us(name: &HeaderName) -> bool {
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
 pub(crate) fn check(head: &mut Parts) -> Result<(), ProxyError> {
     let bad = |fault| Err(ProxyError::BadRequest(fault));
-    if head.method == Method::CONNECT {
+    // TRACE would give whoever makes a browser send it what is between us and the upstream, credentials included.
+    if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().len() > LONGEST_METHOD {
         return Err(ProxyError::MethodUnsupported);
+    }
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+        return Err(ProxyError::TargetTooLong);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return bad(RequestFault::HostCount) };
@@ -128,7 +139,14 @@ pub(crate) fn clean_request(
         return Err(ProxyError::LoopDetected);
     }
     remove_hop_by_hop(headers);
-    remove_if_any(headers, is_meant_for_us);
+    if headers.keys().any(is_meant_for_us) {
+        // A caller is told to continue as soon as a connection takes its body; nothing else can be promised it.
+        let is_kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if !headers.get_all(EXPECT).iter().all(is_kept) {
+            return Err(ProxyError::ExpectationFailed);
+        }
+        remove_if_any(headers, is_meant_for_us);
+    }
     headers.append(VIA, via_of(version, via));
     Ok(())
 }
@@ -142,33 +160,58 @@ fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
 /// Makes an upstream's head fit to be sent on.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(PROXY_AUTHENTICATE);
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !is_number(length.as_bytes()))
+    {
+        settle_length(headers);
+    }
 }
 
-/// Makes trailers fit to be sent on, either way: without what a recipient that merges them into the head could be
-/// misled by (RFC 9110 section 6.5.1). hyper sends them over HTTP/1.1 only where `Trailer` announces them.
+/// Makes one plain length of a list of equal ones, which hyper takes; what is none goes (RFC 9110 section 8.6). On an
+/// answer without a body, as one to HEAD, hyper has not looked at it.
+fn settle_length(headers: &mut HeaderMap) {
+    let values = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let first = lengths.next().filter(|length| is_number(length));
+    let settled = first.filter(|first| lengths.all(|other| other == *first));
+    match settled.and_then(|length| HeaderValue::from_bytes(length).ok()) {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, length)),
+        None => drop(headers.remove(CONTENT_LENGTH)),
+    }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Removes from the trailers of a message what must stand in its head or concerns one connection only (RFC 9110 section
+/// 6.5.1): whoever merges them into the head would let them undo what was decided by it.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
-    let is_unfit = |name: &HeaderName| {
-        let is_about_the_message = matches!(
-            name.as_str(),
-            "authorization"
-                | "cache-control"
-                | "content-encoding"
-                | "content-range"
-                | "content-type"
-                | "cookie"
-                | "forwarded"
-                | "max-forwards"
-                | "proxy-authenticate"
-                | "range"
-                | "set-cookie"
-                | "trailer"
-                | "www-authenticate"
-                | "x-real-ip"
-        );
-        is_about_the_message || is_hop_by_hop(name) || is_meant_for_us(name) || is_protected(name)
-    };
-    remove_if_any(trailers, is_unfit);
+    remove_if_any(trailers, is_no_trailer);
+}
+
+fn is_no_trailer(name: &HeaderName) -> bool {
+    let word = name.as_str();
+    is_hop_by_hop(name)
+        || is_meant_for_us(name)
+        || matches!(
+            word,
+            // Framing and routing.
+            "content-length" | "forwarded" | "host" | "via" | "x-real-ip" | "x-request-id"
+            // How to take the request.
+            | "cache-control" | "expires" | "max-forwards" | "pragma" | "range" | "x-http-method-override"
+            // Who sends it.
+            | "authorization" | "cookie" | "proxy-authentication-info" | "set-cookie" | "www-authenticate"
+            // How to take the body.
+            | "content-encoding" | "content-range" | "content-type"
+            // How to take the answer.
+            | "age" | "date" | "location" | "retry-after" | "strict-transport-security" | "vary" | "warning"
+        )
+        || word.starts_with("if-")
+        || word.starts_with("x-forwarded-")
+        || word.contains('_')
 }
 
 /// Whether `Via` names us (RFC 9110 section 7.6.3).
@@ -185,12 +228,31 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
-        }
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
     }
+    for name in named_by_connection(headers) {
+        headers.remove(name);
+    }
+    let trailers = announced_trailers(headers);
     remove_if_any(headers, is_hop_by_hop);
+    if let Some(trailers) = trailers {
+        headers.insert(TRAILER, trailers);
+    }
+}
+
+/// The trailers that a message announces, without those that may be none. hyper sends on over HTTP/1.1 what is
+/// announced.
+fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    if !headers.contains_key(TRAILER) {
+        return None;
+    }
+    let values = headers.get_all(TRAILER).iter();
+    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
+    let names: Vec<_> = names.filter(|name| !is_no_trailer(name)).collect();
+    let list = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| HeaderValue::try_from(list).ok()).flatten()
 }
 
 /// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
@@ -253,6 +315,12 @@ pub(crate) fn new_id(random: &mut fastrand::Rng) -> Box<str> {
     }
     id.into()
 }
+
+/// No method that is in use comes near to it; a longer one would be kept in every record.
+const LONGEST_METHOD: usize = 32;
+
+/// What browsers, CloudFront (8 KiB) and the ALB (16 KiB of request line) let through fits.
+const LONGEST_TARGET: usize = 16 << 10;
 
 /// Longer ids are replaced: they would be kept in every record.
 const LONGEST_ID: usize = 128;

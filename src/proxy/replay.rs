@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -86,12 +87,12 @@ struct State {
     limits: ReplayLimits,
     /// The copy, in the pieces in which it is sent again.
     kept: Vec<Bytes>,
-    /// What follows the body, fit to be sent on.
-    trailers: Option<HeaderMap>,
     /// The end of the copy, where small parts are joined: a piece per byte would cost 32 times its size.
     tail: BytesMut,
     kept_bytes: usize,
     copy: Copying,
+    /// What came after the body; hyper bounds it.
+    trailers: Option<HeaderMap>,
     received: u64,
     /// The length that the caller announced.
     announced: Option<u64>,
@@ -99,6 +100,8 @@ struct State {
     waiting_for: WaitingFor,
     /// Since when.
     since: Instant,
+    /// How long the caller was waited for before that, in all.
+    waited: Duration,
     fault: Option<ProxyError>,
     /// The attempt that may read; an older one whose connection is still closing must not take its bytes.
     reader: u32,
@@ -155,15 +158,16 @@ impl Replay {
             source,
             limits,
             kept: Vec::new(),
-            trailers: None,
             tail: BytesMut::new(),
             kept_bytes: 0,
+            trailers: None,
             copy: if fits && keep > 0 { Copying::Whole } else { Copying::Dropped },
             received: 0,
             announced,
             ended: None,
             waiting_for: WaitingFor::Upstream,
             since: now,
+            waited: Duration::ZERO,
             fault: None,
             reader: 0,
             end_waker: None,
@@ -174,18 +178,13 @@ impl Replay {
     /// The body for the next attempt, from its start. Whatever an earlier attempt still holds is cut off.
     pub(crate) fn attempt(&self) -> AttemptBody {
         let Some(state) = &self.state else {
-            return AttemptBody { state: None, reader: 0, next: 0, sent: 0, trailers: Trailers::Due };
+            return AttemptBody { state: None, reader: 0, next: 0, sent: 0, trailers: Trailers::Sent };
         };
         let mut current = state.borrow_mut();
         current.reader += 1;
         current.join_tail();
-        AttemptBody {
-            state: Some(state.clone()),
-            reader: current.reader,
-            next: 0,
-            sent: 0,
-            trailers: Trailers::Due,
-        }
+        let reader = current.reader;
+        AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
     }
 
     /// Whether the body can be sent again from its start.
@@ -213,7 +212,7 @@ impl Replay {
         let state = state.borrow();
         match (state.ended, state.waiting_for) {
             (Some(at), _) => Upload::Received(at.into_std()),
-            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.since.into_std() },
+            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.silent_since().into_std() },
             (None, WaitingFor::Upstream) => Upload::AwaitingUpstream { since: state.since.into_std() },
         }
     }
@@ -265,11 +264,8 @@ impl State {
                 Some(Ok(frame)) => {
                     let part = match frame.into_data() {
                         Ok(part) => part,
-                        Err(other) => {
-                            if let Ok(mut trailers) = other.into_trailers() {
-                                headers::clean_trailers(&mut trailers);
-                                self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-                            }
+                        Err(frame) => {
+                            self.take_trailers(frame);
                             continue;
                         }
                     };
@@ -285,8 +281,19 @@ impl State {
     }
 
     fn wait_for(&mut self, whom: WaitingFor) {
+        let now = Instant::now();
+        if self.waiting_for == WaitingFor::Caller {
+            self.waited += now.duration_since(self.since);
+        }
         self.waiting_for = whom;
-        self.since = Instant::now();
+        self.since = now;
+    }
+
+    /// Since when the caller counts as silent. A byte now and then does not end a silence: it is worth the time that it
+    /// takes at the least rate, and the rest of earlier waits is added to this one.
+    fn silent_since(&self) -> Instant {
+        let earned = Duration::from_micros(self.received.saturating_mul(1_000_000 / LEAST_RATE));
+        self.since.checked_sub(self.waited.saturating_sub(earned)).unwrap_or(self.since)
     }
 
     fn take(&mut self, part: Bytes) -> Result<Bytes, BodyError> {
@@ -297,6 +304,14 @@ impl State {
         }
         self.keep(&part);
         Ok(part)
+    }
+
+    fn take_trailers(&mut self, frame: Frame<Bytes>) {
+        if let Ok(mut trailers) = frame.into_trailers() {
+            headers::clean_trailers(&mut trailers);
+            self.trailers = (!trailers.is_empty()).then_some(trailers);
+            self.end(); // nothing follows them
+        }
     }
 
     fn keep(&mut self, part: &Bytes) {
@@ -357,7 +372,7 @@ pub struct AttemptBody {
     trailers: Trailers,
 }
 
-/// Whether an attempt has sent the trailers that there may be.
+/// Whether an attempt has sent what follows the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trailers {
     Due,
@@ -365,6 +380,14 @@ enum Trailers {
 }
 
 impl AttemptBody {
+    /// What follows the body, once.
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        if std::mem::replace(&mut self.trailers, Trailers::Sent) == Trailers::Sent {
+            return None;
+        }
+        self.state.as_ref().and_then(|state| state.borrow().trailers.clone())
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(state) = &self.state else { return Poll::Ready(None) };
         let mut state = state.borrow_mut();
@@ -384,11 +407,6 @@ impl AttemptBody {
         }
         part
     }
-
-    fn take_trailers(&mut self) -> Option<HeaderMap> {
-        let is_due = std::mem::replace(&mut self.trailers, Trailers::Sent) == Trailers::Due;
-        self.state.as_ref().filter(|_| is_due)?.borrow().trailers.clone()
-    }
 }
 
 impl Body for AttemptBody {
@@ -400,9 +418,7 @@ impl Body for AttemptBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.poll_part(cx) {
-            Poll::Ready(None) => {
-                Poll::Ready(self.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))))
-            }
+            Poll::Ready(None) => Poll::Ready(self.trailers().map(|trailers| Ok(Frame::trailers(trailers)))),
             part => part.map_ok(Frame::data),
         }
     }
@@ -410,9 +426,9 @@ impl Body for AttemptBody {
     fn is_end_stream(&self) -> bool {
         self.state.as_ref().is_none_or(|state| {
             let state = state.borrow();
-            let has_trailers = state.trailers.is_some() && self.trailers == Trailers::Due;
-            let is_sent = self.sent == state.received && !has_trailers;
-            state.reader == self.reader && state.ended.is_some() && is_sent
+            let has_sent_all =
+                self.sent == state.received && (state.trailers.is_none() || self.trailers == Trailers::Sent);
+            state.reader == self.reader && state.ended.is_some() && has_sent_all
         })
     }
 
@@ -444,6 +460,9 @@ fn fault(error: &hyper::Error) -> ProxyError {
     }
     ProxyError::CallerGone
 }
+
+/// How many bytes of a body in a second keep a caller from counting as silent: far less than any phone manages.
+const LEAST_RATE: u64 = 500;
 
 /// Parts below this are copied together; larger ones are kept as they came, without a copy.
 const SMALL_PART: usize = 1024;

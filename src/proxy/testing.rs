@@ -159,7 +159,7 @@ impl Stage {
             pattern: pattern.clone(),
             cluster: "hosp".into(),
             deadline: Duration::from_secs(25),
-            max_body: 1000,
+            max_body: 100_000,
             log_query: QueryPolicy::Redacted,
             retry,
         };

@@ -193,7 +193,7 @@ fn chunk_extensions_and_trailers_do_not_disturb_a_body() {
     let stent = Stent::start(&Config::new(&backend));
     let mut client = stent.client();
     for _ in 0..2 {
-        client.send_head("PUT", "/", &[("Transfer-Encoding", "chunked"), ("Trailer", "X-Sum")]);
+        client.send_head("PUT", "/", &[("Transfer-Encoding", "chunked"), ("Trailer", "X-Other")]);
         client.send(b"3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\nX-Smuggled: 1\r\n\r\n");
         assert_eq!(client.response().text(), "hello");
     }
@@ -231,7 +231,7 @@ fn announced_trailers_pass_both_ways_to_a_caller_that_takes_them() {
     client.send(b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nCookie: b=2\r\n\r\n");
     let response = client.response();
     assert_eq!(response.text(), "hello");
-    assert_eq!(response.headers.only("trailer"), Some("X-Sum, Set-Cookie"));
+    assert_eq!(response.headers.only("trailer"), Some("x-sum"));
     let raw = String::from_utf8_lossy(&response.raw).to_lowercase();
     assert!(raw.ends_with("0\r\nx-sum: 2\r\n\r\n"), "{raw:?}");
     let request = backend.wait_for_requests(1).remove(0);

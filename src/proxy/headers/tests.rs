@@ -125,6 +125,36 @@ fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
 }
 
 #[test]
+fn a_message_goes_on_announcing_the_trailers_that_may_be_some() {
+    let mut headers = HeaderMap::new();
+    headers.append("trailer", HeaderValue::from_static("X-Sum,, content-length"));
+    headers.append("trailer", HeaderValue::from_static("Server-Timing, \"no name\", x_sum"));
+    headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+    clean_response(&mut headers);
+    assert_eq!(names(&headers), ["trailer"]);
+    assert_eq!(headers["trailer"], "x-sum, server-timing");
+}
+
+#[test]
+fn a_list_of_equal_lengths_is_one_and_what_is_none_goes() {
+    let settled = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
+        }
+        clean_response(&mut headers);
+        let all: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+        all
+    };
+    for values in [&["5"][..], &["5, 5"], &["5", "5"], &["5,5", "5"]] {
+        assert_eq!(settled(values), ["5"], "{values:?}");
+    }
+    for values in [&["5, 6"][..], &["5", "6"], &["abc"], &["+5"], &[""], &["5,"]] {
+        assert!(settled(values).is_empty(), "{values:?}");
+    }
+}
+
+#[test]
 fn connection_cannot_take_away_what_routing_framing_and_the_client_rest_on() {
     let listed = "host, content-length, x-forwarded-for, x-request-id, via, close";
     let head = head(
@@ -231,6 +261,9 @@ fn trailers_are_passed_without_what_belongs_into_a_head() {
         ("x-request-id", "1"),
         ("connection", "x-sum"),
         ("x-stent-attempt", "2"),
+        ("if-match", "*"),
+        ("set-cookie", "a=1"),
+        ("x_sum", "1"),
     ];
     let mut trailers = head("/", &fields).headers;
     clean_trailers(&mut trailers);

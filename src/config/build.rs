@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::app::ServerSettings;
+use crate::config::cluster_tls::{self, Reach};
+use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
 use crate::config::relations;
@@ -29,9 +32,11 @@ use crate::route::{Pattern, RouteSettings};
 use crate::upstream::cluster::ClusterSettings;
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
-pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
+///
+/// Relative paths of certificates start at `directory`.
+pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Config {
     relations::check(&file, faults);
-    let builder = Builder { faults };
+    let builder = Builder { directory, faults };
     let (listeners, clusters, routes) = (
         file.listeners.unwrap_or_default(),
         file.clusters.unwrap_or_default(),
@@ -60,6 +65,7 @@ pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
             .iter()
             .filter_map(|cluster| builder.cluster(cluster, &cluster.retry.over(&file.retry)))
             .collect(),
+        warnings: Vec::new(),
     }
 }
 
@@ -78,6 +84,7 @@ fn server(server: raw::Server) -> ServerSettings {
 }
 
 struct Builder<'a> {
+    directory: &'a Path,
     faults: &'a Faults,
 }
 
@@ -86,6 +93,8 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
+        let http2 = self.http2(listener.http2);
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, &http2, self.directory, self.faults));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
@@ -96,8 +105,9 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
+            tls,
             proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
-            http2: self.http2(listener.http2),
+            http2,
         })
     }
 
@@ -139,6 +149,12 @@ impl Builder<'_> {
         if let Some(endpoints) = &endpoints {
             self.check_endpoints(endpoints);
         }
+        let reach = Reach {
+            endpoints: endpoints.as_ref().map_or(&[], |endpoints| endpoints.get_ref()),
+            protocol: &cluster.protocol,
+            tls: cluster.tls.as_ref(),
+        };
+        let tls = cluster_tls::build(cluster, &reach, self.directory, self.faults);
         // Checked at each cluster too: no route may use it yet.
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
@@ -146,6 +162,9 @@ impl Builder<'_> {
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
+            protocol: cluster.protocol.clone().unwrap_or_default(),
+            tls,
+            max_streams: cluster.max_streams.clone().unwrap_or(100),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
@@ -192,6 +211,8 @@ impl Builder<'_> {
             deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
+            upgrades: route.upgrades.unwrap_or(vec!["websocket".into()]).into(),
+            tunnel_idle_timeout: route.tunnel_idle_timeout.unwrap_or(Duration::from_mins(5)),
             retry,
         })
     }
@@ -202,6 +223,7 @@ impl Builder<'_> {
         RetryPolicy {
             max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
             statuses: retry.statuses.unwrap_or(default.statuses),
+            grpc_statuses: retry.grpc_statuses.unwrap_or(default.grpc_statuses),
             errors: retry.errors.unwrap_or(default.errors),
             methods: retry.methods.unwrap_or(default.methods),
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),

@@ -11,16 +11,19 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::LogFormat;
+use crate::config::cluster_tls::{ClusterTls, PROTOCOLS};
+use crate::config::listener_tls::ListenerTls;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::error::ErrorClass;
 use crate::policy::backoff::Jitter;
+use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{HostPattern, PathPattern};
-use crate::upstream::cluster::Balance;
+use crate::upstream::cluster::{Balance, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
 
 /// The whole file.
@@ -113,6 +116,7 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<usize>,
     pub(super) max_connections: Field<usize>,
     pub(super) emit_proxy_status: Field<bool>,
+    pub(super) tls: Option<ListenerTls>,
     pub(super) proxy_protocol: Field<ProxyProtocol>,
     pub(super) http2: Http2,
 }
@@ -130,15 +134,10 @@ impl Listener {
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             emit_proxy_status: table.field("emit_proxy_status", Item::boolean),
+            tls: table.table("tls").map(ListenerTls::read),
             proxy_protocol: table.field("proxy_protocol", |item| item.choice(&PROXY_PROTOCOLS)),
             http2: table.table("http2").map(Http2::read).unwrap_or_default(),
         };
-        table.refuse(
-            "tls",
-            "this version does not terminate TLS",
-            "not supported yet",
-            "let the load balancer terminate TLS, and listen here for its plain HTTP",
-        );
         table.finish();
         listener
     }
@@ -175,6 +174,7 @@ impl Http2 {
 pub(super) struct Retry {
     pub(super) max_attempts: Field<u32>,
     pub(super) statuses: Field<StatusSet>,
+    pub(super) grpc_statuses: Field<GrpcStatusSet>,
     pub(super) errors: Field<ErrorSet>,
     pub(super) methods: Field<Vec<Method>>,
     pub(super) idempotency_header: Field<Option<HeaderName>>,
@@ -198,6 +198,9 @@ impl Retry {
             statuses: table
                 .list("statuses", values::statuses)
                 .map(|ranges| ranges.into_iter().flat_map(Spanned::into_inner).collect()),
+            grpc_statuses: table
+                .list("grpc_statuses", values::grpc_status)
+                .map(|statuses| statuses.into_iter().map(Spanned::into_inner).collect()),
             errors: table
                 .list("errors", |item| item.choice(&ErrorClass::ALL.map(|class| (class.label(), class))))
                 .map(|classes| classes.into_iter().map(Spanned::into_inner).collect()),
@@ -229,6 +232,7 @@ impl Retry {
         Self {
             max_attempts: own.max_attempts.or(lower.max_attempts),
             statuses: own.statuses.or(lower.statuses),
+            grpc_statuses: own.grpc_statuses.or(lower.grpc_statuses),
             errors: own.errors.or(lower.errors),
             methods: own.methods.or(lower.methods),
             idempotency_header: own.idempotency_header.or(lower.idempotency_header),
@@ -300,15 +304,18 @@ pub(super) struct Cluster {
     pub(super) name: Spanned<Box<str>>,
     pub(super) header: Range<usize>,
     pub(super) endpoints: Field<Vec<Spanned<EndpointUrl>>>,
+    pub(super) protocol: Field<Protocol>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) idle_timeout: Field<Duration>,
     pub(super) body_timeout: Field<Duration>,
     pub(super) max_connections: Field<usize>,
+    pub(super) max_streams: Field<usize>,
     pub(super) connection_wait: Field<Duration>,
     pub(super) max_waiting: Field<usize>,
     pub(super) max_header_bytes: Field<usize>,
     pub(super) dns_refresh: Field<Duration>,
     pub(super) balance: Field<Balance>,
+    pub(super) tls: Option<ClusterTls>,
     pub(super) retry: Retry,
     pub(super) ejection: Ejection,
 }
@@ -319,27 +326,24 @@ impl Cluster {
             name: Spanned::new(name.span(), (*name.get_ref()).into()),
             header: table.header(),
             endpoints: table.list("endpoints", values::endpoint),
+            protocol: table.field("protocol", |item| item.choice(&PROTOCOLS)),
             connect_timeout: table.field("connect_timeout", |item| item.duration(WAIT)),
             idle_timeout: table.field("idle_timeout", |item| item.duration(WAIT)),
             body_timeout: table.field("body_timeout", |item| item.duration(WAIT)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
+            max_streams: table.field("max_streams", |item| item.integer(1..=10_000)),
             connection_wait: table.field("connection_wait", |item| item.duration(GRACE)),
             max_waiting: table.field("max_waiting", |item| item.integer(0..=1_000_000)),
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             dns_refresh: table.field("dns_refresh", |item| item.duration(REFRESH)),
             balance: table.field("balance", |item| item.choice(&BALANCES)),
+            tls: table.table("tls").map(ClusterTls::read),
             retry: table
                 .table("retry")
                 .map(|table| Retry::read(table, BudgetPlace::Here))
                 .unwrap_or_default(),
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
         };
-        table.refuse(
-            "tls",
-            "this version does not speak TLS to a backend",
-            "not supported yet",
-            "reach the backend over plain HTTP inside a trusted network",
-        );
         table.finish();
         cluster
     }
@@ -378,6 +382,8 @@ pub(super) struct Route {
     pub(super) deadline: Field<Duration>,
     pub(super) max_body: Field<u64>,
     pub(super) log_query: Field<QueryPolicy>,
+    pub(super) upgrades: Field<Vec<Box<str>>>,
+    pub(super) tunnel_idle_timeout: Field<Duration>,
     pub(super) retry: Retry,
 }
 
@@ -393,6 +399,8 @@ impl Route {
             deadline: table.field("deadline", |item| item.duration(WAIT)),
             max_body: table.field("max_body", |item| item.size(0..=1 << 40)),
             log_query: table.field("log_query", values::log_query),
+            upgrades: values::upgrades(&mut table),
+            tunnel_idle_timeout: table.field("tunnel_idle_timeout", |item| item.duration(WAIT)),
             retry: table
                 .table("retry")
                 .map(|table| Retry::read(table, BudgetPlace::AtTheCluster))
@@ -416,7 +424,7 @@ fn access_log(mut table: Table<'_>) -> Field<AccessLogOutput> {
 }
 
 /// What every wait keeps to: it ends, and it is one.
-const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+pub(super) const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 /// A wait that may be none.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 /// Often enough to follow a moved backend, seldom enough for a name server.

@@ -171,7 +171,7 @@ fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
         fault = Some(RequestFault::TooManyFields);
         head.headers.clear();
     }
-    let mut request = facts.inbound(Request::from_parts(head, body));
+    let mut request = facts.inbound(Request::from_parts(head, body), None);
     let caller = &mut request.body_mut().caller;
     caller.fault = fault.or(caller.fault);
     request

@@ -1,7 +1,7 @@
 //! What a proxy does to message heads: refuses the ambiguous, removes what belongs to one connection, adds its own.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
 use http::request::Parts;
@@ -9,7 +9,6 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
-use crate::policy::retry::Upgrade;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -124,9 +123,43 @@ pub(crate) fn host(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Whether the request asks for another protocol.
-pub(crate) fn upgrade(headers: &HeaderMap) -> Upgrade {
-    if headers.contains_key(UPGRADE) { Upgrade::Requested } else { Upgrade::None }
+/// The protocol that a request asks its connection to change to, if the route allows it (RFC 9110 section 7.8).
+///
+/// Anything else than one protocol, named by `Connection` too, on HTTP/1.1 and without a body, is no such question: the
+/// field may be ignored, and then goes no further than here.
+pub(crate) fn upgrade(head: &Parts, body: BodyPresence, allowed: &[Box<str>]) -> Option<HeaderValue> {
+    let mut fields = head.headers.get_all(UPGRADE).iter();
+    let protocol = fields.next()?;
+    let is_plain = fields.next().is_none() && head.version == Version::HTTP_11 && body == BodyPresence::None;
+    let is_allowed = allowed.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
+    (is_plain && is_allowed && connection_names(&head.headers, UPGRADE.as_str())).then(|| protocol.clone())
+}
+
+/// Whether a request has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyPresence {
+    None,
+    Some,
+}
+
+/// Asks for, or grants, a change to `protocol`.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// Whether a 101 grants the protocol that was asked for.
+pub(crate) fn grants(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+    let mut fields = headers.get_all(UPGRADE).iter();
+    let (granted, another) = (fields.next(), fields.next());
+    granted.is_some_and(|granted| granted.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+        && another.is_none()
+}
+
+fn connection_names(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(CONNECTION).iter();
+    let mut words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
@@ -149,6 +182,18 @@ pub(crate) fn clean_request(
     }
     headers.append(VIA, via_of(version, via));
     Ok(())
+}
+
+/// Whether the caller says that it takes trailers.
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut names = codings.map(|coding| coding.split(|byte| *byte == b';').next().unwrap_or_default());
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Says that the caller takes trailers, which concerns the next connection too; gRPC insists on it.
+pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
+    headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
 /// Our line in `Via` for a request, which names the protocol that it came by.

@@ -67,6 +67,7 @@ fn explanation(error: &ProxyError) -> &'static str {
         ProxyError::BadRequest(_) | ProxyError::CallerGone => "The request is malformed.",
         ProxyError::BodyTooLarge { .. } => "The request body is too large.",
         ProxyError::CallerSilent => "The request body did not arrive in time.",
+        ProxyError::Misdirected => "This connection was made for another host.",
         ProxyError::DeadlineExceeded => "The service did not answer in time.",
         ProxyError::ExpectationFailed => "The request expects what cannot be promised.",
         ProxyError::Internal(_) => "The proxy failed.",

@@ -24,3 +24,6 @@ mod strictness;
 mod support;
 mod tidy;
 mod timeouts;
+mod upgrade;
+mod upstream_h2;
+mod upstream_tls;

@@ -246,6 +246,36 @@ proptest! {
 }
 
 #[test]
+fn an_upgrade_is_asked_for_by_one_protocol_that_connection_names_and_the_route_allows() {
+    let allowed: [Box<str>; 2] = ["websocket".into(), "dicom/3".into()];
+    let asked = |fields: &[(&str, &str)], body| {
+        upgrade(&head("/", fields), body, &allowed).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let plain = [("connection", "keep-alive , Upgrade"), ("upgrade", "WebSocket")];
+    assert_eq!(asked(&plain, BodyPresence::None).as_deref(), Some("WebSocket"));
+    assert_eq!(asked(&plain, BodyPresence::Some), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "h2c")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgraded"), ("upgrade", "websocket")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], BodyPresence::None), None);
+    let mut old = head("/", &plain);
+    old.version = Version::HTTP_10;
+    assert_eq!(upgrade(&old, BodyPresence::None, &allowed), None, "RFC 9110 section 7.8");
+}
+
+#[test]
+fn a_101_grants_the_one_protocol_that_was_asked_for() {
+    let granted = |fields: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(UPGRADE, HeaderValue::from_static(field));
+        }
+        grants(&headers, &HeaderValue::from_static("websocket"))
+    };
+    assert!(granted(&["WebSocket"]));
+    assert!(!granted(&["h2c"]) && !granted(&[]) && !granted(&["websocket", "h2c"]));
+}
+
+#[test]
 fn trailers_are_passed_without_what_belongs_into_a_head() {
     let fields = [
         ("x-sum", "1"),

@@ -136,7 +136,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("RT-13", Tests(&["a_wait_lies_within_its_range_and_never_over_max"])),
     ("RT-14", Tests(&["a_backoff_that_would_end_after_the_deadline_is_not_begun"])),
     ("RT-15", Tests(&["a_caller_that_waits_to_continue_gets_one_100_whatever_the_attempts"])),
-    ("RT-16", Tests(&["a_request_for_an_upgrade_is_never_sent_twice"])),
+    ("RT-16", Tests(&["a_tunnel_that_the_backend_breaks_ends_for_the_caller_and_is_never_begun_again"])),
     ("RT-17", Tests(&["every_idempotent_method_is_retried"])),
     ("RT-18", Tests(&["a_discarded_body_of_more_than_64_kib_costs_its_connection"])),
     ("RT-19", Tests(&["nothing_of_a_discarded_answer_reaches_the_caller"])),

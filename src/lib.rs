@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
-//!   -> PROXY header, which protocol, time limits       downstream::connection
+//!   -> PROXY header, TLS, which protocol, time limits  downstream::connection, tls
 //!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange

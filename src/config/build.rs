@@ -23,6 +23,7 @@ use crate::config::units::show_duration;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::http2::Http2Settings;
+use crate::downstream::tls::Protocol;
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
@@ -94,7 +95,9 @@ impl Builder<'_> {
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
         let http2 = self.http2(listener.http2);
-        let tls = listener.tls.map(|tls| listener_tls::build(tls, &http2, self.directory, self.faults));
+        let protocols =
+            if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, protocols, self.directory, self.faults));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),

@@ -145,6 +145,7 @@ impl<'a> Table<'a> {
 
     /// The tables `[[key]]`, in the order of the file.
     pub(super) fn tables(&mut self, key: &'static str) -> Field<Vec<Table<'a>>> {
+        let name = format!("`[{}]`", self.name_of(key).trim_matches('`'));
         let Some(value) = self.take(key) else { return Field::Absent };
         let Some(array) = value.get_ref().as_array() else {
             let fault = Fault::at(
@@ -152,10 +153,10 @@ impl<'a> Table<'a> {
                 format!("`{key}` is a list of tables"),
                 format!("this is {}", type_name(value.get_ref())),
             );
-            return self.note(Err(fault.help(format!("begin each with `[[{key}]]`"))), value.span());
+            return self.note(Err(fault.help(format!("begin each with {name}"))), value.span());
         };
         let tables: Vec<_> =
-            array.iter().filter_map(|value| self.as_table(key, format!("`[[{key}]]`"), value)).collect();
+            array.iter().filter_map(|value| self.as_table(key, name.clone(), value)).collect();
         if tables.is_empty() && array.iter().next().is_some() {
             return Field::Broken;
         }

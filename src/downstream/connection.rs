@@ -62,6 +62,8 @@ where
         Some(tls) => {
             // Boxed, so that plain connections do not carry the handshake's size.
             let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            // It had a time of its own.
+            state.begin_idling();
             let Handshaken { protocol, caller } = handshaken;
             (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
         }

@@ -182,6 +182,7 @@ impl State {
         self.since.set(Instant::now());
     }
 
+    /// Notes that nothing is due: from now on the time of an idle connection runs.
     pub(super) fn note_read(&self) {
         if self.activity.get() == Activity::Idle && self.heads.get() == Heads::Timed {
             self.expect_head();

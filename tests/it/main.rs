@@ -24,6 +24,7 @@ mod strictness;
 mod support;
 mod tidy;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod upstream_h2;
 mod upstream_tls;

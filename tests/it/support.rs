@@ -17,6 +17,7 @@ pub(crate) mod record;
 pub(crate) mod secure;
 pub(crate) mod stent;
 mod temp;
+pub(crate) mod tls;
 
 pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};

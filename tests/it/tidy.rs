@@ -67,7 +67,7 @@ const IMPORTS: [(&str, Imports); 16] = [
     ("lib", Imports::All),
     ("main", Imports::All),
     ("policy", Imports::Only(&["error"])),
-    ("proxy", Imports::Only(&["error", "policy", "record", "route", "upstream"])),
+    ("proxy", Imports::Only(&["certificate", "error", "policy", "record", "route", "upstream"])),
     // It names vetoes and reasons.
     ("record", Imports::Only(&["error", "policy"])),
     ("route", Imports::Only(&["policy", "record", "upstream"])),

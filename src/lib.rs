@@ -8,7 +8,7 @@
 //!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
-//!   -> Route (host, path, method)          404, 405    route
+//!   -> Route (host, path, method)          404, 405    route; a redirect ends here
 //!   -> head without hop-by-hop, Replay                 proxy::headers, proxy::replay
 //!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
 //!        decide(outcome) -> Return | Retry | Stop      policy::retry
@@ -27,6 +27,7 @@ pub mod config;
 pub mod demo;
 pub mod downstream;
 pub mod error;
+pub mod fields;
 pub mod policy;
 pub mod proxy;
 pub mod record;

@@ -16,13 +16,14 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
-use crate::downstream::forwarded::{Peer, Scheme};
+use crate::downstream::forwarded::Peer;
 use crate::downstream::limits::{Limits, State};
-use crate::downstream::proxy_protocol::{ProxyProtocol, Refusal};
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::fields::Scheme;
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::metrics::ListenerMetrics;
@@ -43,7 +44,7 @@ where
     let peer = if settings.proxy_protocol == ProxyProtocol::Required {
         state.expect_head();
         let named = limits.within(proxy_protocol::read(&mut stream)).await;
-        match named.ok_or("timeout").and_then(|read| read.map_err(Refusal::label)) {
+        match named.ok_or("timeout").and_then(|read| read.map_err(proxy_protocol::Refusal::label)) {
             Ok(named) => {
                 state.begin_idling();
                 named.unwrap_or(peer)
@@ -150,12 +151,13 @@ impl Connection {
     pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
+        let screened = self.counted.screen(&mut head.headers);
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
         let caller = Caller {
             client: client.unwrap_or(self.peer.address()),
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
-            fault: client.err(),
+            refusal: screened.err().or(client.err().map(Refusal::Fault)),
             tls: self.tls.clone(),
         };
         Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })

@@ -28,7 +28,7 @@ use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Running};
 use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
-use crate::proxy::body::Inbound;
+use crate::proxy::body::{Inbound, Refusal};
 
 /// What an operator sets for HTTP/2 on a listener, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
     }
     let mut request = facts.inbound(Request::from_parts(head, body), None);
     let caller = &mut request.body_mut().caller;
-    caller.fault = fault.or(caller.fault);
+    caller.refusal = fault.map(Refusal::Fault).or(caller.refusal);
     request
 }
 

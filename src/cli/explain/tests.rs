@@ -284,6 +284,23 @@ answer    405, made by the proxy: the method is not allowed here
 }
 
 #[test]
+fn a_redirect_is_told_with_its_location() {
+    let config = "[[listener]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nname = \"moved\"\nscheme = \"http\"\n\
+                  path = \"/*\"\nredirect = { scheme = \"https\", host = \"new.example.org\" }\n";
+    let config = config::parse(config, "stent.toml").unwrap();
+    let told = |headers: &[String]| {
+        explain(&config, &Request::new("POST /a//b?c=d", Some("old.example.org"), headers, 0).unwrap(), &[])
+    };
+    let expected = r"request   POST /a//b (old.example.org)
+route     moved: http, any host, /*, any method
+answer    308, made by the proxy: a redirect, no attempt is made
+          Location: https://new.example.org/a//b?c=d
+";
+    assert_eq!(told(&[]), expected, "is now:\n{}", told(&[]));
+    assert!(told(&["X-Forwarded-Proto: https".to_owned()]).contains("none takes this host and path"));
+}
+
+#[test]
 fn a_body_over_the_routes_limit_gets_413() {
     let text = explained("PUT /documents/a", "", &[], 101 << 20, "200");
     assert!(
@@ -336,6 +353,6 @@ fn a_host_loses_its_port_and_nothing_else() {
     for (given, host) in
         [("a.org:80", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")]
     {
-        assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host, host);
+        assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host(), host);
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 
 mod backend;
 mod retry;
+mod rules;
 mod sites;
 mod syntax;
 mod values;

@@ -291,9 +291,9 @@ async fn a_spent_budget_stops_retries_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_vetoed_retry_costs_no_budget() {
     let stage = Stage::new([answer(502)]);
-    let before = stage.route.cluster.budget.available(Duration::ZERO);
+    let before = stage.cluster.budget.available(Duration::ZERO);
     stage.send(Method::POST, ScriptedBody::of(&["x"])).await;
-    assert!(stage.route.cluster.budget.available(Duration::ZERO) > before);
+    assert!(stage.cluster.budget.available(Duration::ZERO) > before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,7 +343,7 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_names_do_not_resolve_says_so() {
     let stage = Stage::new([]);
-    stage.route.cluster.set_locations(&[]);
+    stage.cluster.set_locations(&[]);
     let response = stage.get().await;
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");

@@ -332,7 +332,7 @@ cluster = "hosp"
 8 | path = "/a/{key}"
   |        ^^^^^^^^^^ this path
   |
-  = help: set them apart by `host`, `path` or `methods`, or remove one
+  = help: set them apart by `scheme`, `host`, `path` or `methods`, or remove one
 
 1 error in stent.toml
 "#,

@@ -33,6 +33,10 @@ interop:
 bench *args:
     bench/load/run.sh {{ args }}
 
+# What users see of a failing backend, through Stent and the peers: just reliability [--short] [--scenario NAME].
+reliability *args:
+    bench/reliability/run.sh {{ args }}
+
 # Licences, advisories and sources of the dependencies.
 deny:
     cargo deny check

@@ -19,7 +19,7 @@ use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
-mod parts;
+pub(crate) mod parts;
 
 /// What an operator sets for the process, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,9 @@ pub mod config;
 pub mod demo;
 pub mod downstream;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod policy;
 pub mod proxy;
 pub mod record;

@@ -14,7 +14,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 /// What is known of a connection's peer, once for all its requests.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     address: IpAddr,
     text: HeaderValue,
     scheme: Scheme,
@@ -23,7 +23,7 @@ pub(super) struct Peer {
 
 /// How a connection's requests come, as `X-Forwarded-Proto` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(crate) enum Scheme {
     /// In the clear.
     Http,
 }
@@ -46,7 +46,7 @@ enum Trust {
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
+    pub(crate) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::from_str(&address.to_string());
         Self {
@@ -57,12 +57,12 @@ impl Peer {
         }
     }
 
-    pub(super) fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
     /// Finds the client's address, and makes the forwarding headers say what we know.
-    pub(super) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
         match self.trust {
             Trust::No => {
                 self.replace(headers);

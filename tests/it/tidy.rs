@@ -41,7 +41,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Which of our modules a top-level module may import, beside itself; a module that is not listed may not
 /// exist.
-const IMPORTS: [(&str, Imports); 15] = [
+const IMPORTS: [(&str, Imports); 16] = [
     ("admin", Imports::Only(&["record"])),
     ("app", Imports::All),
     ("cli", Imports::All),
@@ -53,6 +53,7 @@ const IMPORTS: [(&str, Imports); 15] = [
     ("demo", Imports::Only(&["app", "config"])),
     ("downstream", Imports::Only(&["error", "proxy", "record"])),
     ("error", Imports::Only(&[])),
+    ("fuzzing", Imports::All),
     ("lib", Imports::All),
     ("main", Imports::All),
     ("policy", Imports::Only(&["error"])),

@@ -4,5 +4,7 @@ pub mod acceptor;
 pub mod connection;
 pub(crate) mod forwarded;
 mod http1;
+pub mod http2;
 mod limits;
+pub mod proxy_protocol;
 mod stream;

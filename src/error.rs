@@ -270,7 +270,7 @@ impl UpstreamError {
     }
 }
 
-/// What is wrong with a request that is refused with 400.
+/// What is wrong with a request that is refused with 400, or 431 where it is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequestFault {
@@ -295,6 +295,9 @@ pub enum RequestFault {
     /// None, or more than one `Host`.
     #[error("the request needs exactly one Host header")]
     HostCount,
+    /// More fields than the proxy takes.
+    #[error("the request head has too many fields")]
+    TooManyFields,
 }
 
 /// Why an exchange ends with a reply of the proxy's own.
@@ -364,6 +367,7 @@ impl ProxyError {
     /// The status of the reply.
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::BadRequest(RequestFault::TooManyFields) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BadRequest(_) | Self::CallerGone => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,

@@ -110,7 +110,7 @@ impl<T: Transport> Proxy<T> {
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
         let id = headers::new_id(&mut self.around.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
-        let identity = Identity { id, client, method, target: Target::default() };
+        let identity = Identity { id, client, protocol: None, method, target: Target::default() };
         let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
@@ -119,7 +119,8 @@ impl<T: Transport> Proxy<T> {
     fn begin(&self, head: &mut Parts, caller: Caller) -> Box<Exchange> {
         let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
         let target = if self.around.log.is_off() { Target::default() } else { target(head) };
-        let identity = Identity { id, client: caller.client, method: head.method.clone(), target };
+        let (client, protocol) = (caller.client, Some(head.version));
+        let identity = Identity { id, client, protocol, method: head.method.clone(), target };
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Method;
+use http::{Method, Version};
 
 use crate::error::{Delivery, Origin};
 use crate::policy::retry::Veto;
@@ -21,6 +21,8 @@ pub struct Record {
     pub id: Box<str>,
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
+    /// What the caller spoke; none if its request was refused before it could become one.
+    pub protocol: Option<Version>,
     /// The request method.
     pub method: Method,
     /// What the request asked for, copied so that the record keeps no network buffer alive.

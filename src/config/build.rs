@@ -19,6 +19,7 @@ use crate::config::report::{Fault, Faults};
 use crate::config::units::show_duration;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::downstream::acceptor::ListenerSettings;
+use crate::downstream::http2::Http2Settings;
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
@@ -76,6 +77,21 @@ fn server(server: raw::Server) -> ServerSettings {
     }
 }
 
+fn http2(http2: raw::Http2) -> Http2Settings {
+    let default = Http2Settings::default();
+    // Each size is within bounds that are far below 4 GiB.
+    let size =
+        |field: Field<u64>, default| u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default);
+    Http2Settings {
+        enabled: http2.enabled.unwrap_or(default.enabled),
+        max_streams: http2.max_streams.unwrap_or(default.max_streams),
+        max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
+        stream_window: size(http2.stream_window, default.stream_window),
+        connection_window: size(http2.connection_window, default.connection_window),
+        send_buffer: size(http2.send_buffer, default.send_buffer),
+    }
+}
+
 struct Builder<'a> {
     faults: &'a Faults,
 }
@@ -95,6 +111,8 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
+            proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
+            http2: http2(listener.http2),
         })
     }
 

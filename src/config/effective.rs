@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS};
+use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
 use crate::error::ErrorClass;
@@ -53,8 +53,16 @@ impl Document {
         self.string("write_timeout", &show_duration(listener.write_timeout));
         self.string("max_header_bytes", &size(listener.max_header_bytes));
         self.key("max_connections", listener.max_connections);
-        self.string("proxy_protocol", "off");
+        self.string("proxy_protocol", word(&PROXY_PROTOCOLS, listener.proxy_protocol));
         self.key("emit_proxy_status", listener.emit_proxy_status);
+        self.header("[listener.http2]");
+        let http2 = &listener.http2;
+        self.key("enabled", http2.enabled);
+        self.key("max_streams", http2.max_streams);
+        self.key("max_cancelled", http2.max_cancelled);
+        self.string("stream_window", &show_size(http2.stream_window.into()));
+        self.string("connection_window", &show_size(http2.connection_window.into()));
+        self.string("send_buffer", &show_size(http2.send_buffer.into()));
     }
 
     fn cluster(&mut self, cluster: &ClusterSettings) {

@@ -13,6 +13,7 @@ use toml::Spanned;
 use crate::config::LogFormat;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::error::ErrorClass;
 use crate::policy::backoff::Jitter;
 use crate::policy::retry::{ErrorSet, StatusSet};
@@ -112,6 +113,8 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<usize>,
     pub(super) max_connections: Field<usize>,
     pub(super) emit_proxy_status: Field<bool>,
+    pub(super) proxy_protocol: Field<ProxyProtocol>,
+    pub(super) http2: Http2,
 }
 
 impl Listener {
@@ -127,9 +130,9 @@ impl Listener {
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             emit_proxy_status: table.field("emit_proxy_status", Item::boolean),
+            proxy_protocol: table.field("proxy_protocol", |item| item.choice(&PROXY_PROTOCOLS)),
+            http2: table.table("http2").map(Http2::read).unwrap_or_default(),
         };
-        // Nothing is kept of it: its only value that works is what happens without it.
-        table.field("proxy_protocol", values::proxy_protocol);
         table.refuse(
             "tls",
             "this version does not terminate TLS",
@@ -138,6 +141,32 @@ impl Listener {
         );
         table.finish();
         listener
+    }
+}
+
+/// `[listener.http2]`
+#[derive(Default)]
+pub(super) struct Http2 {
+    pub(super) enabled: Field<bool>,
+    pub(super) max_streams: Field<u32>,
+    pub(super) max_cancelled: Field<u32>,
+    pub(super) stream_window: Field<u64>,
+    pub(super) connection_window: Field<u64>,
+    pub(super) send_buffer: Field<u64>,
+}
+
+impl Http2 {
+    fn read(mut table: Table<'_>) -> Self {
+        let http2 = Self {
+            enabled: table.field("enabled", Item::boolean),
+            max_streams: table.field("max_streams", |item| item.integer(1..=10_000)),
+            max_cancelled: table.field("max_cancelled", |item| item.integer(1..=1_000_000)),
+            stream_window: table.field("stream_window", |item| item.size(WINDOW)),
+            connection_window: table.field("connection_window", |item| item.size(WINDOW)),
+            send_buffer: table.field("send_buffer", |item| item.size(SEND_BUFFER)),
+        };
+        table.finish();
+        http2
     }
 }
 
@@ -397,6 +426,11 @@ const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 /// hyper takes no less than 8 KiB for a head, and beyond 1 MiB a head is an attack.
 const HEAD: RangeInclusive<u64> = 8 << 10..=1 << 20;
 
+/// A window is never smaller than RFC 9113 has it at first, nor larger than memory for a stream or two should be.
+const WINDOW: RangeInclusive<u64> = 64 << 10..=64 << 20;
+/// From a frame to what a fast caller far away can use.
+const SEND_BUFFER: RangeInclusive<u64> = 16 << 10..=16 << 20;
+
 /// The levels, as the configuration spells them.
 pub(super) const LEVELS: [(&str, tracing::Level); 5] = [
     ("error", tracing::Level::ERROR),
@@ -411,3 +445,6 @@ pub(super) const LOG_FORMATS: [(&str, LogFormat); 3] =
 /// The ways to choose an endpoint, as the configuration spells them.
 pub(super) const BALANCES: [(&str, Balance); 2] =
     [("p2c", Balance::P2c), ("round_robin", Balance::RoundRobin)];
+/// Whether connections begin with a PROXY header, as the configuration spells it.
+pub(super) const PROXY_PROTOCOLS: [(&str, ProxyProtocol); 2] =
+    [("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)];

@@ -115,8 +115,15 @@ body_timeout = "1h"
 write_timeout = "61s"
 max_header_bytes = "8KiB"
 max_connections = 1
-proxy_protocol = "off"
+proxy_protocol = "required"
 emit_proxy_status = true
+[listener.http2]
+enabled = false
+max_streams = 1
+max_cancelled = 1
+stream_window = "65KiB"
+connection_window = "64MiB"
+send_buffer = "16KiB"
 [retry]
 statuses = ["502-504", 429, 500, 501]
 errors = []

@@ -80,18 +80,6 @@ pub(super) fn network(item: &Item<'_>) -> Result<IpNet, Fault> {
     Ok(network)
 }
 
-/// Only `"off"` works so far.
-pub(super) fn proxy_protocol(item: &Item<'_>) -> Result<(), Fault> {
-    let is_required = item.choice(&[("off", false), ("required", true)])?;
-    if is_required {
-        let fault = item.fault("this version does not speak the PROXY protocol", "not supported yet");
-        return Err(fault.help(
-            "write \"off\"; behind a load balancer that speaks HTTP, `trusted_proxies` finds the client",
-        ));
-    }
-    Ok(())
-}
-
 /// A pseudonym for `Via`: a token (RFC 9110 section 7.6.3).
 pub(super) fn via(item: &Item<'_>) -> Result<Box<str>, Fault> {
     let text = item.text()?;

@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use crate::downstream::http2::Http2Settings;
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::record::metrics::ListenerMetrics;
 
 /// What an operator sets for a listener, checked.
@@ -36,6 +38,10 @@ pub struct ListenerSettings {
     pub max_connections: usize,
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
     pub emit_proxy_status: bool,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// What holds over HTTP/2.
+    pub http2: Http2Settings,
 }
 
 #[cfg(test)]
@@ -52,6 +58,8 @@ impl ListenerSettings {
             max_header_bytes: 64 << 10,
             max_connections: 100,
             emit_proxy_status: false,
+            proxy_protocol: ProxyProtocol::Off,
+            http2: Http2Settings::default(),
         }
     }
 }
@@ -101,6 +109,13 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct OpenConnection {
     shared: Arc<Shared>,
+}
+
+impl OpenConnection {
+    /// The counters of its listener.
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.shared.metrics
+    }
 }
 
 impl Drop for OpenConnection {

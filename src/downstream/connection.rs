@@ -1,6 +1,7 @@
 //! The way of an accepted connection: who is at its other end, which protocol it speaks, and then its requests.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,35 +10,110 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::downstream::acceptor::{Accepted, ListenerSettings};
+use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
 use crate::downstream::forwarded::{Peer, Scheme};
-use crate::downstream::http1;
 use crate::downstream::limits::{Limits, State};
+use crate::downstream::proxy_protocol::{ProxyProtocol, Refusal};
 use crate::downstream::stream::{Stream, Transport};
+use crate::downstream::{http1, http2, proxy_protocol};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::record::metrics::ListenerMetrics;
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
 pub async fn serve<S, B>(accepted: Accepted, service: S, refused: impl Fn(IpAddr, StatusCode))
 where
-    S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone,
+    S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Accepted { stream, peer, settings, phase, counted: _counted } = accepted;
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let Accepted { stream, peer, settings, phase, counted } = accepted;
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     // Without it the last small part of an answer waits for an acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
     let state = Rc::new(State::new(Instant::now()));
-    let limits = Limits::new(state.clone(), settings.clone(), phase);
+    let mut limits = Limits::new(state.clone(), settings.clone(), phase);
+    let peer = if settings.proxy_protocol == ProxyProtocol::Required {
+        state.expect_head();
+        let named = limits.within(proxy_protocol::read(&mut stream)).await;
+        match named.ok_or("timeout").and_then(|read| read.map_err(Refusal::label)) {
+            Ok(named) => named.unwrap_or(peer),
+            Err(error) => {
+                tracing::debug!(%peer, error, "connection closed for its PROXY header");
+                counted.metrics().proxy_protocol_error(error).inc();
+                return;
+            }
+        }
+    } else {
+        peer
+    };
     let peer = Peer::new(peer, Scheme::Http, &settings.trusted_proxies);
-    let stream = Stream::new(Transport::Plain(stream), state.clone());
-    let connection = Connection { peer, settings, state };
-    http1::serve(stream, &connection, limits, service, refused).await;
+    let mut stream = Stream::new(Transport::Plain(stream), state.clone());
+    let protocol = if settings.http2.enabled {
+        match limits.within(recognise(&mut stream)).await {
+            Some(Ok(protocol)) => protocol,
+            Some(Err(error)) => {
+                tracing::debug!(peer = %peer.address(), %error, "connection ended");
+                return;
+            }
+            None => return,
+        }
+    } else {
+        Protocol::Http1
+    };
+    let connection = Connection { peer, settings, state, counted };
+    match protocol {
+        Protocol::Http1 => http1::serve(stream, &connection, limits, service, refused).await,
+        Protocol::Http2 => {
+            connection.state.begin_http2();
+            connection.metrics().http2_connections.inc();
+            http2::serve(stream, Rc::new(connection), limits, service).await;
+        }
+    }
 }
+
+/// What a caller speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Reads as much as tells HTTP/2, which begins with a request that HTTP/1.1 does not have (RFC 9113 section 3.4).
+async fn recognise(stream: &mut Stream) -> io::Result<Protocol> {
+    let mut seen = [0; PREFACE.len() + FRAME_HEAD];
+    let mut length = 0;
+    loop {
+        let wanted = if length < PREFACE.len() { PREFACE.len() } else { seen.len() };
+        let count = stream.read(&mut seen[length..wanted]).await?;
+        length += count;
+        let is_http2 = length >= PREFACE.len() && seen.starts_with(PREFACE);
+        if count == 0 || !is_http2 && !PREFACE.starts_with(&seen[..length]) || length == seen.len() {
+            // h2 would wait for ever for the settings that must come first, and mistake any other frame for them.
+            if is_http2 && seen[PREFACE.len() + FRAME_TYPE] != SETTINGS {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            stream.give_back(&seen[..length]);
+            return Ok(if is_http2 { Protocol::Http2 } else { Protocol::Http1 });
+        }
+    }
+}
+
+/// How every HTTP/2 connection begins; a SETTINGS frame follows.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The bytes before a frame's payload.
+const FRAME_HEAD: usize = 9;
+
+/// Where in them the frame's type stands.
+const FRAME_TYPE: usize = 3;
+
+/// The type of a SETTINGS frame.
+const SETTINGS: u8 = 4;
 
 /// What the requests of a connection have in common.
 #[derive(Debug)]
@@ -45,9 +121,15 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
+    counted: OpenConnection,
 }
 
 impl Connection {
+    /// The counters of its listener.
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        self.counted.metrics()
+    }
+
     /// The request as the proxy takes it.
     pub(super) fn inbound(&self, request: Request<Incoming>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();

@@ -32,7 +32,7 @@ pub(super) async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let http = service_fn(|request: Request<Incoming>| {
-        facts.state.begin_exchange();
+        let running = facts.state.begin_exchange();
         let version = request.version();
         let request = facts.inbound(request);
         let (state, service) = (facts.state.clone(), service.clone());
@@ -45,7 +45,7 @@ pub(super) async fn serve<S, B>(
                 // Otherwise hyper promises a caller of HTTP/1.0 to keep the connection that it then closes.
                 *response.version_mut() = Version::HTTP_10;
             }
-            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, state)))
+            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, running)))
         }
     });
     // Not pinned for good: after a 101 the socket is taken out of it.

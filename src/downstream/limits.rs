@@ -4,7 +4,7 @@
 //! outlive the ALB's 60 s, and a head must be whole within 10 s of its first byte.
 
 use std::cell::Cell;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -62,6 +62,20 @@ impl Limits {
             }
         }
     }
+
+    /// What `stage` comes to, or none if the connection's time is up before.
+    pub(super) async fn within<F: Future>(&mut self, stage: F) -> Option<F::Output> {
+        let mut stage = pin!(stage);
+        loop {
+            tokio::select! {
+                biased;
+                output = stage.as_mut() => return Some(output),
+                event = self.event() => if event == Event::OutOfTime {
+                    return None;
+                },
+            }
+        }
+    }
 }
 
 /// What a connection is doing, noted by its socket, its service and its bodies, and read when its timer fires. The
@@ -69,7 +83,10 @@ impl Limits {
 #[derive(Debug)]
 pub(super) struct State {
     activity: Cell<Activity>,
+    /// Requests that are being answered: over HTTP/2, several.
+    running: Cell<usize>,
     since: Cell<Instant>,
+    heads: Cell<Heads>,
     /// Since when the caller has taken nothing of what we want to write.
     stalled: Cell<Option<Instant>>,
     is_draining: Cell<bool>,
@@ -85,11 +102,22 @@ enum Activity {
     Exchange,
 }
 
+/// Whether bytes on an idle connection begin a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heads {
+    /// Over HTTP/1.1 nothing else can come.
+    Timed,
+    /// Over HTTP/2 it may be a ping, which must not keep a connection open.
+    Untimed,
+}
+
 impl State {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             activity: Cell::new(Activity::Idle),
+            running: Cell::new(0),
             since: Cell::new(now),
+            heads: Cell::new(Heads::Timed),
             stalled: Cell::new(None),
             is_draining: Cell::new(false),
         }
@@ -105,19 +133,57 @@ impl State {
         self.activity.get() == Activity::Exchange
     }
 
-    pub(super) fn begin_exchange(&self) {
+    /// Notes a request that is being answered for as long as the guard lives.
+    pub(super) fn begin_exchange(self: &Rc<Self>) -> Running {
+        self.running.set(self.running.get() + 1);
         self.activity.set(Activity::Exchange);
+        Running { state: self.clone() }
     }
 
     fn end_exchange(&self) {
+        let running = self.running.get().saturating_sub(1);
+        self.running.set(running);
+        if running == 0 {
+            self.begin_idling();
+        }
+    }
+
+    fn begin_idling(&self) {
         self.activity.set(Activity::Idle);
         self.since.set(Instant::now());
     }
 
+    /// Notes that HTTP/2 has begun.
+    pub(super) fn begin_http2(&self) {
+        self.heads.set(Heads::Untimed);
+        self.begin_idling();
+    }
+
+    /// Notes that an idle connection shall end; false if it is not idle, or that was noted before.
+    pub(super) fn begin_draining(&self) -> bool {
+        let begins = !self.is_busy() && !self.is_draining.replace(true);
+        if begins {
+            self.begin_idling();
+        }
+        begins
+    }
+
+    /// Gives a connection that is idle the time to take leave.
+    pub(super) fn hear_out(&self) {
+        if !self.is_busy() {
+            self.begin_idling();
+        }
+    }
+
+    /// Notes that a first byte is due: from now on the time of a head runs.
+    pub(super) fn expect_head(&self) {
+        self.activity.set(Activity::Head);
+        self.since.set(Instant::now());
+    }
+
     pub(super) fn note_read(&self) {
-        if self.activity.get() == Activity::Idle {
-            self.activity.set(Activity::Head);
-            self.since.set(Instant::now());
+        if self.activity.get() == Activity::Idle && self.heads.get() == Heads::Timed {
+            self.expect_head();
         }
     }
 
@@ -148,16 +214,28 @@ impl State {
     }
 }
 
-/// A body whose end makes its connection idle.
+/// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct Tracked<B> {
-    inner: B,
+pub(super) struct Running {
     state: Rc<State>,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.state.end_exchange();
+    }
+}
+
+/// The body of an answer, whose end is the end of its exchange.
+#[derive(Debug)]
+pub(super) struct Tracked<B> {
+    inner: B,
+    _running: Running,
+}
+
 impl<B> Tracked<B> {
-    pub(super) fn new(inner: B, state: Rc<State>) -> Self {
-        Self { inner, state }
+    pub(super) fn new(inner: B, running: Running) -> Self {
+        Self { inner, _running: running }
     }
 }
 
@@ -178,12 +256,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl<B> Drop for Tracked<B> {
-    fn drop(&mut self) {
-        self.state.end_exchange();
     }
 }
 

@@ -14,6 +14,8 @@ use crate::downstream::limits::State;
 #[derive(Debug)]
 pub(super) struct Stream {
     transport: Transport,
+    /// What was read ahead and not yet given back.
+    ahead: Vec<u8>,
     state: Rc<State>,
 }
 
@@ -26,7 +28,12 @@ pub(super) enum Transport {
 
 impl Stream {
     pub(super) fn new(transport: Transport, state: Rc<State>) -> Self {
-        Self { transport, state }
+        Self { transport, ahead: Vec::new(), state }
+    }
+
+    /// Puts bytes back in front of those that are still to be read.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        self.ahead.splice(..0, bytes.iter().copied());
     }
 }
 
@@ -36,6 +43,12 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..count]);
+            self.ahead.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
@@ -30,6 +30,7 @@ pub(crate) struct Exchange {
     at: SystemTime,
     pub(crate) id: Box<str>,
     client: IpAddr,
+    protocol: Option<Version>,
     method: Method,
     target: Target,
     route: Option<Arc<Route>>,
@@ -49,6 +50,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Identity {
     pub(crate) id: Box<str>,
     pub(crate) client: IpAddr,
+    pub(crate) protocol: Option<Version>,
     pub(crate) method: Method,
     pub(crate) target: Target,
 }
@@ -80,13 +82,14 @@ impl Exchange {
     pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
         let metrics = surroundings.unmatched.clone();
         metrics.in_flight.inc();
-        let Identity { id, client, method, target } = identity;
+        let Identity { id, client, protocol, method, target } = identity;
         Box::new(Self {
             surroundings,
             began,
             at: SystemTime::now(),
             id,
             client,
+            protocol,
             method,
             target,
             route: None,
@@ -296,6 +299,7 @@ impl Exchange {
             at: self.at,
             id: std::mem::take(&mut self.id),
             client: self.client,
+            protocol: self.protocol,
             method: std::mem::take(&mut self.method),
             target: std::mem::take(&mut self.target),
             route: self.route.as_ref().map(|route| route.settings.name.clone()),

@@ -39,6 +39,9 @@ pub struct Metrics {
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     accept_paused: IntCounterVec,
+    http2_connections: IntCounterVec,
+    http2_errors: IntCounterVec,
+    proxy_protocol_errors: IntCounterVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
@@ -161,6 +164,21 @@ impl Metrics {
                 "Times that a listener stopped accepting because `max_connections` were open.",
                 &["listener"],
             ),
+            http2_connections: new.counters(
+                "http2_connections_total",
+                "Connections from callers that spoke HTTP/2.",
+                &["listener"],
+            ),
+            http2_errors: new.counters(
+                "http2_errors_total",
+                "HTTP/2 connections and streams that ended for what their callers did, by the reason.",
+                &["listener", "error"],
+            ),
+            proxy_protocol_errors: new.counters(
+                "proxy_protocol_errors_total",
+                "Connections that were closed because they did not begin with a PROXY header, by the reason.",
+                &["listener", "error"],
+            ),
             replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
             replay_overflow: new.counter(
                 "replay_overflow_total",
@@ -260,7 +278,10 @@ impl Metrics {
         ListenerMetrics {
             connections: self.downstream_connections.with_label_values(&[address]),
             paused: self.accept_paused.with_label_values(&[address]),
+            http2_connections: self.http2_connections.with_label_values(&[address]),
             errors: self.accept_errors.clone(),
+            http2_errors: self.http2_errors.clone(),
+            proxy_protocol_errors: self.proxy_protocol_errors.clone(),
             address: address.into(),
         }
     }
@@ -429,7 +450,11 @@ pub struct ListenerMetrics {
     pub connections: IntGauge,
     /// Times that it stopped accepting for `max_connections`.
     pub paused: IntCounter,
+    /// Connections that spoke HTTP/2.
+    pub http2_connections: IntCounter,
     errors: IntCounterVec,
+    http2_errors: IntCounterVec,
+    proxy_protocol_errors: IntCounterVec,
     address: Arc<str>,
 }
 
@@ -437,6 +462,17 @@ impl ListenerMetrics {
     /// The counter of failed accepts for `error`, one of a few fixed words.
     pub fn accept_error(&self, error: &'static str) -> IntCounter {
         self.errors.with_label_values(&[&*self.address, error])
+    }
+
+    /// The counter of HTTP/2 connections and streams that ended for `error`, one of a few fixed words.
+    pub fn http2_error(&self, error: &'static str) -> IntCounter {
+        self.http2_errors.with_label_values(&[&*self.address, error])
+    }
+
+    /// The counter of connections closed for their PROXY header, or for the lack of one, for `error`, one of a few
+    /// fixed words.
+    pub fn proxy_protocol_error(&self, error: &'static str) -> IntCounter {
+        self.proxy_protocol_errors.with_label_values(&[&*self.address, error])
     }
 }
 

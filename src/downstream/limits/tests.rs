@@ -19,16 +19,15 @@ async fn lives(state: &State) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_outlives_the_load_balancers_60_seconds() {
-    let state = State::new(Instant::now());
+    let state = Rc::new(State::new(Instant::now()));
     assert_eq!(lives(&state).await, 75);
-    state.begin_exchange();
-    state.end_exchange();
+    drop(state.begin_exchange());
     assert_eq!(lives(&state).await, 75);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_has_10_seconds_in_all_not_per_byte() {
-    let state = State::new(Instant::now());
+    let state = Rc::new(State::new(Instant::now()));
     state.note_read();
     sleep(6 * SECOND).await;
     state.note_read();
@@ -37,9 +36,9 @@ async fn a_head_has_10_seconds_in_all_not_per_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exchange_may_last_as_long_as_the_caller_takes_its_answer() {
-    let state = State::new(Instant::now());
+    let state = Rc::new(State::new(Instant::now()));
     state.note_read();
-    state.begin_exchange();
+    let _running = state.begin_exchange();
     assert_eq!(lives(&state).await, u64::MAX);
     state.note_write(true);
     state.note_write(true);
@@ -50,7 +49,26 @@ async fn an_exchange_may_last_as_long_as_the_caller_takes_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_draining_connection_is_heard_out_for_a_second() {
-    let state = State::new(Instant::now());
+    let state = Rc::new(State::new(Instant::now()));
     state.is_draining.set(true);
     assert_eq!(lives(&state).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_several_exchanges_is_idle_after_the_last() {
+    let state = Rc::new(State::new(Instant::now()));
+    let (one, other) = (state.begin_exchange(), state.begin_exchange());
+    drop(one);
+    assert_eq!(lives(&state).await, u64::MAX);
+    drop(other);
+    assert_eq!(lives(&state).await, 75);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_on_an_http2_connection_neither_begin_a_head_nor_keep_it_open() {
+    let state = Rc::new(State::new(Instant::now()));
+    state.begin_http2();
+    sleep(20 * SECOND).await;
+    state.note_read();
+    assert_eq!(lives(&state).await, 55);
 }

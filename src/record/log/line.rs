@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use http::Version;
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
@@ -22,6 +23,7 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.time("time", record.at);
     object.text("id", record.id.as_bytes());
     object.plain("client", record.client);
+    object.word("protocol", record.protocol.and_then(protocol));
     object.text("method", record.method.as_str().as_bytes());
     object.text("host", record.target.host());
     object.text("path", record.target.path());
@@ -141,6 +143,16 @@ impl<'a> Object<'a> {
             write_attempt(attempt, self.line);
         }
         self.line.push(b']');
+    }
+}
+
+/// The name of a protocol, as in `SERVER_PROTOCOL` and as other logs have it.
+fn protocol(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("HTTP/1.0"),
+        Version::HTTP_11 => Some("HTTP/1.1"),
+        Version::HTTP_2 => Some("HTTP/2"),
+        _ => None,
     }
 }
 

@@ -137,12 +137,11 @@ error: invalid `trusted_proxies`
 }
 
 #[test]
-fn tls_and_the_proxy_protocol_are_not_there_yet() {
+fn tls_is_not_there_yet() {
     assert_rejected(
         &[
             r#"[[listener]]
 address = "127.0.0.1:8080"
-proxy_protocol = "required"
 [listener.tls]
 min_version = "1.2"
 
@@ -153,37 +152,77 @@ ca = "ca.pem"
 "#,
             ROUTE,
         ],
-        r#"error: this version does not speak the PROXY protocol
- --> stent.toml:3:18
+        r#"error: this version does not terminate TLS
+ --> stent.toml:3:1
   |
-3 | proxy_protocol = "required"
-  |                  ^^^^^^^^^^ not supported yet
-  |
-  = help: write "off"; behind a load balancer that speaks HTTP, `trusted_proxies` finds the client
-
-error: this version does not terminate TLS
- --> stent.toml:4:1
-  |
-4 | [listener.tls]
+3 | [listener.tls]
   | ^^^^^^^^^^^^^^ not supported yet
   |
   = help: let the load balancer terminate TLS, and listen here for its plain HTTP
 
 error: invalid `endpoints`
- --> stent.toml:8:14
+ --> stent.toml:7:14
   |
-8 | endpoints = ["https://10.0.1.10"]
+7 | endpoints = ["https://10.0.1.10"]
   |              ^^^^^^^^^^^^^^^^^^^ https endpoints are not supported by this version
   |
   = help: use an http:// address inside a trusted network
 
 error: this version does not speak TLS to a backend
- --> stent.toml:9:1
+ --> stent.toml:8:1
   |
-9 | [cluster.hosp.tls]
+8 | [cluster.hosp.tls]
   | ^^^^^^^^^^^^^^^^^^ not supported yet
   |
   = help: reach the backend over plain HTTP inside a trusted network
+
+3 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn the_limits_of_http2_and_the_proxy_protocol_have_bounds_and_words() {
+    assert_rejected(
+        &[
+            r#"[[listener]]
+address = "127.0.0.1:8080"
+proxy_protocol = "on"
+[listener.http2]
+max_streams = 0
+stream_window = "1KiB"
+max_resets = 1
+"#,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `proxy_protocol`
+ --> stent.toml:3:18
+  |
+3 | proxy_protocol = "on"
+  |                  ^^^^ not one of its words
+  |
+  = help: known here: `off`, `required`
+
+error: `max_streams` must be between 1 and 10000
+ --> stent.toml:5:15
+  |
+5 | max_streams = 0
+  |               ^ out of bounds
+
+error: `stream_window` must be between 64KiB and 64MiB
+ --> stent.toml:6:17
+  |
+6 | stream_window = "1KiB"
+  |                 ^^^^^^ out of bounds
+
+error: unknown key `max_resets` in `[listener.http2]`
+ --> stent.toml:7:1
+  |
+7 | max_resets = 1
+  | ^^^^^^^^^^ not a key of Stent
+  |
+  = help: known here: `enabled`, `max_streams`, `max_cancelled`, `stream_window`, `connection_window`, `send_buffer`
 
 4 errors in stent.toml
 "#,

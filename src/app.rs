@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::control::Control;
 use crate::config::{self, Config};
+use crate::downstream::tls::TlsError;
 use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
 pub(crate) mod parts;
+mod tls;
 
 /// What an operator sets for the process, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why not.
         source: io::Error,
+    },
+    /// A listener's certificates cannot be used.
+    #[error("cannot speak TLS on {address}: {source}")]
+    Tls {
+        /// The listener's address.
+        address: SocketAddr,
+        /// Why not.
+        source: TlsError,
     },
     /// The system gives no thread or no event queue.
     #[error("cannot start: {0}")]
@@ -184,6 +194,7 @@ pub fn run(path: &Path) -> ExitCode {
         }
     };
     logging::start(&config.log);
+    warn(&config);
     match serve(path, &config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -224,14 +235,26 @@ async fn obey(running: &Running, path: &Path, mut hangup: Signal, mut stop: Stop
 /// Reads the file anew. Whatever is wrong with it is logged and leaves the old configuration in force.
 async fn reload(running: &Running, path: &Path) {
     match config::load(path) {
-        Ok(config) => match running.reload(config).await {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays in force"),
-        },
+        Ok(config) => {
+            warn(&config);
+            match running.reload(config).await {
+                Ok(()) => tracing::info!("configuration reloaded"),
+                Err(error) => {
+                    tracing::error!(%error, "configuration not reloaded, the old one stays in force");
+                }
+            }
+        }
         Err(errors) => {
             running.metrics.reload_failed();
             tracing::error!(%errors, "configuration not reloaded, the old one stays in force");
         }
+    }
+}
+
+/// Says what is allowed and should be changed all the same.
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
     }
 }
 

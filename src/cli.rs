@@ -71,7 +71,7 @@ struct ExplainArguments {
     config: PathBuf,
     /// The request: a method and a path, such as 'POST /api/screenings/7'
     request: String,
-    /// How its attempts end: a status (502, 502:retry-after=3), connect, tls, reset, timeout or protocol
+    /// How its attempts end: a status (502, 502:retry-after=3, grpc-14), connect, tls, reset, timeout or protocol
     outcomes: Vec<explain::Given>,
     /// The host that the request names
     #[arg(long)]
@@ -110,8 +110,17 @@ impl Terminal<'_> {
         match arguments.command {
             Command::Run { config } => app::run(&config),
             Command::Check { config, effective } => match config::load(&config) {
-                Ok(checked) if effective => self.print(&config::effective(&checked)),
-                Ok(checked) => self.print(&summary(&config, &checked)),
+                Ok(checked) => {
+                    for warning in &checked.warnings {
+                        // The exit code does not depend on it.
+                        let _ = writeln!(self.errors, "warning: {warning}");
+                    }
+                    self.print(&if effective {
+                        config::effective(&checked)
+                    } else {
+                        summary(&config, &checked)
+                    })
+                }
                 Err(errors) => self.report(&errors),
             },
             Command::Explain(arguments) => self.explain(&arguments),

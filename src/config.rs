@@ -19,6 +19,7 @@ pub use self::report::{Colour, ConfigErrors};
 
 mod build;
 pub(crate) mod effective;
+mod listener_tls;
 mod raw;
 mod reader;
 mod relations;
@@ -44,6 +45,8 @@ pub struct Config {
     pub clusters: Vec<ClusterSettings>,
     /// `[[route]]`; at least one, each with a cluster that exists.
     pub routes: Vec<RouteSettings>,
+    /// What is allowed and should be changed all the same.
+    pub warnings: Vec<Box<str>>,
 }
 
 /// The program's own log.
@@ -88,7 +91,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     parse(&text, &name)
 }
 
-/// Reads and checks `text`; `file_name` is what the errors call it.
+/// Reads and checks `text`; `file_name` is what the errors call it, and relative paths start at its directory.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
@@ -99,10 +102,11 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
     let faults = Faults::default();
     let file = raw::File::read(Table::root(&tree, &faults));
-    let config = build::build(file, &faults);
-    match faults.into_vec() {
-        none if none.is_empty() => Ok(config),
-        faults => Err(ConfigErrors::new(file_name, text, faults)),
+    let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let config = build::build(file, directory, &faults);
+    match faults.into_parts() {
+        (none, warnings) if none.is_empty() => Ok(Config { warnings, ..config }),
+        (faults, _) => Err(ConfigErrors::new(file_name, text, faults)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Towards the caller: listeners, connections, and who the client is.
+//! Towards the caller: listeners, TLS, connections, and who the client is.
 
 pub mod acceptor;
 pub mod connection;
@@ -8,3 +8,4 @@ pub mod http2;
 mod limits;
 pub mod proxy_protocol;
 mod stream;
+pub mod tls;

@@ -122,6 +122,12 @@ pub enum UpstreamErrorKind {
     Protocol,
     /// The response broke off inside its body.
     ResponseIncomplete,
+    /// The endpoint refused the TLS handshake with an alert.
+    TlsAlert,
+    /// The endpoint's certificate is not one to be trusted under its name.
+    TlsCertificate,
+    /// No TLS, none that both sides speak, or not the protocol that was to be spoken inside it.
+    TlsProtocol,
 }
 
 /// A row of the error table: everything that is known of an [`UpstreamErrorKind`].
@@ -134,7 +140,7 @@ struct Row {
 
 impl UpstreamErrorKind {
     /// Every kind, for metrics and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectUnreachable,
@@ -145,11 +151,14 @@ impl UpstreamErrorKind {
         Self::HeadTooLarge,
         Self::Protocol,
         Self::ResponseIncomplete,
+        Self::TlsAlert,
+        Self::TlsCertificate,
+        Self::TlsProtocol,
     ];
 
     /// The table. Statuses are those that RFC 9209 section 2.3 recommends for the token.
     fn row(self) -> Row {
-        use ErrorClass::{Connect, Protocol, Reset, Timeout};
+        use ErrorClass::{Connect, Protocol, Reset, Timeout, Tls};
         let row = |status, token, label, class| Row { status, token, label, class };
         let (bad, late, full) =
             (StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE);
@@ -166,6 +175,9 @@ impl UpstreamErrorKind {
             Self::HeadTooLarge => row(bad, "http_response_header_section_size", "head_too_large", None),
             Self::Protocol => row(bad, "http_protocol_error", "protocol", Some(Protocol)),
             Self::ResponseIncomplete => row(bad, "http_response_incomplete", "response_incomplete", None),
+            Self::TlsAlert => row(bad, "tls_alert_received", "tls_alert", Some(Tls)),
+            Self::TlsCertificate => row(bad, "tls_certificate_error", "tls_certificate", Some(Tls)),
+            Self::TlsProtocol => row(bad, "tls_protocol_error", "tls_protocol", Some(Tls)),
         }
     }
 
@@ -217,8 +229,12 @@ pub struct UpstreamError {
 pub enum Cause {
     /// From the operating system.
     Io(Arc<io::Error>),
-    /// From the HTTP codec.
+    /// From the HTTP/1.1 codec.
     Http(Arc<hyper::Error>),
+    /// From the HTTP/2 codec.
+    Http2(Arc<h2::Error>),
+    /// From TLS.
+    Tls(Arc<rustls::Error>),
 }
 
 impl fmt::Display for Cause {
@@ -226,6 +242,8 @@ impl fmt::Display for Cause {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
+            Self::Http2(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }
@@ -235,6 +253,8 @@ impl std::error::Error for Cause {
         match self {
             Self::Io(error) => error.source(),
             Self::Http(error) => error.source(),
+            Self::Http2(error) => error.source(),
+            Self::Tls(error) => error.source(),
         }
     }
 }
@@ -267,6 +287,43 @@ impl UpstreamError {
             UpstreamErrorKind::ConnectionTerminated
         };
         Self { kind, delivery, source: Some(Cause::Http(Arc::new(error))) }
+    }
+
+    /// An HTTP/2 stream that broke before its response head. `delivery` is what is known beside the error, which may
+    /// know better: a peer that refuses a stream, or leaves it out of its GOAWAY, has not acted on it (RFC 9113
+    /// sections 6.8 and 8.7).
+    pub fn http2(error: h2::Error, delivery: Delivery) -> Self {
+        use UpstreamErrorKind::{ConnectionTerminated, Protocol};
+        let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let (kind, delivery) = match &error {
+            // h2 gives a remote GOAWAY as the error of those streams only that lie above its last stream.
+            error if error.is_remote() && (error.is_go_away() || is_refused) => {
+                (ConnectionTerminated, Delivery::Never)
+            }
+            // A head over our limit is among these: h2 does not tell it from a malformed one.
+            error if error.is_library() => (Protocol, delivery),
+            _ => (ConnectionTerminated, delivery),
+        };
+        Self { kind, delivery, source: Some(Cause::Http2(Arc::new(error))) }
+    }
+
+    /// A TLS handshake that failed; nothing was written inside it.
+    pub fn tls(error: rustls::Error) -> Self {
+        let kind = match error {
+            rustls::Error::AlertReceived(_) => UpstreamErrorKind::TlsAlert,
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::UnsupportedNameType => UpstreamErrorKind::TlsCertificate,
+            _ => UpstreamErrorKind::TlsProtocol,
+        };
+        Self { kind, delivery: Delivery::Never, source: Some(Cause::Tls(Arc::new(error))) }
+    }
+
+    /// A connection that broke inside the TLS handshake; nothing was written inside it.
+    pub fn tls_broken(error: io::Error) -> Self {
+        let kind = UpstreamErrorKind::TlsProtocol;
+        Self { kind, delivery: Delivery::Never, source: Some(Cause::Io(Arc::new(error))) }
     }
 }
 
@@ -322,6 +379,9 @@ pub enum ProxyError {
     /// No answer before the route's deadline.
     #[error("no answer from the backend before the deadline")]
     DeadlineExceeded,
+    /// The request expects what the proxy cannot promise.
+    #[error("the request expects more than to be told to continue")]
+    ExpectationFailed,
     /// An invariant of ours did not hold.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -337,6 +397,9 @@ pub enum ProxyError {
     /// The method is not one that the proxy forwards.
     #[error("the method is not supported")]
     MethodUnsupported,
+    /// The request's host has a certificate of its own on this listener, and the connection was made for another one.
+    #[error("the connection was made for another host")]
+    Misdirected,
     /// Every endpoint of the cluster is out of balancing.
     #[error("no backend is available")]
     NoEndpoint,
@@ -349,6 +412,9 @@ pub enum ProxyError {
     /// The process is stopping.
     #[error("the proxy is shutting down")]
     ShuttingDown,
+    /// The request target is longer than any that the proxy forwards.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The last attempt failed and no earlier one brought an answer.
     #[error("the backend failed: {0}")]
     Upstream(#[source] UpstreamError),
@@ -372,12 +438,15 @@ impl ProxyError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::LoopDetected => StatusCode::BAD_GATEWAY,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Upstream(error) => error.kind.status(),
         }
     }
@@ -389,9 +458,12 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
-            | Self::NoRoute => "http_request_error",
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::TargetTooLong => "http_request_error",
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
@@ -409,8 +481,11 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodNotAllowed { .. }
-            | Self::MethodUnsupported => Origin::Downstream,
+            | Self::MethodUnsupported
+            | Self::Misdirected
+            | Self::TargetTooLong => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
             | Self::NoEndpoint
@@ -429,8 +504,10 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::CallerGone
             | Self::CallerSilent
+            | Self::ExpectationFailed
             | Self::MethodUnsupported
-            | Self::ShuttingDown => AfterReply::Close,
+            | Self::ShuttingDown
+            | Self::TargetTooLong => AfterReply::Close,
             _ => AfterReply::KeepAlive,
         }
     }
@@ -464,6 +541,9 @@ mod tests {
             ("http_protocol_error", 502),
             ("http_response_incomplete", 502),
             ("destination_ip_unroutable", 502),
+            ("tls_alert_received", 502),
+            ("tls_certificate_error", 502),
+            ("tls_protocol_error", 502),
         ];
         for kind in UpstreamErrorKind::ALL {
             let status = expected.iter().find(|(token, _)| *token == kind.token()).map(|(_, status)| *status);

@@ -12,6 +12,7 @@
 //!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
 //!        decide(outcome) -> Return | Retry | Stop      policy::retry
 //!   -> response head cleaned, body observed            proxy::body
+//!        or, after a 101, a tunnel both ways           proxy::upgrade
 //!   -> Record at body end: metrics, access-log line    record
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;

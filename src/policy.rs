@@ -5,4 +5,5 @@ pub mod backoff;
 pub mod budget;
 pub mod deadline;
 pub mod ejection;
+pub mod grpc;
 pub mod retry;

@@ -9,9 +9,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, VIA};
+use http::header::{HeaderValue, UPGRADE, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -21,12 +22,15 @@ use crate::policy::retry::Repeatable;
 use crate::proxy::attempts::{Concluded, Outbound, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
+use crate::proxy::headers::BodyPresence;
 use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
+use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{ExchangeOutcome, Target};
 use crate::route::{Lookup, Route, RouteTable};
 use crate::upstream::balance::Pick;
+use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::pool::Pools;
@@ -41,6 +45,8 @@ pub mod replay;
 mod reply;
 #[cfg(test)]
 mod testing;
+pub mod tls;
+pub mod upgrade;
 
 /// The routes in force; exchanged whole on a reload.
 #[derive(Debug)]
@@ -98,10 +104,10 @@ impl<T: Transport> Proxy<T> {
 
     /// Answers a request.
     pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
-        let (mut head, Inbound { body, caller }) = request.into_parts();
-        let mut exchange = self.begin(&mut head, caller);
-        match self.answer(&mut exchange, &mut head, body, caller).await {
-            Ok(concluded) => deliver(exchange, concluded, caller.proxy_status),
+        let (mut head, Inbound { body, caller, handover }) = request.into_parts();
+        let mut exchange = self.begin(&mut head, &caller);
+        match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
+            Ok(concluded) => deliver(exchange, concluded, caller.proxy_status, handover),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
     }
@@ -110,17 +116,19 @@ impl<T: Transport> Proxy<T> {
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
         let id = headers::new_id(&mut self.around.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
-        let identity = Identity { id, client, protocol: None, method, target: Target::default() };
+        let target = Target::default();
+        let identity = Identity { id, client, client_subject: None, protocol: None, method, target };
         let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
     }
 
-    fn begin(&self, head: &mut Parts, caller: Caller) -> Box<Exchange> {
+    fn begin(&self, head: &mut Parts, caller: &Caller) -> Box<Exchange> {
         let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
         let target = if self.around.log.is_off() { Target::default() } else { target(head) };
-        let (client, protocol) = (caller.client, Some(head.version));
-        let identity = Identity { id, client, protocol, method: head.method.clone(), target };
+        let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
+        let (client, protocol, method) = (caller.client, Some(head.version), head.method.clone());
+        let identity = Identity { id, client, client_subject, protocol, method, target };
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 
@@ -130,20 +138,40 @@ impl<T: Transport> Proxy<T> {
         exchange: &mut Exchange,
         head: &mut Parts,
         body: RequestBody,
-        caller: Caller,
+        caller: &Caller,
+        handover: Option<&Handover>,
     ) -> Result<Concluded, ProxyError> {
         if let Some(fault) = caller.fault {
             return Err(ProxyError::BadRequest(fault));
         }
         headers::check(head)?;
+        if let Some(tls) = &caller.tls {
+            tls.check(headers::host(&head.headers))?;
+        }
         let route = self.route(head)?;
         exchange.take_route(&route);
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
-        let upgrade = headers::upgrade(&head.headers);
+        let may_be_http2 = route.cluster.settings.protocol.may_be_http2();
+        // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
+        let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
+            let presence = if body.is_end_stream() { BodyPresence::None } else { BodyPresence::Some };
+            headers::upgrade(head, presence, &route.settings.upgrades)
+        });
+        let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
         headers::clean_request(&mut head.headers, &route.via)?;
+        if takes_trailers {
+            headers::set_takes_trailers(&mut head.headers);
+        }
+        if let Some(protocol) = &upgrade {
+            headers::set_upgrade(&mut head.headers, protocol.clone());
+        }
+        if let Some(tls) = &caller.tls {
+            tls.mark(&mut head.headers);
+        }
 
-        let may_repeat = repeatable == Repeatable::Always && policy.max_attempts > 1;
+        // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.
+        let may_repeat = (repeatable == Repeatable::Always || may_be_http2) && policy.max_attempts > 1;
         let limits = ReplayLimits {
             keep: if may_repeat { policy.body_limit } else { 0 },
             max_body: route.settings.max_body,
@@ -192,8 +220,13 @@ fn deliver(
     mut exchange: Box<Exchange>,
     concluded: Concluded,
     proxy_status: ProxyStatus,
+    handover: Option<Handover>,
 ) -> Response<ResponseBody> {
     let (mut head, body) = concluded.answer.into_parts();
+    let protocol = match &body {
+        UpstreamBody::Switched(_) => head.headers.get(UPGRADE).cloned(),
+        UpstreamBody::Kept(_) | UpstreamBody::Multiplexed(_) | UpstreamBody::Streaming(_) => None,
+    };
     headers::clean_response(&mut head.headers);
     if let Some(via) = exchange.via() {
         head.headers.append(VIA, via.clone());
@@ -203,7 +236,15 @@ fn deliver(
         head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
     }
     exchange.answer(head.status, Instant::now());
-    Response::from_parts(head, ResponseBody::new(body, exchange))
+    let body = match (body, protocol, handover) {
+        (UpstreamBody::Switched(switched), Some(protocol), Some(handover)) => {
+            headers::set_upgrade(&mut head.headers, protocol);
+            handover.leave(Tunnel::new(exchange, switched));
+            ResponseBody::tunnel()
+        }
+        (body, _, _) => ResponseBody::new(body, exchange),
+    };
+    Response::from_parts(head, body)
 }
 
 /// What the record keeps of a request head.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{Method, Version};
 
 use crate::error::{Delivery, Origin};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::Veto;
 
 pub mod log;
@@ -21,6 +22,8 @@ pub struct Record {
     pub id: Box<str>,
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
+    /// The subject of the client certificate that the caller's connection was made with.
+    pub client_subject: Option<Arc<str>>,
     /// What the caller spoke; none if its request was refused before it could become one.
     pub protocol: Option<Version>,
     /// The request method.
@@ -75,6 +78,8 @@ pub struct AttemptRecord {
 pub enum AttemptResult {
     /// A response head with this status.
     Status(u16),
+    /// The same with a status of gRPC, in an answer without a body.
+    Grpc(u16, GrpcStatus),
     /// An error of this kind.
     Error(&'static str),
     /// The exchange ended before the attempt did.
@@ -92,6 +97,8 @@ pub enum ExchangeOutcome {
     ProxyAbort,
     /// The proxy answered by itself.
     Reply,
+    /// The connection had changed to another protocol, and nothing passed for too long.
+    TunnelIdle,
     /// The upstream's answer broke off inside its body, and so did ours.
     UpstreamTruncated,
 }
@@ -104,6 +111,7 @@ impl ExchangeOutcome {
             Self::Ok => "ok",
             Self::ProxyAbort => "proxy_abort",
             Self::Reply => "reply",
+            Self::TunnelIdle => "tunnel_idle",
             Self::UpstreamTruncated => "upstream_truncated",
         }
     }

@@ -30,6 +30,10 @@ pub struct RouteSettings {
     pub max_body: u64,
     /// Which query values may be logged.
     pub log_query: QueryPolicy,
+    /// The protocols that a connection may change to (RFC 9110 section 7.8), in lower case.
+    pub upgrades: Arc<[Box<str>]>,
+    /// How long nothing may pass through such a connection.
+    pub tunnel_idle_timeout: Duration,
     /// The merged retry policy.
     pub retry: RetryPolicy,
 }

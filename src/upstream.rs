@@ -5,5 +5,8 @@ pub mod body;
 pub mod cluster;
 mod connect;
 pub mod endpoint;
+pub mod http2;
 pub mod pool;
 pub mod resolve;
+mod stream;
+pub mod tls;

@@ -172,7 +172,7 @@ mod tests {
         let runtime: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (listener, socket) =
-                Listener::bind(ListenerSettings::for_tests(), metrics.listener("test")).unwrap();
+                Listener::bind(ListenerSettings::for_tests(), None, metrics.listener("test")).unwrap();
             let to = workers.clone();
             let accepting = tokio::spawn(listener.accept(socket, move |accepted| to.assign(accepted)));
             let mut callers = Vec::new();

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::{self, Admin, AdminState, Readiness};
 use crate::app::parts::{self, Parts};
+use crate::app::tls::{self, Prepared};
 use crate::app::{Command, StartError};
 use crate::config::Config;
-use crate::downstream::acceptor::{Listener, ListenerSettings};
+use crate::downstream::acceptor::Listener;
 use crate::proxy::replay::ReplayMemory;
 use crate::record::log::{self, AccessLogOutput, LogWriter};
 use crate::record::metrics::Metrics;
@@ -90,7 +91,8 @@ impl Control {
     }
 
     async fn open(&mut self) -> Result<(), StartError> {
-        let bound = self.bind(&self.config.listeners)?;
+        let prepared = tls::prepare(&self.config.listeners, &[], &self.metrics).await?;
+        let bound = self.bind(prepared)?;
         for cluster in self.clusters.load().iter() {
             start_resolver(cluster).await;
         }
@@ -135,11 +137,17 @@ impl Control {
 
     /// Takes a new configuration: first what can fail, then the exchange.
     async fn reload(&mut self, config: Config) -> Result<(), StartError> {
-        let is_new = |settings: &&ListenerSettings| {
-            self.listeners.iter().all(|(address, _)| *address != settings.address)
+        let prepared = tls::prepare(&config.listeners, &self.listeners, &self.metrics).await?;
+        let (added, changed): (Vec<_>, Vec<_>) = prepared.into_iter().partition(|prepared| {
+            self.listeners.iter().all(|(address, _)| *address != prepared.settings.address)
+        });
+        let bound = match self.bind(added) {
+            Ok(bound) => bound,
+            Err(error) => {
+                tls::abandon(&changed);
+                return Err(error);
+            }
         };
-        let added: Vec<_> = config.listeners.iter().filter(is_new).cloned().collect();
-        let bound = self.bind(&added)?;
         self.warn_of_fixed_settings(&config);
 
         let old = self.clusters.load_full();
@@ -163,14 +171,19 @@ impl Control {
             .into_iter()
             .partition(|(address, _)| config.listeners.iter().any(|settings| settings.address == *address));
         self.listeners = kept;
-        for (address, listener) in &self.listeners {
-            if let Some(settings) = config.listeners.iter().find(|settings| settings.address == *address) {
-                listener.change_settings(settings.clone());
+        for prepared in changed {
+            let is_same = |(address, _): &&(SocketAddr, Listener)| *address == prepared.settings.address;
+            if let Some((_, listener)) = self.listeners.iter().find(is_same) {
+                prepared.put_in_force();
+                listener.change_settings(prepared.settings, prepared.tls);
             }
         }
         self.leaving.retain(|listener| listener.open_connections() > 0);
         for (_, listener) in removed {
             tracing::info!(address = %listener.address(), "listener removed, draining");
+            if let Some(tls) = listener.tls() {
+                tls.metrics().retire(None);
+            }
             listener.drain();
             self.leaving.push(listener);
         }
@@ -194,23 +207,32 @@ impl Control {
         }
     }
 
-    fn bind(&self, listeners: &[ListenerSettings]) -> Result<Vec<Bound>, StartError> {
-        let bind = |settings: &ListenerSettings| {
-            let address = settings.address;
+    fn bind(&self, listeners: Vec<Prepared>) -> Result<Vec<Bound>, StartError> {
+        let bind = |prepared: &Prepared| {
+            let address = prepared.settings.address;
             let metrics = self.metrics.listener(&address.to_string());
-            let (listener, socket) = Listener::bind(settings.clone(), metrics)
-                .map_err(|source| StartError::Listener { address, source })?;
-            tracing::info!(address = %listener.address(), "listening");
-            Ok(Bound { configured: address, listener, socket })
+            Listener::bind(prepared.settings.clone(), prepared.tls.clone(), metrics)
+                .map_err(|source| StartError::Listener { address, source })
         };
-        listeners.iter().map(bind).collect()
+        match listeners.iter().map(bind).collect::<Result<Vec<_>, _>>() {
+            Ok(bound) => {
+                let bound = listeners.into_iter().zip(bound);
+                Ok(bound.map(|(prepared, (listener, socket))| Bound { prepared, listener, socket }).collect())
+            }
+            Err(error) => {
+                tls::abandon(&listeners);
+                Err(error)
+            }
+        }
     }
 
     fn accept(&mut self, bound: Vec<Bound>) {
-        for Bound { configured, listener, socket } in bound {
+        for Bound { prepared, listener, socket } in bound {
+            tracing::info!(address = %listener.address(), "listening");
+            prepared.put_in_force();
             let workers = self.workers.clone();
             tokio::spawn(listener.accept(socket, move |accepted| workers.assign(accepted)));
-            self.listeners.push((configured, listener));
+            self.listeners.push((prepared.settings.address, listener));
         }
     }
 
@@ -272,7 +294,7 @@ impl Control {
 
 /// A listener that does not accept yet.
 struct Bound {
-    configured: SocketAddr,
+    prepared: Prepared,
     listener: Listener,
     socket: TcpListener,
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 pub use self::request::{Given, Request};
 use crate::cli::explain::page::{Page, Span, show};
@@ -12,8 +12,9 @@ use crate::config::effective::{show_host, show_statuses};
 use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamErrorKind};
 use crate::policy::backoff::Jitter;
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Upgrade, Verdict,
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
 };
 use crate::route::{Lookup, Pattern, RouteSettings, RouteTable};
 use crate::upstream::cluster::{Balance, ClusterSettings};
@@ -74,7 +75,6 @@ struct Exchange<'a> {
     cluster: &'a ClusterSettings,
     repeatable: Repeatable,
     body_kept: bool,
-    upgrade: Upgrade,
 }
 
 impl<'a> Exchange<'a> {
@@ -87,10 +87,8 @@ impl<'a> Exchange<'a> {
         let policy = &route.retry;
         let kept = policy.body_limit.min(config.server.replay_memory);
         let body_kept = request.body <= kept as u64;
-        let asks = request.headers.contains_key(header::UPGRADE) || request.method == Method::CONNECT;
-        let upgrade = if asks { Upgrade::Requested } else { Upgrade::None };
         let repeatable = policy.repeatable(&request.method, &request.headers);
-        Self { request, route, policy, cluster, repeatable, body_kept, upgrade }
+        Self { request, route, policy, cluster, repeatable, body_kept }
     }
 
     fn show_policy(&self, page: &mut Page) {
@@ -104,6 +102,10 @@ impl<'a> Exchange<'a> {
             show_statuses(&policy.statuses).replace('"', ""),
             errors.join(", ")
         ));
+        if !policy.grpc_statuses.is_empty() {
+            let names: Vec<_> = policy.grpc_statuses.iter().map(GrpcStatus::name).collect();
+            page.more(format_args!("gRPC, where an answer has no body: [{}]", names.join(", ")));
+        }
         let per_try = show_duration(policy.per_try_timeout);
         page.more(format_args!("per try {per_try}, where another attempt could follow"));
         let backoff = &policy.backoff;
@@ -155,8 +157,10 @@ impl<'a> Exchange<'a> {
             let at = |elapsed, random| self.around(attempt, body, elapsed, random);
             clock = clock.plus(self.duration(given.0, &at, begun)).at_most(self.route.deadline);
             page.step(attempt, begun, &Self::tell(*given, clock.since(begun)));
-            if let Outcome::Answered { status, .. } = given.0 {
-                last_answer = Some((status, attempt));
+            match given.0 {
+                Outcome::Answered { status, .. } => last_answer = Some((status, attempt)),
+                Outcome::Grpc { .. } => last_answer = Some((StatusCode::OK, attempt)),
+                Outcome::Failed { .. } => {}
             }
             if clock.earliest >= self.route.deadline {
                 page.decision(format_args!(
@@ -229,7 +233,6 @@ impl<'a> Exchange<'a> {
             attempt,
             repeatable: self.repeatable,
             body,
-            upgrade: self.upgrade,
             untried: if is_untried { Untried::Some } else { Untried::None },
             time_left: self.route.deadline.saturating_sub(elapsed),
             random,
@@ -238,7 +241,7 @@ impl<'a> Exchange<'a> {
 
     fn tell(given: Given, took: Span) -> String {
         match given.0 {
-            Outcome::Answered { .. } => given.to_string(),
+            Outcome::Answered { .. } | Outcome::Grpc { .. } => given.to_string(),
             Outcome::Failed { delivery, .. } => {
                 let sent = match delivery {
                     Delivery::Never => "nothing was sent",
@@ -254,6 +257,7 @@ impl<'a> Exchange<'a> {
         let reason = match reason {
             Reason::Status(status) => format!("{} is in `statuses`", status.as_u16()),
             Reason::Error(class) => format!("`{}` is in `errors`", class.label()),
+            Reason::Grpc(status) => format!("`{}` is in `grpc_statuses`", status.name()),
         };
         let untried = self.cluster.endpoints.len() > attempt as usize;
         let place = match (untried, self.cluster.endpoints.len()) {
@@ -261,7 +265,11 @@ impl<'a> Exchange<'a> {
             (false, 1) => "the same endpoint",
             (false, _) => "an endpoint already tried",
         };
-        let asked = matches!(outcome, Outcome::Answered { retry_after: Some(wait), .. } if !wait.is_zero());
+        let asked = matches!(
+            outcome,
+            Outcome::Answered { retry_after: Some(wait), .. } | Outcome::Grpc { retry_after: Some(wait), .. }
+                if !wait.is_zero()
+        );
         let asked = if asked { ", Retry-After kept" } else { "" };
         if wait.latest.is_zero() {
             return format!("retry at once, at {place}: {reason}");
@@ -278,6 +286,7 @@ impl<'a> Exchange<'a> {
     ) -> String {
         match (outcome, last_answer) {
             (Outcome::Answered { status, .. }, _) => format!("the {} of attempt {attempt}", status.as_u16()),
+            (Outcome::Grpc { status, .. }, _) => format!("the {} of attempt {attempt}", status.label()),
             (Outcome::Failed { .. }, Some((status, attempt))) => {
                 format!("the {} of attempt {attempt}, the last that the backend gave", status.as_u16())
             }
@@ -293,9 +302,7 @@ impl<'a> Exchange<'a> {
                 statuses.sort_unstable();
                 statuses.dedup();
                 let statuses: Vec<_> = statuses.iter().map(ToString::to_string).collect();
-                // No error of this version is a TLS error, so the table has no row for one.
-                let shown = if statuses.is_empty() { "502".to_owned() } else { statuses.join(" or ") };
-                format!("{shown}, made by the proxy")
+                format!("{}, made by the proxy", statuses.join(" or "))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::app::ServerSettings;
+use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
 use crate::config::relations;
@@ -26,12 +28,14 @@ use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{Pattern, RouteSettings};
-use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::cluster::{ClusterSettings, Protocol};
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
-pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
+///
+/// Relative paths of certificates start at `directory`.
+pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Config {
     relations::check(&file, faults);
-    let builder = Builder { faults };
+    let builder = Builder { directory, faults };
     let (listeners, clusters, routes) = (
         file.listeners.unwrap_or_default(),
         file.clusters.unwrap_or_default(),
@@ -60,6 +64,7 @@ pub(super) fn build(file: raw::File, faults: &Faults) -> Config {
             .iter()
             .filter_map(|cluster| builder.cluster(cluster, &cluster.retry.over(&file.retry)))
             .collect(),
+        warnings: Vec::new(),
     }
 }
 
@@ -93,6 +98,7 @@ fn http2(http2: raw::Http2) -> Http2Settings {
 }
 
 struct Builder<'a> {
+    directory: &'a Path,
     faults: &'a Faults,
 }
 
@@ -101,6 +107,8 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
+        let http2 = http2(listener.http2);
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, &http2, self.directory, self.faults));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
@@ -111,8 +119,9 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
+            tls,
             proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
-            http2: http2(listener.http2),
+            http2,
         })
     }
 
@@ -133,6 +142,9 @@ impl Builder<'_> {
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
+            protocol: Protocol::Http1,
+            tls: None,
+            max_streams: 100,
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
@@ -179,6 +191,8 @@ impl Builder<'_> {
             deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
+            upgrades: route.upgrades.unwrap_or(vec!["websocket".into()]).into(),
+            tunnel_idle_timeout: route.tunnel_idle_timeout.unwrap_or(Duration::from_mins(5)),
             retry,
         })
     }
@@ -189,6 +203,7 @@ impl Builder<'_> {
         RetryPolicy {
             max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
             statuses: retry.statuses.unwrap_or(default.statuses),
+            grpc_statuses: retry.grpc_statuses.unwrap_or(default.grpc_statuses),
             errors: retry.errors.unwrap_or(default.errors),
             methods: retry.methods.unwrap_or(default.methods),
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),

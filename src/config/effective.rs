@@ -1,11 +1,17 @@
 //! The checked configuration written as TOML that reads back to the same, for `stent check --effective`.
 
 use std::fmt::Write;
+use std::path::Path;
 
+use crate::certificate::CertificateFiles;
+use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
 use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
+use crate::downstream::http2::Http2Settings;
+use crate::downstream::tls::TlsSettings;
 use crate::error::ErrorClass;
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{RetryPolicy, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -55,14 +61,42 @@ impl Document {
         self.key("max_connections", listener.max_connections);
         self.string("proxy_protocol", word(&PROXY_PROTOCOLS, listener.proxy_protocol));
         self.key("emit_proxy_status", listener.emit_proxy_status);
+        self.http2(&listener.http2);
+        if let Some(tls) = &listener.tls {
+            self.listener_tls(tls);
+        }
+    }
+
+    fn http2(&mut self, http2: &Http2Settings) {
         self.header("[listener.http2]");
-        let http2 = &listener.http2;
         self.key("enabled", http2.enabled);
         self.key("max_streams", http2.max_streams);
         self.key("max_cancelled", http2.max_cancelled);
         self.string("stream_window", &show_size(http2.stream_window.into()));
         self.string("connection_window", &show_size(http2.connection_window.into()));
         self.string("send_buffer", &show_size(http2.send_buffer.into()));
+    }
+
+    fn listener_tls(&mut self, tls: &TlsSettings) {
+        self.header("[listener.tls]");
+        let path = |path: &Path| quote(&path.to_string_lossy());
+        let certificates = tls.certificates.iter().map(|listed| {
+            let CertificateFiles { chain, key, passphrase_file } = &listed.files;
+            let passphrase =
+                passphrase_file.as_deref().map(|file| format!(", passphrase_file = {}", path(file)));
+            let passphrase = passphrase.unwrap_or_default();
+            format!("\n    {{ chain = {}, key = {}{passphrase} }},", path(chain), path(key))
+        });
+        self.key("certificates", format!("[{}\n]", certificates.collect::<String>()));
+        self.string("min_version", word(&TLS_VERSIONS, tls.min_version));
+        if let Some(client_auth) = &tls.client_auth {
+            self.key("client_ca", path(&client_auth.ca));
+            self.string("client_auth", word(&CLIENT_AUTHS, client_auth.mode));
+            let header = client_auth.subject_header.as_ref();
+            self.string("client_subject_header", header.map_or("", |name| name.as_str()));
+        }
+        self.string("handshake_timeout", &show_duration(tls.handshake_timeout));
+        self.string("watch_interval", &show_duration(tls.watch_interval));
     }
 
     fn cluster(&mut self, cluster: &ClusterSettings) {
@@ -110,6 +144,8 @@ impl Document {
             QueryPolicy::Redacted => self.string("log_query", "redacted"),
             QueryPolicy::Only(names) => self.strings("log_query", names.iter()),
         }
+        self.strings("upgrades", route.upgrades.iter());
+        self.string("tunnel_idle_timeout", &show_duration(route.tunnel_idle_timeout));
         self.header("[route.retry]");
         self.retry(&route.retry);
     }
@@ -117,6 +153,7 @@ impl Document {
     fn retry(&mut self, retry: &RetryPolicy) {
         self.key("max_attempts", retry.max_attempts);
         self.key("statuses", show_statuses(&retry.statuses));
+        self.strings("grpc_statuses", retry.grpc_statuses.iter().map(GrpcStatus::name));
         self.strings("errors", retry.errors.iter().map(ErrorClass::label));
         self.strings("methods", &retry.methods);
         let header = retry.idempotency_header.as_ref();
@@ -185,11 +222,11 @@ pub(crate) fn show_host(host: &HostPattern) -> String {
 
 /// Writes an endpoint as the configuration does.
 fn show_endpoint(endpoint: &EndpointUrl) -> String {
-    let port = endpoint.port;
+    let (scheme, port) = (endpoint.scheme.label(), endpoint.port);
     match &endpoint.host {
-        EndpointHost::Address(std::net::IpAddr::V6(address)) => format!("http://[{address}]:{port}"),
-        EndpointHost::Address(address) => format!("http://{address}:{port}"),
-        EndpointHost::Name(name) => format!("http://{name}:{port}"),
+        EndpointHost::Address(std::net::IpAddr::V6(address)) => format!("{scheme}://[{address}]:{port}"),
+        EndpointHost::Address(address) => format!("{scheme}://{address}:{port}"),
+        EndpointHost::Name(name) => format!("{scheme}://{name}:{port}"),
     }
 }
 

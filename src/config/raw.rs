@@ -11,11 +11,13 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::LogFormat;
+use crate::config::listener_tls::ListenerTls;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::error::ErrorClass;
 use crate::policy::backoff::Jitter;
+use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -113,6 +115,7 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<usize>,
     pub(super) max_connections: Field<usize>,
     pub(super) emit_proxy_status: Field<bool>,
+    pub(super) tls: Option<ListenerTls>,
     pub(super) proxy_protocol: Field<ProxyProtocol>,
     pub(super) http2: Http2,
 }
@@ -130,15 +133,10 @@ impl Listener {
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             emit_proxy_status: table.field("emit_proxy_status", Item::boolean),
+            tls: table.table("tls").map(ListenerTls::read),
             proxy_protocol: table.field("proxy_protocol", |item| item.choice(&PROXY_PROTOCOLS)),
             http2: table.table("http2").map(Http2::read).unwrap_or_default(),
         };
-        table.refuse(
-            "tls",
-            "this version does not terminate TLS",
-            "not supported yet",
-            "let the load balancer terminate TLS, and listen here for its plain HTTP",
-        );
         table.finish();
         listener
     }
@@ -175,6 +173,7 @@ impl Http2 {
 pub(super) struct Retry {
     pub(super) max_attempts: Field<u32>,
     pub(super) statuses: Field<StatusSet>,
+    pub(super) grpc_statuses: Field<GrpcStatusSet>,
     pub(super) errors: Field<ErrorSet>,
     pub(super) methods: Field<Vec<Method>>,
     pub(super) idempotency_header: Field<Option<HeaderName>>,
@@ -198,6 +197,9 @@ impl Retry {
             statuses: table
                 .list("statuses", values::statuses)
                 .map(|ranges| ranges.into_iter().flat_map(Spanned::into_inner).collect()),
+            grpc_statuses: table
+                .list("grpc_statuses", values::grpc_status)
+                .map(|statuses| statuses.into_iter().map(Spanned::into_inner).collect()),
             errors: table
                 .list("errors", |item| item.choice(&ErrorClass::ALL.map(|class| (class.label(), class))))
                 .map(|classes| classes.into_iter().map(Spanned::into_inner).collect()),
@@ -229,6 +231,7 @@ impl Retry {
         Self {
             max_attempts: own.max_attempts.or(lower.max_attempts),
             statuses: own.statuses.or(lower.statuses),
+            grpc_statuses: own.grpc_statuses.or(lower.grpc_statuses),
             errors: own.errors.or(lower.errors),
             methods: own.methods.or(lower.methods),
             idempotency_header: own.idempotency_header.or(lower.idempotency_header),
@@ -378,6 +381,8 @@ pub(super) struct Route {
     pub(super) deadline: Field<Duration>,
     pub(super) max_body: Field<u64>,
     pub(super) log_query: Field<QueryPolicy>,
+    pub(super) upgrades: Field<Vec<Box<str>>>,
+    pub(super) tunnel_idle_timeout: Field<Duration>,
     pub(super) retry: Retry,
 }
 
@@ -393,6 +398,8 @@ impl Route {
             deadline: table.field("deadline", |item| item.duration(WAIT)),
             max_body: table.field("max_body", |item| item.size(0..=1 << 40)),
             log_query: table.field("log_query", values::log_query),
+            upgrades: values::upgrades(&mut table),
+            tunnel_idle_timeout: table.field("tunnel_idle_timeout", |item| item.duration(WAIT)),
             retry: table
                 .table("retry")
                 .map(|table| Retry::read(table, BudgetPlace::AtTheCluster))
@@ -416,7 +423,7 @@ fn access_log(mut table: Table<'_>) -> Field<AccessLogOutput> {
 }
 
 /// What every wait keeps to: it ends, and it is one.
-const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+pub(super) const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 /// A wait that may be none.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 /// Often enough to follow a moved backend, seldom enough for a name server.

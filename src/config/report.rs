@@ -130,19 +130,28 @@ impl Fault {
 
 /// Collects errors from every part of the reading, so that none of them has to stop it.
 #[derive(Debug, Default)]
-pub(super) struct Faults(RefCell<Vec<Fault>>);
+pub(super) struct Faults {
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<Box<str>>>,
+}
 
 impl Faults {
     /// Adds an error, unless it is there already: a bad default is met again at each route that inherits it.
     pub(super) fn push(&self, fault: Fault) {
-        let mut faults = self.0.borrow_mut();
+        let mut faults = self.faults.borrow_mut();
         if !faults.contains(&fault) {
             faults.push(fault);
         }
     }
 
-    pub(super) fn into_vec(self) -> Vec<Fault> {
-        self.0.into_inner()
+    /// Adds what is allowed and should be changed all the same.
+    pub(super) fn warn(&self, warning: impl fmt::Display) {
+        self.warnings.borrow_mut().push(warning.to_string().into());
+    }
+
+    /// The errors and the warnings.
+    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<Box<str>>) {
+        (self.faults.into_inner(), self.warnings.into_inner())
     }
 }
 

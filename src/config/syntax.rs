@@ -52,7 +52,7 @@ pub(super) fn faults(text: &str) -> Vec<Fault> {
         if blank.is_empty() {
             let faults = Faults::default();
             raw::File::read(Table::root(&tree, &faults));
-            found.extend(faults.into_vec().into_iter().filter(|fault| {
+            found.extend(faults.into_parts().0.into_iter().filter(|fault| {
                 fault.span().is_some_and(|span| !doubtful.iter().any(|range| range.contains(&span.start)))
             }));
             break;

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, did_you_mean};
+use crate::policy::grpc::GrpcStatus;
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{HostPattern, InvalidPattern, PathPattern};
@@ -117,6 +118,26 @@ pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
     }
 }
 
+/// A status of gRPC, by name or number.
+pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {
+    let status = if item.whole().is_some() {
+        GrpcStatus::from_number(item.integer(0..=16)?)
+    } else {
+        let word = item.text().map_err(|_| item.wrong_type("statuses of gRPC, by name or number"))?;
+        GrpcStatus::from_name(word)
+    };
+    match status {
+        Some(status) if status.is_ok() => {
+            Err(item.invalid("this is success", "list failures only, such as \"unavailable\""))
+        }
+        Some(status) => Ok(status),
+        None => {
+            let names = GrpcStatus::all().filter(|status| !status.is_ok()).map(GrpcStatus::name);
+            Err(item.invalid("not a status of gRPC", &did_you_mean(item.text()?, names)))
+        }
+    }
+}
+
 /// The list `methods`.
 pub(super) fn methods(table: &mut Table<'_>) -> Field<Vec<Method>> {
     let methods = table.list("methods", |item| {
@@ -132,6 +153,24 @@ pub(super) fn methods(table: &mut Table<'_>) -> Field<Vec<Method>> {
         Ok(method)
     });
     methods.map(|methods| methods.into_iter().map(Spanned::into_inner).collect())
+}
+
+/// The list `upgrades`.
+pub(super) fn upgrades(table: &mut Table<'_>) -> Field<Vec<Box<str>>> {
+    let protocols = table.list("upgrades", |item| {
+        let text = item.text()?.to_ascii_lowercase();
+        let name = text.split('/').next().unwrap_or_default();
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || text.split('/').count() > 2 {
+            return Err(item.invalid("not a protocol", "a name such as \"websocket\""));
+        }
+        if matches!(name, "h2c" | "h2" | "http" | "tls") {
+            // Through such a tunnel a caller would reach every path of the backend, unseen.
+            let help = "through a tunnel of HTTP, requests would pass by the routes; leave it out";
+            return Err(item.invalid("not a protocol that may be tunnelled", help));
+        }
+        Ok(text.into_boxed_str())
+    });
+    protocols.map(|protocols| protocols.into_iter().map(Spanned::into_inner).collect())
 }
 
 /// A header name, or none if empty.
@@ -150,7 +189,6 @@ pub(super) fn endpoint(item: &Item<'_>) -> Result<EndpointUrl, Fault> {
     EndpointUrl::parse(text).map_err(|error| {
         let help = match error {
             InvalidEndpoint::Scheme if !text.contains("://") => format!("write \"http://{text}\""),
-            InvalidEndpoint::Https => "use an http:// address inside a trusted network".to_owned(),
             InvalidEndpoint::Extra => "leave only `http://HOST:PORT`".to_owned(),
             _ => "write it like \"http://10.0.1.10:8080\" or \"http://hosp.internal:8080\"".to_owned(),
         };

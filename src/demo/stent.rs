@@ -124,7 +124,7 @@ mod tests {
     use crate::error::{Delivery, ErrorClass, Origin, UpstreamErrorKind};
     use crate::policy::backoff::{Backoff, Jitter};
     use crate::policy::retry::{
-        BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Upgrade, Verdict,
+        BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
     };
     use crate::record::metrics::Metrics;
 
@@ -202,7 +202,6 @@ mod tests {
                     attempt,
                     repeatable: Repeatable::Always,
                     body: BodyState::Whole,
-                    upgrade: Upgrade::None,
                     untried: Untried::None,
                     time_left: Duration::from_millis(4_500).saturating_sub(elapsed.saturating_sub(start)),
                     random: rng.f64(),

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::proxy_protocol::ProxyProtocol;
+use crate::downstream::tls::{Tls, TlsSettings};
 use crate::record::metrics::ListenerMetrics;
 
 /// What an operator sets for a listener, checked.
@@ -38,6 +39,8 @@ pub struct ListenerSettings {
     pub max_connections: usize,
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
     pub emit_proxy_status: bool,
+    /// How it speaks TLS; none for plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// Whether connections begin with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
     /// What holds over HTTP/2.
@@ -58,6 +61,7 @@ impl ListenerSettings {
             max_header_bytes: 64 << 10,
             max_connections: 100,
             emit_proxy_status: false,
+            tls: None,
             proxy_protocol: ProxyProtocol::Off,
             http2: Http2Settings::default(),
         }
@@ -84,10 +88,17 @@ pub enum Phase {
 /// What a listener and its connections have in common.
 #[derive(Debug)]
 struct Shared {
-    settings: ArcSwap<ListenerSettings>,
+    current: ArcSwap<Current>,
     metrics: ListenerMetrics,
     open: AtomicUsize,
     closed: Notify,
+}
+
+/// What new connections get, exchanged whole.
+#[derive(Debug)]
+struct Current {
+    settings: Arc<ListenerSettings>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// A connection on its way to whoever serves it.
@@ -99,6 +110,8 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// The listener's settings at this moment; a reload concerns later connections.
     pub settings: Arc<ListenerSettings>,
+    /// What shakes hands first, if the listener speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Tells when the connection shall end.
     pub phase: watch::Receiver<Phase>,
     /// Counts the connection while it lives.
@@ -128,7 +141,11 @@ impl Drop for OpenConnection {
 
 impl Listener {
     /// Binds the address and gives the socket to [`Listener::accept`]. Runs within a tokio runtime.
-    pub fn bind(settings: ListenerSettings, metrics: ListenerMetrics) -> io::Result<(Self, TcpListener)> {
+    pub fn bind(
+        settings: ListenerSettings,
+        tls: Option<Arc<Tls>>,
+        metrics: ListenerMetrics,
+    ) -> io::Result<(Self, TcpListener)> {
         let socket = match settings.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -139,7 +156,7 @@ impl Listener {
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
         let shared = Shared {
-            settings: ArcSwap::from_pointee(settings),
+            current: ArcSwap::from_pointee(Current { settings: Arc::new(settings), tls }),
             metrics,
             open: AtomicUsize::new(0),
             closed: Notify::new(),
@@ -155,12 +172,17 @@ impl Listener {
 
     /// The settings that new connections get.
     pub fn settings(&self) -> Arc<ListenerSettings> {
-        self.shared.settings.load_full()
+        self.shared.current.load().settings.clone()
+    }
+
+    /// What new connections shake hands with.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.shared.current.load().tls.clone()
     }
 
     /// Gives new connections other settings; the address stays.
-    pub fn change_settings(&self, settings: ListenerSettings) {
-        self.shared.settings.store(Arc::new(settings));
+    pub fn change_settings(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) {
+        self.shared.current.store(Arc::new(Current { settings: Arc::new(settings), tls }));
         self.shared.closed.notify_one(); // the new `max_connections` may allow more
     }
 
@@ -208,10 +230,10 @@ impl Shared {
     /// The next connection, when there is room for one.
     async fn accept_one(&self, socket: &TcpListener) -> (TcpStream, SocketAddr) {
         let mut is_paused = false;
-        while self.settings.load().max_connections <= self.open.load(Ordering::Relaxed) {
+        while self.current.load().settings.max_connections <= self.open.load(Ordering::Relaxed) {
             if !std::mem::replace(&mut is_paused, true) {
                 self.metrics.paused.inc();
-                tracing::warn!(address = %self.settings.load().address, "max_connections reached, not accepting");
+                tracing::warn!(address = %self.current.load().settings.address, "max_connections reached, not accepting");
             }
             self.closed.notified().await;
         }
@@ -239,7 +261,9 @@ impl Shared {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.inc();
         let counted = OpenConnection { shared: self.clone() };
-        Ok(Accepted { stream, peer, settings: self.settings.load_full(), phase, counted })
+        let current = self.current.load();
+        let (settings, tls) = (current.settings.clone(), current.tls.clone());
+        Ok(Accepted { stream, peer, settings, tls, phase, counted })
     }
 
     fn note_error(&self, error: &io::Error) {
@@ -250,7 +274,7 @@ impl Shared {
             _ => "other",
         };
         self.metrics.accept_error(word).inc();
-        tracing::warn!(address = %self.settings.load().address, %error, "connection not accepted");
+        tracing::warn!(address = %self.current.load().settings.address, %error, "connection not accepted");
     }
 }
 

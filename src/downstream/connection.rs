@@ -20,8 +20,11 @@ use crate::downstream::forwarded::{Peer, Scheme};
 use crate::downstream::limits::{Limits, State};
 use crate::downstream::proxy_protocol::{ProxyProtocol, Refusal};
 use crate::downstream::stream::{Stream, Transport};
+use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::proxy::tls::TlsCaller;
+use crate::proxy::upgrade::Handover;
 use crate::record::metrics::ListenerMetrics;
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
@@ -31,7 +34,7 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Accepted { stream, peer, settings, phase, counted } = accepted;
+    let Accepted { stream, peer, settings, tls, phase, counted } = accepted;
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     // Without it the last small part of an answer waits for an acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
@@ -51,21 +54,34 @@ where
     } else {
         peer
     };
-    let peer = Peer::new(peer, Scheme::Http, &settings.trusted_proxies);
-    let mut stream = Stream::new(Transport::Plain(stream), state.clone());
-    let protocol = if settings.http2.enabled {
+    let (transport, scheme, tls, agreed) = match tls {
+        None => (Transport::Plain(stream), Scheme::Http, None, None),
+        Some(tls) => {
+            // Boxed, so that plain connections do not carry the handshake's size.
+            let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            let Handshaken { protocol, caller } = handshaken;
+            (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
+        }
+    };
+    let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
+    let mut stream = Stream::new(transport, state.clone());
+    let may_be_http2 = match agreed {
+        Some(agreed) => agreed == Protocol::Http2,
+        None => settings.http2.enabled,
+    };
+    let protocol = if may_be_http2 {
         match limits.within(recognise(&mut stream)).await {
-            Some(Ok(protocol)) => protocol,
+            Some(Ok(protocol)) if agreed.is_none_or(|agreed| agreed == protocol) => protocol,
             Some(Err(error)) => {
                 tracing::debug!(peer = %peer.address(), %error, "connection ended");
                 return;
             }
-            None => return,
+            Some(Ok(_)) | None => return,
         }
     } else {
         Protocol::Http1
     };
-    let connection = Connection { peer, settings, state, counted };
+    let connection = Connection { peer, settings, state, tls, counted };
     match protocol {
         Protocol::Http1 => http1::serve(stream, &connection, limits, service, refused).await,
         Protocol::Http2 => {
@@ -74,13 +90,6 @@ where
             http2::serve(stream, Rc::new(connection), limits, service).await;
         }
     }
-}
-
-/// What a caller speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
 }
 
 /// Reads as much as tells HTTP/2, which begins with a request that HTTP/1.1 does not have (RFC 9113 section 3.4).
@@ -121,6 +130,7 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
+    pub(super) tls: Option<Rc<TlsCaller>>,
     counted: OpenConnection,
 }
 
@@ -130,8 +140,8 @@ impl Connection {
         self.counted.metrics()
     }
 
-    /// The request as the proxy takes it.
-    pub(super) fn inbound(&self, request: Request<Incoming>) -> Request<Inbound> {
+    /// The request as the proxy takes it; `handover` is there if the connection can become a tunnel.
+    pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
@@ -140,7 +150,8 @@ impl Connection {
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
             fault: client.err(),
+            tls: self.tls.clone(),
         };
-        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller })
+        Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
     }
 }

@@ -26,12 +26,15 @@ pub(crate) struct Peer {
 pub(crate) enum Scheme {
     /// In the clear.
     Http,
+    /// Over TLS.
+    Https,
 }
 
 impl Scheme {
     fn label(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Http => "http",
+            Self::Https => "https",
         })
     }
 }
@@ -192,10 +195,10 @@ mod tests {
         ] {
             headers.insert(name, "evil".parse().unwrap());
         }
-        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), Scheme::Http, &trusted());
+        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), Scheme::Https, &trusted());
         peer.apply(&mut headers, &trusted()).unwrap();
         assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
-        assert_eq!(headers[X_FORWARDED_PROTO], "http");
+        assert_eq!(headers[X_FORWARDED_PROTO], "https");
         assert_eq!(headers[X_FORWARDED_HOST], "h");
     }
 

@@ -18,6 +18,7 @@ use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Tracked};
 use crate::downstream::stream::Stream;
 use crate::proxy::body::Inbound;
+use crate::proxy::upgrade::Handover;
 
 /// Serves requests until the connection ends. `refused` is told of heads that hyper has refused by itself.
 pub(super) async fn serve<S, B>(
@@ -31,14 +32,15 @@ pub(super) async fn serve<S, B>(
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let handover = Handover::default();
     let http = service_fn(|request: Request<Incoming>| {
         let running = facts.state.begin_exchange();
         let version = request.version();
-        let request = facts.inbound(request);
+        let request = facts.inbound(request, Some(handover.clone()));
         let (state, service) = (facts.state.clone(), service.clone());
         async move {
             let Ok(mut response) = service.oneshot(request).await;
-            if state.is_draining() {
+            if state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if version == Version::HTTP_10 && ends_connection(&response) {
@@ -59,8 +61,9 @@ pub(super) async fn serve<S, B>(
             ended = &mut connection => {
                 if let Err(error) = ended {
                     note_end(&error, facts, &refused);
+                    return;
                 }
-                return;
+                break;
             }
             event = limits.event() => event,
         };
@@ -69,6 +72,10 @@ pub(super) async fn serve<S, B>(
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
             Event::Draining => {}
         }
+    }
+    if let Some(tunnel) = handover.take() {
+        let parts = connection.into_parts();
+        tunnel.run(parts.io.into_inner(), parts.read_buf).await;
     }
 }
 

@@ -161,16 +161,23 @@ fn builder(facts: &Connection, streams: Streams) -> http2::Builder<Streams> {
 /// `:authority` and crumbs.
 fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
     let (mut head, body) = request.into_parts();
+    let mut fault = head.headers.values().any(is_padded).then_some(RequestFault::BadHead);
     join_cookies(&mut head.headers);
-    let mut fault = move_authority(&mut head).err();
+    fault = move_authority(&mut head).err().or(fault);
     if head.headers.len() > MOST_FIELDS {
         fault = Some(RequestFault::TooManyFields);
         head.headers.clear();
     }
-    let mut request = facts.inbound(Request::from_parts(head, body));
+    let mut request = facts.inbound(Request::from_parts(head, body), None);
     let caller = &mut request.body_mut().caller;
     caller.fault = fault.or(caller.fault);
     request
+}
+
+/// Whether a value begins or ends with a blank, which h2 lets pass (RFC 9113 section 8.2.1). HTTP/1.1 cuts blanks off: the
+/// backend would read another value than the one that was judged here.
+fn is_padded(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Makes `:authority` the `Host` (RFC 9113 section 8.3.1). The scheme, which anybody can claim, goes with it.

@@ -195,6 +195,13 @@ impl State {
         }
     }
 
+    /// Passes on how a flush ended. TLS takes what is written into a buffer of its own, so that only a flush shows that
+    /// the caller takes nothing.
+    pub(super) fn note_flush<T>(&self, flushed: Poll<T>) -> Poll<T> {
+        self.note_write(flushed.is_pending());
+        flushed
+    }
+
     /// When to look again; none if the connection has used up its time.
     fn next_check(&self, settings: &ListenerSettings, now: Instant) -> Option<Instant> {
         let stalled_until = self.stalled.get().map(|since| since + settings.write_timeout);

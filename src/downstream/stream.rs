@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::downstream::limits::State;
 
@@ -24,6 +25,8 @@ pub(super) struct Stream {
 pub(super) enum Transport {
     /// TCP alone.
     Plain(TcpStream),
+    /// TLS over TCP; boxed, so that plain connections do not carry its size.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -52,6 +55,7 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let read = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if buffer.filled().len() > before {
             self.state.note_read();
@@ -64,6 +68,7 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.state.note_write(written.is_pending());
         written
@@ -76,6 +81,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         self.state.note_write(written.is_pending());
         written
@@ -84,18 +90,23 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_flush(cx)),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_shutdown(cx)),
         }
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
+use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// Response statuses that count as failures.
     pub statuses: StatusSet,
+    /// Statuses of gRPC that count as failures, where an answer is one without a body.
+    pub grpc_statuses: GrpcStatusSet,
     /// Classes of failed attempts that may be retried.
     pub errors: ErrorSet,
     /// Methods that may be sent again even though the upstream may have acted on them.
@@ -37,6 +40,7 @@ impl Default for RetryPolicy {
         Self {
             max_attempts: 3,
             statuses: [500, 502].into_iter().collect(),
+            grpc_statuses: GrpcStatusSet::default(),
             errors: ErrorClass::ALL.into_iter().collect(),
             methods: vec![
                 Method::GET,
@@ -72,13 +76,20 @@ pub enum Outcome {
         /// How much of the request may have arrived.
         delivery: Delivery,
     },
+    /// An answer of gRPC came that is whole with its head, and says that the call failed.
+    Grpc {
+        /// How.
+        status: GrpcStatus,
+        /// The wait that its `Retry-After` asks for.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Outcome {
     /// How much of the request may have arrived.
     pub fn delivery(&self) -> Delivery {
         match self {
-            Self::Answered { .. } => Delivery::Answered,
+            Self::Answered { .. } | Self::Grpc { .. } => Delivery::Answered,
             Self::Failed { delivery, .. } => *delivery,
         }
     }
@@ -113,23 +124,12 @@ pub struct Circumstances {
     pub repeatable: Repeatable,
     /// Whether its body can be.
     pub body: BodyState,
-    /// Whether the request asks for another protocol or a tunnel.
-    pub upgrade: Upgrade,
     /// Whether the cluster has an endpoint in balancing that this exchange has not tried.
     pub untried: Untried,
     /// What is left until the deadline.
     pub time_left: Duration,
     /// A random number in [0, 1) for the jitter.
     pub random: f64,
-}
-
-/// Whether a request is one for HTTP alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upgrade {
-    /// It is.
-    None,
-    /// It carries `Upgrade`, or is a CONNECT.
-    Requested,
 }
 
 /// Whether there is an endpoint left that the exchange has not tried.
@@ -148,6 +148,8 @@ pub enum Reason {
     Status(StatusCode),
     /// The attempt failed.
     Error(ErrorClass),
+    /// The upstream answered with this status of gRPC.
+    Grpc(GrpcStatus),
 }
 
 /// The rule that kept a failed attempt from being followed by another.
@@ -169,7 +171,7 @@ pub enum Veto {
     RetryAfter,
     /// The response head already went to the caller.
     Started,
-    /// The request asks for an upgrade or a tunnel.
+    /// The connection has become a tunnel.
     Upgrade,
 }
 
@@ -217,7 +219,9 @@ impl Veto {
                 "the backend asked for a longer wait than `retry_after_max` or than the deadline leaves"
             }
             Self::Started => "the response head already went to the caller",
-            Self::Upgrade => "an upgrade or a tunnel is never sent twice",
+            Self::Upgrade => {
+                "after 101 the connection is a tunnel, and what went through it cannot be sent again"
+            }
         }
     }
 
@@ -274,7 +278,7 @@ impl RetryPolicy {
         if around.attempt >= self.max_attempts {
             return stop(Veto::Attempts);
         }
-        if around.upgrade == Upgrade::Requested {
+        if reason == Reason::Status(StatusCode::SWITCHING_PROTOCOLS) {
             return stop(Veto::Upgrade);
         }
         if !never_sent && around.repeatable == Repeatable::OnlyIfNeverSent {
@@ -288,7 +292,9 @@ impl RetryPolicy {
         }
 
         let asked = match outcome {
-            Outcome::Answered { retry_after, .. } => retry_after.unwrap_or_default(),
+            Outcome::Answered { retry_after, .. } | Outcome::Grpc { retry_after, .. } => {
+                retry_after.unwrap_or_default()
+            }
             Outcome::Failed { .. } => Duration::ZERO,
         };
         if asked > self.retry_after_max || asked.saturating_add(Self::LEAST_USEFUL) > around.time_left {
@@ -322,6 +328,9 @@ impl RetryPolicy {
             }
             Outcome::Failed { class, .. } => {
                 class.filter(|class| self.errors.contains(*class)).map(Reason::Error)
+            }
+            Outcome::Grpc { status, .. } => {
+                self.grpc_statuses.contains(status).then_some(Reason::Grpc(status))
             }
         }
     }

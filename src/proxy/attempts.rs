@@ -6,19 +6,20 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Upgrade, Verdict, Veto, retry_after,
+    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::headers::X_STENT_ATTEMPT;
+use crate::proxy::exchange::{Brought, Exchange};
+use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
@@ -56,7 +57,8 @@ type Answer = Response<UpstreamBody<AttemptBody>>;
 pub(crate) struct Outbound<'a> {
     pub(crate) head: &'a http::request::Parts,
     pub(crate) repeatable: Repeatable,
-    pub(crate) upgrade: Upgrade,
+    /// The protocol that the connection shall change to.
+    pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) limits: TimeLimits,
 }
 
@@ -102,8 +104,7 @@ pub(crate) async fn run<T: Transport>(
             exchange.cancel_attempt(failure.error.delivery, now);
             return Err(fault);
         }
-        exchange
-            .finish_attempt(outcome.as_ref().map(Response::status).map_err(|failure| &failure.error), now);
+        exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
         match decide(exchange, route, outbound, &outcome, around, now) {
             Verdict::Retry { after, reason } if route.cluster.budget.withdraw(around.since_start(now)) => {
                 exchange.retry(reason, after);
@@ -150,7 +151,11 @@ async fn attempt<T: Transport>(
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
             biased;
-            answer = &mut answer => return answer.map_err(|error| Failure { error, limit: None }),
+            answer = &mut answer => {
+                return answer
+                    .and_then(|answer| outbound.accept(answer))
+                    .map_err(|error| Failure { error, limit: None });
+            }
             () = body.ended(), if is_uploading => continue,
             () = timer.as_mut() => {}
         }
@@ -174,7 +179,6 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
 fn successor(policy: &RetryPolicy, outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
     let possible = number < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
-        && outbound.upgrade == Upgrade::None
         && body != BodyState::Lost
         && policy.errors.contains(ErrorClass::Timeout);
     if possible { Successor::Possible } else { Successor::Impossible }
@@ -202,7 +206,10 @@ fn decide(
         Ok(answer) if policy.statuses.contains(answer.status()) => {
             Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
         }
-        Ok(_) => return Verdict::Return, // the common case, spared the rest
+        Ok(answer) => match grpc_status(answer).filter(|status| policy.grpc_statuses.contains(*status)) {
+            Some(status) => Outcome::Grpc { status, retry_after: asked_wait(answer) },
+            None => return Verdict::Return, // the common case, spared the rest
+        },
         Err(failure) => {
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
@@ -214,12 +221,24 @@ fn decide(
             attempt: exchange.attempt_number(),
             repeatable: outbound.repeatable,
             body: exchange.body().state(),
-            upgrade: outbound.upgrade,
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
             random: around.random(),
         },
     )
+}
+
+fn brought(answer: &Answer) -> Brought {
+    Brought { status: answer.status(), grpc: grpc_status(answer) }
+}
+
+/// How a call of gRPC has failed, if its answer is whole with the head ("Trailers-Only"). Where trailers follow a body,
+/// the caller has the head by then, and it is too late for a retry.
+fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
+    if answer.version() != Version::HTTP_2 || !answer.body().is_end_stream() {
+        return None;
+    }
+    GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
 fn asked_wait(answer: &Answer) -> Option<Duration> {
@@ -320,6 +339,16 @@ impl Outbound<'_> {
             request.headers_mut().insert(X_STENT_ATTEMPT, HeaderValue::from(number));
         }
         request
+    }
+
+    /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
+    fn accept(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+        let is_granted =
+            || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {
+            return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
+        }
+        Ok(answer)
     }
 }
 

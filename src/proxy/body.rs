@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use hyper::body::Incoming;
 
 use crate::error::{RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::headers;
 use crate::proxy::replay::AttemptBody;
+use crate::proxy::tls::TlsCaller;
+use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
 use crate::upstream::body::UpstreamBody;
 
@@ -22,10 +26,12 @@ pub struct Inbound {
     pub body: RequestBody,
     /// Who sent it.
     pub caller: Caller,
+    /// Where a tunnel is left, if the caller's connection can become one.
+    pub handover: Option<Handover>,
 }
 
 /// What the listener knows of who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
@@ -35,6 +41,8 @@ pub struct Caller {
     pub proxy_status: ProxyStatus,
     /// What is wrong with the request already.
     pub fault: Option<RequestFault>,
+    /// What its connection's handshake said; none without TLS.
+    pub tls: Option<Rc<TlsCaller>>,
 }
 
 /// Whether answers tell outsiders about our inside (RFC 9209).
@@ -92,13 +100,18 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: UpstreamBody<AttemptBody>,
-    /// None once the exchange is over.
+    /// None once the exchange is over, or goes on in a tunnel.
     exchange: Option<Box<Exchange>>,
 }
 
 impl ResponseBody {
     pub(crate) fn new(inner: UpstreamBody<AttemptBody>, exchange: Box<Exchange>) -> Self {
         Self { inner, exchange: Some(exchange) }
+    }
+
+    /// The body of a 101, after which the exchange goes on in a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { inner: UpstreamBody::Kept(None), exchange: None }
     }
 
     fn finish(&mut self, outcome: ExchangeOutcome) {
@@ -117,13 +130,16 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        match &polled {
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &mut polled {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {
-                    exchange.add_bytes_out(bytes);
+                    exchange.add_bytes_out(bytes as u64);
                 }
                 if self.inner.is_end_stream() {
                     self.finish(ExchangeOutcome::Ok);

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
 use crate::proxy::replay::Replay;
@@ -30,6 +31,7 @@ pub(crate) struct Exchange {
     at: SystemTime,
     pub(crate) id: Box<str>,
     client: IpAddr,
+    client_subject: Option<Arc<str>>,
     protocol: Option<Version>,
     method: Method,
     target: Target,
@@ -41,6 +43,8 @@ pub(crate) struct Exchange {
     head: Option<Head>,
     retry_stopped: Option<Veto>,
     body: Replay,
+    /// What went through the tunnel, if there was one, towards the upstream.
+    tunnelled_in: u64,
     bytes_out: u64,
     is_finished: bool,
 }
@@ -50,6 +54,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Identity {
     pub(crate) id: Box<str>,
     pub(crate) client: IpAddr,
+    pub(crate) client_subject: Option<Arc<str>>,
     pub(crate) protocol: Option<Version>,
     pub(crate) method: Method,
     pub(crate) target: Target,
@@ -59,6 +64,14 @@ pub(crate) struct Identity {
 struct RunningAttempt {
     pick: Pick,
     started: Instant,
+}
+
+/// The response head that an attempt brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Brought {
+    pub(crate) status: StatusCode,
+    /// How the call failed, if it is one of gRPC whose answer has no body.
+    pub(crate) grpc: Option<GrpcStatus>,
 }
 
 /// The response head that the caller got.
@@ -82,13 +95,14 @@ impl Exchange {
     pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
         let metrics = surroundings.unmatched.clone();
         metrics.in_flight.inc();
-        let Identity { id, client, protocol, method, target } = identity;
+        let Identity { id, client, client_subject, protocol, method, target } = identity;
         Box::new(Self {
             surroundings,
             began,
             at: SystemTime::now(),
             id,
             client,
+            client_subject,
             protocol,
             method,
             target,
@@ -100,6 +114,7 @@ impl Exchange {
             head: None,
             retry_stopped: None,
             body: Replay::none(began),
+            tunnelled_in: 0,
             bytes_out: 0,
             is_finished: false,
         })
@@ -143,12 +158,17 @@ impl Exchange {
     }
 
     /// Ends the running attempt: endpoint health, metrics, attempt record.
-    pub(crate) fn finish_attempt(&mut self, outcome: Result<StatusCode, &UpstreamError>, now: Instant) {
+    pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
         let Some(attempt) = self.running.take() else { return };
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.route.as_ref().map(|route| route.cluster.clone());
         let (result, delivery, report) = match outcome {
-            Ok(status) => {
+            Ok(Brought { status, grpc: Some(grpc) }) => {
+                metrics.answered_grpc(grpc).inc();
+                // The endpoint works: it is the call that failed.
+                (AttemptResult::Grpc(status.as_u16(), grpc), Delivery::Answered, Report::Success)
+            }
+            Ok(Brought { status, grpc: None }) => {
                 metrics.answered(status).inc();
                 let failed =
                     cluster.as_ref().is_some_and(|cluster| cluster.settings.failures.contains(status));
@@ -165,7 +185,7 @@ impl Exchange {
         if let Some(cluster) = cluster {
             cluster.report(&attempt.pick, report, self.surroundings.since_start(now));
         }
-        if report != Report::Success {
+        if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
         }
     }
@@ -226,8 +246,12 @@ impl Exchange {
         &self.body
     }
 
-    pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
-        self.bytes_out = self.bytes_out.saturating_add(bytes as u64);
+    pub(crate) fn add_bytes_in(&mut self, bytes: u64) {
+        self.tunnelled_in = self.tunnelled_in.saturating_add(bytes);
+    }
+
+    pub(crate) fn add_bytes_out(&mut self, bytes: u64) {
+        self.bytes_out = self.bytes_out.saturating_add(bytes);
     }
 
     /// Notes that the caller gets the upstream's answer.
@@ -253,6 +277,20 @@ impl Exchange {
         self.head = Some(Head { status, origin: Origin::Downstream, error, maker: Maker::Proxy, after });
     }
 
+    fn is_tunnel(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)
+    }
+
+    /// How long nothing may pass through a tunnel.
+    pub(crate) fn tunnel_idle_timeout(&self) -> Duration {
+        self.route.as_ref().map_or(Duration::ZERO, |route| route.settings.tunnel_idle_timeout)
+    }
+
+    /// The counters of the route, or of the requests that have none.
+    pub(crate) fn metrics(&self) -> &Arc<RouteMetrics> {
+        &self.metrics
+    }
+
     /// Ends the exchange: metrics and the record.
     pub(crate) fn finish(mut self: Box<Self>, outcome: ExchangeOutcome) {
         self.conclude(outcome);
@@ -265,7 +303,7 @@ impl Exchange {
         self.cancel_attempt(Delivery::Maybe, now);
         let is_broken = outcome == ExchangeOutcome::UpstreamTruncated;
         if is_broken {
-            self.stop_retrying(Veto::Started);
+            self.stop_retrying(if self.is_tunnel() { Veto::Upgrade } else { Veto::Started });
         }
         let outcome = match (&self.head, outcome) {
             (Some(head), ExchangeOutcome::Ok) if head.maker == Maker::Proxy => ExchangeOutcome::Reply,
@@ -289,7 +327,9 @@ impl Exchange {
             None => (CLIENT_LEFT, Origin::Downstream),
         };
         self.metrics.requests(status, origin).inc();
-        self.metrics.duration.observe(duration.as_secs_f64());
+        // A tunnel may be open for hours, which would say nothing about how long requests take.
+        let timed = self.head.as_ref().filter(|_| self.is_tunnel()).map_or(duration, |head| head.after);
+        self.metrics.duration.observe(timed.as_secs_f64());
         self.metrics.in_flight.dec();
         if self.surroundings.log.is_off() {
             return;
@@ -299,6 +339,7 @@ impl Exchange {
             at: self.at,
             id: std::mem::take(&mut self.id),
             client: self.client,
+            client_subject: self.client_subject.take(),
             protocol: self.protocol,
             method: std::mem::take(&mut self.method),
             target: std::mem::take(&mut self.target),
@@ -312,7 +353,7 @@ impl Exchange {
             origin,
             outcome,
             error: if is_broken { Some("http_response_incomplete") } else { error },
-            bytes_in: self.body.received(),
+            bytes_in: self.body.received().saturating_add(self.tunnelled_in),
             bytes_out: self.bytes_out,
             duration,
             time_to_head: self.head.as_ref().map(|head| head.after),

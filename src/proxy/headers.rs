@@ -1,7 +1,7 @@
 //! What a proxy does to message heads: refuses the ambiguous, removes what belongs to one connection, adds its own.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
 use http::request::Parts;
@@ -9,7 +9,6 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
-use crate::policy::retry::Upgrade;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,7 +20,14 @@ pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
     )
 }
 
@@ -36,8 +42,12 @@ fn is_meant_for_us(name: &HeaderName) -> bool {
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
 pub(crate) fn check(head: &mut Parts) -> Result<(), ProxyError> {
     let bad = |fault| Err(ProxyError::BadRequest(fault));
-    if head.method == Method::CONNECT {
+    // TRACE would give whoever makes a browser send it what is between us and the upstream, credentials included.
+    if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().len() > LONGEST_METHOD {
         return Err(ProxyError::MethodUnsupported);
+    }
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+        return Err(ProxyError::TargetTooLong);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return bad(RequestFault::HostCount) };
@@ -113,9 +123,43 @@ pub(crate) fn host(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Whether the request asks for another protocol.
-pub(crate) fn upgrade(headers: &HeaderMap) -> Upgrade {
-    if headers.contains_key(UPGRADE) { Upgrade::Requested } else { Upgrade::None }
+/// The protocol that a request asks its connection to change to, if the route allows it (RFC 9110 section 7.8).
+///
+/// Anything else than one protocol, named by `Connection` too, on HTTP/1.1 and without a body, is no such question: the
+/// field may be ignored, and then goes no further than here.
+pub(crate) fn upgrade(head: &Parts, body: BodyPresence, allowed: &[Box<str>]) -> Option<HeaderValue> {
+    let mut fields = head.headers.get_all(UPGRADE).iter();
+    let protocol = fields.next()?;
+    let is_plain = fields.next().is_none() && head.version == Version::HTTP_11 && body == BodyPresence::None;
+    let is_allowed = allowed.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
+    (is_plain && is_allowed && connection_names(&head.headers, UPGRADE.as_str())).then(|| protocol.clone())
+}
+
+/// Whether a request has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyPresence {
+    None,
+    Some,
+}
+
+/// Asks for, or grants, a change to `protocol`.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// Whether a 101 grants the protocol that was asked for.
+pub(crate) fn grants(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+    let mut fields = headers.get_all(UPGRADE).iter();
+    let (granted, another) = (fields.next(), fields.next());
+    granted.is_some_and(|granted| granted.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+        && another.is_none()
+}
+
+fn connection_names(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(CONNECTION).iter();
+    let mut words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
@@ -124,15 +168,85 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Resul
         return Err(ProxyError::LoopDetected);
     }
     remove_hop_by_hop(headers);
-    remove_if_any(headers, is_meant_for_us);
+    if headers.keys().any(is_meant_for_us) {
+        // A caller is told to continue as soon as a connection takes its body; nothing else can be promised it.
+        let is_kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if !headers.get_all(EXPECT).iter().all(is_kept) {
+            return Err(ProxyError::ExpectationFailed);
+        }
+        remove_if_any(headers, is_meant_for_us);
+    }
     headers.append(VIA, via.clone());
     Ok(())
+}
+
+/// Whether the caller says that it takes trailers.
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut names = codings.map(|coding| coding.split(|byte| *byte == b';').next().unwrap_or_default());
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Says that the caller takes trailers, which concerns the next connection too; gRPC insists on it.
+pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
+    headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
 /// Makes an upstream's head fit to be sent on.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(PROXY_AUTHENTICATE);
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !is_number(length.as_bytes()))
+    {
+        settle_length(headers);
+    }
+}
+
+/// Makes one plain length of a list of equal ones, which hyper takes; what is none goes (RFC 9110 section 8.6). On an
+/// answer without a body, as one to HEAD, hyper has not looked at it.
+fn settle_length(headers: &mut HeaderMap) {
+    let values = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let first = lengths.next().filter(|length| is_number(length));
+    let settled = first.filter(|first| lengths.all(|other| other == *first));
+    match settled.and_then(|length| HeaderValue::from_bytes(length).ok()) {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, length)),
+        None => drop(headers.remove(CONTENT_LENGTH)),
+    }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Removes from the trailers of a message what must stand in its head or concerns one connection only (RFC 9110 section
+/// 6.5.1): whoever merges them into the head would let them undo what was decided by it.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_if_any(trailers, is_no_trailer);
+}
+
+fn is_no_trailer(name: &HeaderName) -> bool {
+    let word = name.as_str();
+    is_hop_by_hop(name)
+        || is_meant_for_us(name)
+        || matches!(
+            word,
+            // Framing and routing.
+            "content-length" | "forwarded" | "host" | "via" | "x-real-ip" | "x-request-id"
+            // How to take the request.
+            | "cache-control" | "expires" | "max-forwards" | "pragma" | "range" | "x-http-method-override"
+            // Who sends it.
+            | "authorization" | "cookie" | "proxy-authentication-info" | "set-cookie" | "www-authenticate"
+            // How to take the body.
+            | "content-encoding" | "content-range" | "content-type"
+            // How to take the answer.
+            | "age" | "date" | "location" | "retry-after" | "strict-transport-security" | "vary" | "warning"
+        )
+        || word.starts_with("if-")
+        || word.starts_with("x-forwarded-")
+        || word.contains('_')
 }
 
 /// Whether `Via` names us (RFC 9110 section 7.6.3).
@@ -149,12 +263,30 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
-        }
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
     }
+    for name in named_by_connection(headers) {
+        headers.remove(name);
+    }
+    let trailers = announced_trailers(headers);
     remove_if_any(headers, is_hop_by_hop);
+    if let Some(trailers) = trailers {
+        headers.insert(TRAILER, trailers);
+    }
+}
+
+/// The trailers that a chunked message announces, without those that may be none. hyper sends on what is announced.
+fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    if !headers.contains_key(TRAILER) || !headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let values = headers.get_all(TRAILER).iter();
+    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
+    let names: Vec<_> = names.filter(|name| !is_no_trailer(name)).collect();
+    let list = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| HeaderValue::try_from(list).ok()).flatten()
 }
 
 /// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
@@ -217,6 +349,12 @@ pub(crate) fn new_id(random: &mut fastrand::Rng) -> Box<str> {
     }
     id.into()
 }
+
+/// No method that is in use comes near to it; a longer one would be kept in every record.
+const LONGEST_METHOD: usize = 32;
+
+/// What browsers, CloudFront (8 KiB) and the ALB (16 KiB of request line) let through fits.
+const LONGEST_TARGET: usize = 16 << 10;
 
 /// Longer ids are replaced: they would be kept in every record.
 const LONGEST_ID: usize = 128;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntCounter;
 use thiserror::Error as ThisError;
@@ -19,6 +20,7 @@ use crate::error::{ProxyError, RequestFault};
 use crate::policy::deadline::Upload;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
+use crate::proxy::headers;
 
 /// How many bytes of request bodies the process may keep.
 #[derive(Debug)]
@@ -88,6 +90,8 @@ struct State {
     tail: BytesMut,
     kept_bytes: usize,
     copy: Copying,
+    /// What came after the body; hyper bounds it.
+    trailers: Option<HeaderMap>,
     received: u64,
     /// The length that the caller announced.
     announced: Option<u64>,
@@ -153,6 +157,7 @@ impl Replay {
             kept: Vec::new(),
             tail: BytesMut::new(),
             kept_bytes: 0,
+            trailers: None,
             copy: if fits && keep > 0 { Copying::Whole } else { Copying::Dropped },
             received: 0,
             announced,
@@ -169,12 +174,13 @@ impl Replay {
     /// The body for the next attempt, from its start. Whatever an earlier attempt still holds is cut off.
     pub(crate) fn attempt(&self) -> AttemptBody {
         let Some(state) = &self.state else {
-            return AttemptBody { state: None, reader: 0, next: 0, sent: 0 };
+            return AttemptBody { state: None, reader: 0, next: 0, sent: 0, trailers: Trailers::Sent };
         };
         let mut current = state.borrow_mut();
         current.reader += 1;
         current.join_tail();
-        AttemptBody { state: Some(state.clone()), reader: current.reader, next: 0, sent: 0 }
+        let reader = current.reader;
+        AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
     }
 
     /// Whether the body can be sent again from its start.
@@ -252,8 +258,13 @@ impl State {
             self.wait_for(WaitingFor::Upstream);
             match frame {
                 Some(Ok(frame)) => {
-                    // Trailers of a request are dropped, which RFC 9110 section 6.5.1 allows.
-                    let Ok(part) = frame.into_data() else { continue };
+                    let part = match frame.into_data() {
+                        Ok(part) => part,
+                        Err(frame) => {
+                            self.take_trailers(frame);
+                            continue;
+                        }
+                    };
                     if self.source.is_end_stream() {
                         self.end();
                     }
@@ -278,6 +289,14 @@ impl State {
         }
         self.keep(&part);
         Ok(part)
+    }
+
+    fn take_trailers(&mut self, frame: Frame<Bytes>) {
+        if let Ok(mut trailers) = frame.into_trailers() {
+            headers::clean_trailers(&mut trailers);
+            self.trailers = (!trailers.is_empty()).then_some(trailers);
+            self.end(); // nothing follows them
+        }
     }
 
     fn keep(&mut self, part: &Bytes) {
@@ -335,9 +354,25 @@ pub struct AttemptBody {
     /// The next kept piece to send; past the last one, the source.
     next: usize,
     sent: u64,
+    trailers: Trailers,
+}
+
+/// Whether an attempt has sent what follows the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trailers {
+    Due,
+    Sent,
 }
 
 impl AttemptBody {
+    /// What follows the body, once.
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        if std::mem::replace(&mut self.trailers, Trailers::Sent) == Trailers::Sent {
+            return None;
+        }
+        self.state.as_ref().and_then(|state| state.borrow().trailers.clone())
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(state) = &self.state else { return Poll::Ready(None) };
         let mut state = state.borrow_mut();
@@ -367,13 +402,18 @@ impl Body for AttemptBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.poll_part(cx).map_ok(Frame::data)
+        match self.poll_part(cx) {
+            Poll::Ready(None) => Poll::Ready(self.trailers().map(|trailers| Ok(Frame::trailers(trailers)))),
+            part => part.map_ok(Frame::data),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         self.state.as_ref().is_none_or(|state| {
             let state = state.borrow();
-            state.reader == self.reader && state.ended.is_some() && self.sent == state.received
+            let has_sent_all =
+                self.sent == state.received && (state.trailers.is_none() || self.trailers == Trailers::Sent);
+            state.reader == self.reader && state.ended.is_some() && has_sent_all
         })
     }
 

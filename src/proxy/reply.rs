@@ -67,7 +67,9 @@ fn explanation(error: &ProxyError) -> &'static str {
         ProxyError::BadRequest(_) | ProxyError::CallerGone => "The request is malformed.",
         ProxyError::BodyTooLarge { .. } => "The request body is too large.",
         ProxyError::CallerSilent => "The request body did not arrive in time.",
+        ProxyError::Misdirected => "This connection was made for another host.",
         ProxyError::DeadlineExceeded => "The service did not answer in time.",
+        ProxyError::ExpectationFailed => "The request expects what cannot be promised.",
         ProxyError::Internal(_) => "The proxy failed.",
         ProxyError::LoopDetected => "The request came back to the proxy that forwarded it.",
         ProxyError::MethodNotAllowed { .. } | ProxyError::MethodUnsupported => {
@@ -77,6 +79,7 @@ fn explanation(error: &ProxyError) -> &'static str {
             "The service is not available at the moment."
         }
         ProxyError::NoRoute => "There is nothing here.",
+        ProxyError::TargetTooLong => "The address is too long.",
         ProxyError::Upstream(_) => "The service did not answer properly.",
     }
 }

@@ -23,6 +23,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
+use crate::proxy::upgrade::Handover;
 use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::QueryPolicy;
 use crate::record::log::LogSender;
@@ -161,6 +162,8 @@ impl Stage {
             deadline: Duration::from_secs(25),
             max_body: 1000,
             log_query: QueryPolicy::Redacted,
+            upgrades: Arc::new(["websocket".into()]),
+            tunnel_idle_timeout: Duration::from_mins(5),
             retry,
         };
         let route = Arc::new(Route {
@@ -201,8 +204,13 @@ impl Stage {
             body_timeout: Duration::from_secs(30),
             proxy_status: ProxyStatus::Emit,
             fault: None,
+            tls: None,
         };
-        let mut request = Request::new(Inbound { body: RequestBody::Scripted(body), caller });
+        let mut request = Request::new(Inbound {
+            body: RequestBody::Scripted(body),
+            caller,
+            handover: Some(Handover::default()),
+        });
         *request.method_mut() = method;
         *request.uri_mut() = "/api/x?y=z".parse().unwrap();
         request.headers_mut().insert(HOST, HeaderValue::from_static("hosp.example.org"));

@@ -14,7 +14,12 @@ use prometheus::{
 };
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
+
+pub use self::tls::{HandshakeResult, TlsMetrics};
+
+mod tls;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub struct Metrics {
     retry_wait: HistogramVec,
     retry_budget_available: GaugeVec,
     requests_in_flight: IntGaugeVec,
+    tunnels_open: IntGaugeVec,
     client_aborts: IntCounterVec,
     upstream_connections: IntGaugeVec,
     upstream_connects: IntCounterVec,
@@ -39,6 +45,9 @@ pub struct Metrics {
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     accept_paused: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    tls_certificate_expiry: IntGaugeVec,
+    tls_certificate_loaded: IntGaugeVec,
     http2_connections: IntCounterVec,
     http2_errors: IntCounterVec,
     proxy_protocol_errors: IntCounterVec,
@@ -73,7 +82,7 @@ impl Metrics {
             ),
             request_duration: new.histograms(
                 "request_duration_seconds",
-                "Time from the request head to the end of the response body.",
+                "Time from the request head to the end of the response body, or to the head of a 101.",
                 &["route"],
                 DURATION_BUCKETS,
             ),
@@ -117,6 +126,11 @@ impl Metrics {
             requests_in_flight: new.int_gauges(
                 "requests_in_flight",
                 "Requests whose answer has not ended.",
+                &["route"],
+            ),
+            tunnels_open: new.int_gauges(
+                "tunnels_open",
+                "Connections that have changed to another protocol, such as WebSocket.",
                 &["route"],
             ),
             client_aborts: new.counters(
@@ -163,6 +177,21 @@ impl Metrics {
                 "accept_paused_total",
                 "Times that a listener stopped accepting because `max_connections` were open.",
                 &["listener"],
+            ),
+            tls_handshakes: new.counters(
+                "tls_handshakes_total",
+                "TLS handshakes with callers, by how they ended.",
+                &["listener", "result"],
+            ),
+            tls_certificate_expiry: new.int_gauges(
+                "tls_certificate_expiry_timestamp_seconds",
+                "Until when the certificate in force holds, in seconds since 1970.",
+                &["listener", "name"],
+            ),
+            tls_certificate_loaded: new.int_gauges(
+                "tls_certificate_load_successful",
+                "1 if the certificate's files were good when last read, else 0 (and the old one is in force).",
+                &["listener", "name"],
             ),
             http2_connections: new.counters(
                 "http2_connections_total",
@@ -221,9 +250,12 @@ impl Metrics {
             retries_by_status: CodeCounters::new(move |code| vec.with_label_values(&[&*route, code])),
             retries_by_error: ErrorClass::ALL
                 .map(|class| self.retries.with_label_values(&[name, class.label()])),
+            retries_by_grpc: GrpcCounters::default(),
+            retries: (self.retries.clone(), name.to_owned()),
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
+            tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
         }
     }
@@ -238,9 +270,7 @@ impl Metrics {
             connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
             connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
             connected: connects("ok"),
-            connect_refused: connects(UpstreamErrorKind::ConnectRefused.label()),
-            connect_timeout: connects(UpstreamErrorKind::ConnectTimeout.label()),
-            connect_unreachable: connects(UpstreamErrorKind::ConnectUnreachable.label()),
+            connect_failures: CONNECT_FAILURES.map(|kind| connects(kind.label())),
             waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
             waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
@@ -261,6 +291,7 @@ impl Metrics {
             attempts_by_status: CodeCounters::new(move |code| {
                 vec.with_label_values(&[&*by_status[0], &*by_status[1], code])
             }),
+            attempts_by_grpc: GrpcCounters::default(),
             attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
@@ -284,6 +315,11 @@ impl Metrics {
             proxy_protocol_errors: self.proxy_protocol_errors.clone(),
             address: address.into(),
         }
+    }
+
+    /// The handles for TLS of the listener at `address`, whose certificates are called `names`.
+    pub fn tls(&self, address: &str, names: &[&str]) -> TlsMetrics {
+        TlsMetrics::new(self, address, names)
     }
 
     /// Notes that a valid configuration was read.
@@ -321,11 +357,15 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     retries_by_status: CodeCounters,
     retries_by_error: [IntCounter; ErrorClass::ALL.len()],
+    retries_by_grpc: GrpcCounters,
+    retries: (IntCounterVec, String),
     /// Requests that a retry saved.
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
+    /// Connections that have changed to another protocol.
+    pub tunnels_open: IntGauge,
     /// Exchanges that the caller left.
     pub client_aborts: IntCounter,
 }
@@ -343,6 +383,10 @@ impl RouteMetrics {
             Reason::Error(class) => {
                 let place = ErrorClass::ALL.iter().position(|other| *other == class);
                 &self.retries_by_error[place.expect("ALL holds every class")]
+            }
+            Reason::Grpc(status) => {
+                let (retries, route) = &self.retries;
+                self.retries_by_grpc.get(status, |label| retries.with_label_values(&[&**route, label]))
             }
         }
     }
@@ -368,12 +412,7 @@ pub struct ClusterMetrics {
     pub connections_idle: IntGauge,
     /// Connections opened.
     pub connected: IntCounter,
-    /// Connections refused.
-    pub connect_refused: IntCounter,
-    /// Connections not opened in time.
-    pub connect_timeout: IntCounter,
-    /// Connections that failed otherwise.
-    pub connect_unreachable: IntCounter,
+    connect_failures: [IntCounter; CONNECT_FAILURES.len()],
     /// Waits for one of `max_connections` that ended well.
     pub waits_served: IntCounter,
     /// Waits that ended in a refusal.
@@ -384,11 +423,32 @@ pub struct ClusterMetrics {
     pub dns_failed: IntCounter,
 }
 
+impl ClusterMetrics {
+    /// The counter of connections that did not come to be for `kind`.
+    pub fn connect_failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
+        let place = CONNECT_FAILURES.iter().position(|other| *other == kind);
+        &self.connect_failures[place.unwrap_or(0)]
+    }
+}
+
+/// How opening a connection can fail; what else may happen counts as the first.
+const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
+    UpstreamErrorKind::ConnectUnreachable,
+    UpstreamErrorKind::ConnectRefused,
+    UpstreamErrorKind::ConnectTimeout,
+    UpstreamErrorKind::ConnectionTerminated,
+    UpstreamErrorKind::Protocol,
+    UpstreamErrorKind::TlsAlert,
+    UpstreamErrorKind::TlsCertificate,
+    UpstreamErrorKind::TlsProtocol,
+];
+
 /// Counters of an endpoint.
 #[derive(Debug)]
 pub struct EndpointMetrics {
     attempts_by_status: CodeCounters,
     attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
+    attempts_by_grpc: GrpcCounters,
     cancelled: OnceLock<IntCounter>,
     /// 1 while out of balancing.
     pub ejected: IntGauge,
@@ -407,6 +467,11 @@ impl EndpointMetrics {
     /// The counter of attempts that failed with `kind`.
     pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
         self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
+    }
+
+    /// The counter of attempts that brought a failure of gRPC in a head of its own.
+    pub fn answered_grpc(&self, status: GrpcStatus) -> &IntCounter {
+        self.attempts_by_grpc.get(status, |label| self.counter(label))
     }
 
     /// The counter of attempts that ended because their caller left.
@@ -436,6 +501,9 @@ impl Drop for EndpointMetrics {
             if self.attempts_by_error[kind.index()].get().is_some() {
                 let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
             }
+        }
+        for status in self.attempts_by_grpc.used() {
+            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, status.label()]);
         }
         if self.cancelled.get().is_some() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
@@ -512,6 +580,21 @@ impl CodeCounters {
 
     fn label(cell: usize) -> String {
         if cell == Self::CELLS - 1 { "other".to_owned() } else { (cell + 100).to_string() }
+    }
+}
+
+/// One counter per status of gRPC, made when first used.
+#[derive(Debug, Default)]
+struct GrpcCounters([OnceLock<IntCounter>; GrpcStatus::COUNT]);
+
+impl GrpcCounters {
+    fn get(&self, status: GrpcStatus, make: impl FnOnce(&str) -> IntCounter) -> &IntCounter {
+        self.0[usize::from(status.number())].get_or_init(|| make(status.label()))
+    }
+
+    /// The statuses whose counters exist.
+    fn used(&self) -> impl Iterator<Item = GrpcStatus> {
+        GrpcStatus::all().filter(|status| self.0[usize::from(status.number())].get().is_some())
     }
 }
 

@@ -7,9 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::pool::Lease;
 
 /// The body of an answer.
@@ -17,8 +21,49 @@ use crate::upstream::pool::Lease;
 pub enum UpstreamBody<B> {
     /// Kept in memory.
     Kept(Option<Bytes>),
+    /// As it comes on a stream of a shared connection; boxed, so that an answer over HTTP/1.1 carries no room for it.
+    Multiplexed(Box<Multiplexed<B>>),
     /// As it comes from the endpoint. Dropped before its end, it closes the connection.
     Streaming(Streaming<B>),
+    /// None: the connection has changed to another protocol.
+    Switched(Switched<B>),
+}
+
+/// A connection that has changed to another protocol.
+#[derive(Debug)]
+pub struct Switched<B> {
+    upgrade: OnUpgrade,
+    lease: Lease<B>,
+}
+
+/// A connection without HTTP. It counts as a connection of its endpoint, and as an attempt in flight, while it lives.
+#[derive(Debug)]
+pub struct RawConnection<B> {
+    io: TokioIo<Upgraded>,
+    _lease: Lease<B>,
+}
+
+impl<B> Switched<B> {
+    pub(super) fn new(upgrade: OnUpgrade, lease: Lease<B>) -> Self {
+        Self { upgrade, lease }
+    }
+
+    /// The connection itself, when HTTP has let go of it.
+    pub async fn connection(self) -> Result<RawConnection<B>, UpstreamError> {
+        let upgraded = self.upgrade.await.map_err(|error| {
+            let mut error = UpstreamError::http(error, Delivery::Answered);
+            error.kind = UpstreamErrorKind::ResponseIncomplete;
+            error
+        })?;
+        Ok(RawConnection { io: TokioIo::new(upgraded), _lease: self.lease })
+    }
+}
+
+impl<B> RawConnection<B> {
+    /// Its two directions.
+    pub fn split(&mut self) -> (impl AsyncRead, impl AsyncWrite) {
+        tokio::io::split(&mut self.io)
+    }
 }
 
 /// A body that comes from an endpoint.
@@ -54,7 +99,7 @@ where
                 return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
             }
         };
-        self.silence.broken = true;
+        self.silence.note_frame();
         match frame {
             Some(Ok(frame)) => {
                 // Trailers are the last frame, after which hyper asks for nothing more.
@@ -117,28 +162,34 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         match &mut *self {
             Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Multiplexed(multiplexed) => multiplexed.poll(cx),
             Self::Streaming(streaming) => streaming.poll(cx),
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Kept(bytes) => bytes.is_none(),
+            Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Streaming(streaming) => streaming.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Streaming(streaming) => streaming.incoming.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 /// How long nothing has come. The timer is made when a body first makes us wait: most never do.
 #[derive(Debug)]
-struct Silence {
+pub(super) struct Silence {
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// Something came since the timer was set.
@@ -146,11 +197,16 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(longest: Duration) -> Self {
+    pub(super) fn new(longest: Duration) -> Self {
         Self { longest, timer: None, broken: false }
     }
 
-    fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Notes that something came.
+    pub(super) fn note_frame(&mut self) {
+        self.broken = true;
+    }
+
+    pub(super) fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.longest)));
         if std::mem::take(&mut self.broken) {
             timer.as_mut().reset(Instant::now() + self.longest);

@@ -1,6 +1,5 @@
 //! A named group of endpoints.
 
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,8 @@ use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::retry::StatusSet;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
-use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl};
+use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
+use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,11 @@ pub struct ClusterSettings {
     pub name: Arc<str>,
     /// Where it is; at least one.
     pub endpoints: Vec<EndpointUrl>,
-    /// How long a TCP connection may take.
+    /// The protocol that they speak.
+    pub protocol: Protocol,
+    /// How TLS is spoken to them; none if they are reached over TCP alone.
+    pub tls: Option<TlsSettings>,
+    /// How long a connection may take, TLS included.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
@@ -29,6 +33,8 @@ pub struct ClusterSettings {
     pub body_timeout: Duration,
     /// Connections to one endpoint, over all workers; at least 1.
     pub max_connections: usize,
+    /// Exchanges on one HTTP/2 connection, where the endpoint does not allow fewer; at least 1.
+    pub max_streams: usize,
     /// How long an attempt may wait for one of them.
     pub connection_wait: Duration,
     /// How many attempts may wait at once, per endpoint and worker.
@@ -55,6 +61,34 @@ pub enum Balance {
     P2c,
     /// One after the other.
     RoundRobin,
+}
+
+/// The protocol that a cluster's endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 or HTTP/1.1, whichever the endpoint prefers in the TLS handshake.
+    Auto,
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
+    H2,
+}
+
+impl Protocol {
+    /// Whether a connection may turn out to speak HTTP/2.
+    pub fn may_be_http2(self) -> bool {
+        self != Self::Http1
+    }
+
+    /// What is offered in the TLS handshake, the preferred one first.
+    pub(super) fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Auto => &[b"h2", b"http/1.1"],
+            Self::Http1 => &[b"http/1.1"],
+            Self::H2 => &[b"h2"],
+        }
+    }
 }
 
 /// A named group of endpoints, shared by all workers.
@@ -85,7 +119,7 @@ pub enum Report {
 }
 
 impl Cluster {
-    /// A cluster of the endpoints that are given by address; those given by name come with [`Cluster::set_addresses`].
+    /// A cluster of the endpoints that are given by address; those given by name come with [`Cluster::set_locations`].
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
@@ -97,23 +131,23 @@ impl Cluster {
             registry,
         };
         let fixed = cluster.settings.endpoints.iter().filter_map(|url| match url.host {
-            EndpointHost::Address(address) => Some(SocketAddr::new(address, url.port)),
+            EndpointHost::Address(address) => Some(url.at(address)),
             EndpointHost::Name(_) => None,
         });
-        cluster.set_addresses(&fixed.collect::<Vec<_>>());
+        cluster.set_locations(&fixed.collect::<Vec<_>>());
         cluster
     }
 
-    /// Makes `addresses` the cluster's endpoints. Those that stay keep their connections and their health.
-    pub fn set_addresses(&self, addresses: &[SocketAddr]) {
+    /// Makes `locations` the cluster's endpoints. Those that stay keep their connections and their health.
+    pub fn set_locations(&self, locations: &[Location]) {
         let old = self.endpoints();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            if endpoints.iter().any(|endpoint| endpoint.address == *address) {
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(locations.len());
+        for location in locations {
+            if endpoints.iter().any(|endpoint| endpoint.address == location.address) {
                 continue;
             }
-            let kept = old.iter().find(|endpoint| endpoint.address == *address).cloned();
-            endpoints.push(kept.unwrap_or_else(|| Arc::new(self.endpoint(*address))));
+            let kept = old.iter().find(|endpoint| endpoint.address == location.address).cloned();
+            endpoints.push(kept.unwrap_or_else(|| Arc::new(self.endpoint(location))));
         }
         for endpoint in old.iter() {
             if !endpoints.iter().any(|kept| kept.id == endpoint.id) {
@@ -123,10 +157,10 @@ impl Cluster {
         self.endpoints.store(Arc::new(endpoints));
     }
 
-    fn endpoint(&self, address: SocketAddr) -> Endpoint {
-        let metrics = self.registry.endpoint(&self.settings.name, &address.to_string());
+    fn endpoint(&self, location: &Location) -> Endpoint {
+        let metrics = self.registry.endpoint(&self.settings.name, &location.address.to_string());
         metrics.ejected.set(0); // a predecessor at this address may have been out
-        Endpoint::new(address, self.settings.clone(), metrics, self.metrics.clone())
+        Endpoint::new(location, self.settings.clone(), metrics, self.metrics.clone())
     }
 
     /// The endpoints as they are now.
@@ -194,14 +228,12 @@ impl Cluster {
     pub fn before_scrape(&self, now: Duration) {
         let (mut open, mut active) = (0, 0);
         for endpoint in self.endpoints.load().iter() {
-            let connections = endpoint.open_connections();
-            open += connections;
-            // Attempts that are still connecting are in flight, but hold no connection.
-            active += endpoint.in_flight().min(connections);
+            open += endpoint.open_connections();
+            active += endpoint.active_connections();
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.connections_active.set(gauge(active));
-        self.metrics.connections_idle.set(gauge(open - active));
+        self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
     }
 }

@@ -1,4 +1,4 @@
-//! Opens a connection to an endpoint and starts the task that drives it.
+//! Opens a connection to an endpoint, over TLS where its URL says so, and starts the task that drives it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,73 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
+use crate::upstream::http2::Handshaken;
+use crate::upstream::stream::{Refusal, Stream};
+
+/// A connection to an endpoint, in the protocol that it turned out to speak.
+pub(super) enum Fresh<B> {
+    /// For one exchange after the other.
+    Http1(Connection<B>),
+    /// For many at once.
+    Http2(Handshaken, OwnedSemaphorePermit),
+}
+
+/// Opens a connection within the cluster's `connect_timeout`, TLS and the first SETTINGS of HTTP/2 included. No error
+/// of this function has sent anything of a request.
+///
+/// `on_room` is called whenever an HTTP/2 connection can take more than before, and when it has ended.
+pub(super) async fn open<B>(
+    endpoint: &Arc<Endpoint>,
+    slot: OwnedSemaphorePermit,
+    on_room: impl Fn() + 'static,
+) -> Result<Fresh<B>, UpstreamError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let establish = async {
+        let stream = dial(endpoint).await?;
+        if speaks_http2(endpoint.settings.protocol, &stream)? {
+            Ok(Fresh::Http2(Handshaken::new(endpoint, stream, on_room).await?, slot))
+        } else {
+            Ok(Fresh::Http1(Connection::new(endpoint, stream, slot).await?))
+        }
+    };
+    let late = || Err(UpstreamError::new(UpstreamErrorKind::ConnectTimeout, Delivery::Never));
+    let opened = timeout(endpoint.settings.connect_timeout, establish).await.unwrap_or_else(|_| late());
+    let metrics = &endpoint.cluster_metrics;
+    match &opened {
+        Ok(_) => metrics.connected.inc(),
+        Err(error) => metrics.connect_failed(error.kind).inc(),
+    }
+    opened
+}
+
+async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+    let stream = TcpStream::connect(endpoint.address).await.map_err(UpstreamError::connect)?;
+    // Without it a small request waits for the acknowledgement of the one before. A socket that refuses the option is
+    // closing, which the first write will tell.
+    let _ = stream.set_nodelay(true);
+    match &endpoint.tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(client) => client.handshake(stream).await,
+    }
+}
+
+fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
+    let has_agreed = stream.agreed() == Some(b"h2");
+    match (protocol, stream) {
+        (Protocol::Http1, _) => Ok(false),
+        (Protocol::H2, Stream::Plain(_)) => Ok(true),
+        // RFC 9113 section 3.2: over TLS it is ALPN that makes it HTTP/2.
+        (Protocol::H2, Stream::Secured(_)) if !has_agreed => {
+            Err(UpstreamError::new(UpstreamErrorKind::TlsProtocol, Delivery::Never))
+        }
+        (Protocol::H2 | Protocol::Auto, _) => Ok(has_agreed),
+    }
+}
 
 /// An HTTP/1.1 connection to an endpoint. Dropping it closes it, whatever it is doing.
 #[derive(Debug)]
@@ -23,13 +89,14 @@ pub(super) struct Connection<B> {
     driver: AbortHandle,
     /// Since when no request uses it.
     pub(super) idle_since: Instant,
+    refusal: Option<Refusal>,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
 
 /// Why a request brought no response head.
 pub(super) enum SendFailure<B> {
-    /// It was sent, at least in part.
+    /// It was sent, at least in part, or cannot be sent at all.
     Sent(UpstreamError),
     /// Not a byte of it was: here it is again.
     Unsent(Box<Request<B>>),
@@ -40,34 +107,20 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    /// Connects within the cluster's `connect_timeout`. No error of this function has sent anything.
-    pub(super) async fn open(
+    async fn new(
         endpoint: &Arc<Endpoint>,
+        stream: Stream,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, UpstreamError> {
-        let settings = &endpoint.settings;
-        let stream = match timeout(settings.connect_timeout, TcpStream::connect(endpoint.address)).await {
-            Ok(connected) => connected.map_err(UpstreamError::connect),
-            Err(_) => Err(UpstreamError::new(UpstreamErrorKind::ConnectTimeout, Delivery::Never)),
-        };
-        let metrics = &endpoint.cluster_metrics;
-        let stream = stream.inspect_err(|error| match error.kind {
-            UpstreamErrorKind::ConnectRefused => metrics.connect_refused.inc(),
-            UpstreamErrorKind::ConnectTimeout => metrics.connect_timeout.inc(),
-            _ => metrics.connect_unreachable.inc(),
-        })?;
-        metrics.connected.inc();
-        // Without it a small request waits for the acknowledgement of the one before. A socket that refuses the
-        // option is closing, which the first write will tell.
-        let _ = stream.set_nodelay(true);
+        let refusal = stream.refusal();
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(settings.max_header_bytes)
+            .max_buf_size(endpoint.settings.max_header_bytes)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| UpstreamError::http(error, Delivery::Never))?;
         let label = endpoint.label.clone();
         let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(endpoint = %label, %error, "upstream connection ended");
             }
         });
@@ -75,6 +128,7 @@ where
             sender,
             driver: driver.abort_handle(),
             idle_since: Instant::now(),
+            refusal,
             _slot: slot,
             _counted: endpoint.count_connection(),
         })
@@ -93,6 +147,14 @@ where
                 None => SendFailure::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
             })
         }
+    }
+
+    /// What an error of [`Connection::send`] means, if the endpoint has refused the TLS handshake only now.
+    pub(super) fn explain(&self, error: UpstreamError) -> UpstreamError {
+        if self.refusal.as_ref().is_some_and(Refusal::has_come) {
+            return UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never);
+        }
+        error
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::policy::ejection::Health;
 use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
 use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::tls::TlsClient;
 
 /// One address of a cluster, shared by all workers.
 #[derive(Debug)]
@@ -32,12 +33,36 @@ pub struct Endpoint {
     pub wanted: Notify,
     /// Attempts that wait for a permit, in all workers.
     pub waiting: AtomicUsize,
+    /// TLS, if that is how it is reached.
+    pub(super) tls: Option<TlsClient>,
+    /// Its HTTP/2 connections, in all workers.
+    pub(super) shared: SharedCounts,
     in_flight: AtomicUsize,
     open: AtomicUsize,
     retired: AtomicBool,
     health: Mutex<Health>,
     /// Whether `health` holds anything: spares the lock where all is well.
     troubled: AtomicBool,
+}
+
+/// How many HTTP/2 connections there are, and what they carry.
+#[derive(Debug, Default)]
+pub(super) struct SharedCounts {
+    /// Open connections.
+    pub(super) open: AtomicUsize,
+    /// Those of them that carry at least one exchange.
+    pub(super) busy: AtomicUsize,
+    /// Exchanges that they carry.
+    pub(super) streams: AtomicUsize,
+}
+
+/// Where an endpoint is: one address of a URL's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The address.
+    pub address: SocketAddr,
+    /// The host, for which its certificate has to hold.
+    pub host: EndpointHost,
 }
 
 /// The identity of an [`Endpoint`].
@@ -47,12 +72,13 @@ pub struct EndpointId(u64);
 impl Endpoint {
     /// A healthy endpoint without connections.
     pub fn new(
-        address: SocketAddr,
+        location: &Location,
         settings: Arc<ClusterSettings>,
         metrics: Arc<EndpointMetrics>,
         cluster_metrics: Arc<ClusterMetrics>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let address = location.address;
         Self {
             id: EndpointId(NEXT.fetch_add(1, Ordering::Relaxed)),
             address,
@@ -62,6 +88,8 @@ impl Endpoint {
             slots: Arc::new(Semaphore::new(settings.max_connections)),
             wanted: Notify::new(),
             waiting: AtomicUsize::new(0),
+            tls: settings.tls.as_ref().map(|tls| tls.client(&location.host)),
+            shared: SharedCounts::default(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
@@ -85,6 +113,15 @@ impl Endpoint {
     /// Open connections, in all workers.
     pub fn open_connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that carry an exchange.
+    pub fn active_connections(&self) -> usize {
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let own = self.open_connections().saturating_sub(count(&self.shared.open));
+        // Attempts that are still connecting, or wait for a stream, are in flight, but hold no connection.
+        let in_flight = self.in_flight().saturating_sub(count(&self.shared.streams));
+        (count(&self.shared.busy) + in_flight.min(own)).min(self.open_connections())
     }
 
     /// Counts a connection until the guard is dropped.
@@ -143,13 +180,34 @@ impl Drop for OpenConnection {
     }
 }
 
-/// An endpoint as the configuration names it: `http://HOST[:PORT]`.
+/// An endpoint as the configuration names it: `http://HOST[:PORT]` or `https://HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointUrl {
+    /// Whether it is reached over TLS.
+    pub scheme: EndpointScheme,
     /// The host.
     pub host: EndpointHost,
-    /// The port; 80 if the URL has none.
+    /// The port; 80 or 443 if the URL has none.
     pub port: u16,
+}
+
+/// How an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointScheme {
+    /// TCP alone.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl EndpointScheme {
+    /// The word before `://`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// A host that is an address, or a name whose every address is an endpoint.
@@ -164,12 +222,9 @@ pub enum EndpointHost {
 /// Why a text is not an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidEndpoint {
-    /// Not `http://…`.
-    #[error("an endpoint is a URL: http://HOST:PORT")]
+    /// Neither `http://…` nor `https://…`.
+    #[error("an endpoint is a URL: http://HOST:PORT or https://HOST:PORT")]
     Scheme,
-    /// TLS towards the backend.
-    #[error("https endpoints are not supported by this version")]
-    Https,
     /// No host, or no valid one.
     #[error("the host is neither an IP address nor a host name")]
     Host,
@@ -182,12 +237,11 @@ pub enum InvalidEndpoint {
 }
 
 impl EndpointUrl {
-    /// Reads `http://10.0.1.10:8080`, `http://[2001:db8::1]`, `http://hosp.internal:8080`; one final slash is allowed.
+    /// Reads `http://10.0.1.10:8080`, `http://[2001:db8::1]`, `https://hosp.internal`; one final slash is allowed.
     pub fn parse(text: &str) -> Result<Self, InvalidEndpoint> {
-        if text.starts_with("https://") {
-            return Err(InvalidEndpoint::Https);
-        }
-        let authority = text.strip_prefix("http://").ok_or(InvalidEndpoint::Scheme)?;
+        let secured = text.strip_prefix("https://").map(|authority| (EndpointScheme::Https, authority));
+        let plain = || text.strip_prefix("http://").map(|authority| (EndpointScheme::Http, authority));
+        let (scheme, authority) = secured.or_else(plain).ok_or(InvalidEndpoint::Scheme)?;
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         if authority.contains(['/', '?', '#', '@']) {
             return Err(InvalidEndpoint::Extra);
@@ -204,10 +258,18 @@ impl EndpointUrl {
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().ok().filter(|port| *port != 0).ok_or(InvalidEndpoint::Port)?
             }
-            None if port.is_empty() => 80,
+            None if port.is_empty() => match scheme {
+                EndpointScheme::Http => 80,
+                EndpointScheme::Https => 443,
+            },
             _ => return Err(InvalidEndpoint::Port),
         };
-        Ok(Self { host, port })
+        Ok(Self { scheme, host, port })
+    }
+
+    /// The endpoint at one of its host's addresses.
+    pub fn at(&self, address: IpAddr) -> Location {
+        Location { address: SocketAddr::new(address, self.port), host: self.host.clone() }
     }
 }
 
@@ -238,15 +300,20 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_a_port() {
-        let address =
-            |text: &str, port| Ok(EndpointUrl { host: EndpointHost::Address(text.parse().unwrap()), port });
+        use EndpointScheme::{Http, Https};
+        let at = |scheme, text: &str, port| {
+            Ok(EndpointUrl { scheme, host: EndpointHost::Address(text.parse().unwrap()), port })
+        };
+        let address = |text: &str, port| at(Http, text, port);
         assert_eq!(EndpointUrl::parse("http://10.0.1.10:8080"), address("10.0.1.10", 8080));
         assert_eq!(EndpointUrl::parse("http://10.0.1.10/"), address("10.0.1.10", 80));
         assert_eq!(EndpointUrl::parse("http://[::1]:81"), address("::1", 81));
         assert_eq!(
             EndpointUrl::parse("http://Hosp.internal"),
-            Ok(EndpointUrl { host: EndpointHost::Name("hosp.internal".into()), port: 80 })
+            Ok(EndpointUrl { scheme: Http, host: EndpointHost::Name("hosp.internal".into()), port: 80 })
         );
+        assert_eq!(EndpointUrl::parse("https://10.0.1.10"), at(Https, "10.0.1.10", 443));
+        assert_eq!(EndpointUrl::parse("https://10.0.1.10:8443/"), at(Https, "10.0.1.10", 8443));
     }
 
     #[test]
@@ -254,7 +321,8 @@ mod tests {
         for (text, error) in [
             ("10.0.1.10:8080", InvalidEndpoint::Scheme),
             ("ftp://a", InvalidEndpoint::Scheme),
-            ("https://a", InvalidEndpoint::Https),
+            ("https://", InvalidEndpoint::Host),
+            ("HTTPS://a", InvalidEndpoint::Scheme),
             ("http://", InvalidEndpoint::Host),
             ("http://a b", InvalidEndpoint::Host),
             ("http://10.0.1.300", InvalidEndpoint::Host),

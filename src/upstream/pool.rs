@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,9 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::upstream::body::UpstreamBody;
-use crate::upstream::connect::{Connection, SendFailure};
+use crate::upstream::body::{Switched, UpstreamBody};
+use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
+use crate::upstream::http2::SharedConnection;
+
+mod shared;
+pub(super) use self::shared::StreamLease;
+use self::shared::{Joiner, Permit};
 
 /// A worker's pools, one per endpoint.
 #[derive(Debug)]
@@ -69,6 +74,10 @@ where
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
         let in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
+        if endpoint.settings.protocol.may_be_http2() {
+            // Boxed, so that a request over HTTP/1.1 carries no room for it.
+            return Box::pin(pool.send_shared(request, progress, in_flight)).await;
+        }
         loop {
             progress.set_sent(false);
             let pooled = pool.take_idle();
@@ -80,8 +89,8 @@ where
             };
             progress.set_sent(true);
             match connection.send(request).await {
-                Ok(response) => return pool.answer(response, connection, in_flight),
-                Err(SendFailure::Sent(error)) => return Err(error),
+                Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
+                Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
             }
             if is_new {
@@ -101,6 +110,11 @@ where
             endpoint: endpoint.clone(),
             idle: RefCell::default(),
             waiters: RefCell::default(),
+            shared: RefCell::default(),
+            joiners: RefCell::default(),
+            is_opening: Cell::default(),
+            has_chosen_http1: Cell::default(),
+            giving_way: RefCell::default(),
         });
         pools.push((endpoint.id, pool.clone()));
         tokio::task::spawn_local(pool.clone().keep());
@@ -125,15 +139,27 @@ struct Pool<B> {
     /// The newest at the back.
     idle: RefCell<VecDeque<Connection<B>>>,
     /// Attempts of this worker that wait for a connection, the first at the front.
-    waiters: RefCell<VecDeque<oneshot::Sender<Connection<B>>>>,
+    waiters: RefCell<VecDeque<oneshot::Sender<Granted<B>>>>,
+    /// HTTP/2 connections that can take more, in the order in which they fill.
+    shared: RefCell<Vec<Rc<SharedConnection>>>,
+    /// Attempts of this worker that wait for the connection that is being opened for all of them.
+    joiners: RefCell<Vec<Joiner<B>>>,
+    is_opening: Cell<bool>,
+    /// Whether an endpoint that had the choice took HTTP/1.1: then connections are opened side by side.
+    has_chosen_http1: Cell<bool>,
+    /// The HTTP/2 connection that goes so that another worker gets its slot.
+    giving_way: RefCell<Weak<SharedConnection>>,
 }
 
 /// What a wait for a connection gave.
+#[derive(Debug)]
 enum Granted<B> {
     /// Somebody's connection.
     Connection(Connection<B>),
     /// Leave to open one.
     Slot(OwnedSemaphorePermit),
+    /// Room on a shared one.
+    Stream(Permit<B>),
 }
 
 impl<B> Pool<B>
@@ -165,9 +191,18 @@ where
             Err(_) => match self.wait().await? {
                 Granted::Connection(connection) => return Ok(connection),
                 Granted::Slot(slot) => slot,
+                Granted::Stream(_) => return Err(Self::out_of_place()),
             },
         };
-        Connection::open(&self.endpoint, slot).await
+        match connect::open(&self.endpoint, slot, || {}).await? {
+            Fresh::Http1(connection) => Ok(connection),
+            Fresh::Http2(..) => Err(Self::out_of_place()),
+        }
+    }
+
+    /// HTTP/2 in a pool that does not speak it, which cannot be.
+    fn out_of_place() -> UpstreamError {
+        UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Never)
     }
 
     /// Waits for a connection of this worker or for a slot, at most `connection_wait`.
@@ -192,7 +227,7 @@ where
         let granted = async {
             tokio::select! {
                 biased;
-                Ok(connection) = returned => Some(Granted::Connection(connection)),
+                Ok(granted) = returned => Some(granted),
                 slot = self.endpoint.slots.clone().acquire_owned() => slot.ok().map(Granted::Slot),
             }
         };
@@ -208,17 +243,17 @@ where
     /// Makes an answer of a response head; its body gives the connection back when it ends.
     fn answer(
         self: Rc<Self>,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         connection: Connection<B>,
         in_flight: InFlight,
-    ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
-        // We never ask for another protocol, so a 101 is an answer to a question that nobody put.
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
-        }
+    ) -> Response<UpstreamBody<B>> {
         let longest_silence = self.endpoint.settings.body_timeout;
         let lease = Lease { connection, pool: self, _in_flight: in_flight };
-        Ok(response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence)))
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = hyper::upgrade::on(&mut response);
+            return response.map(|_| UpstreamBody::Switched(Switched::new(upgrade, lease)));
+        }
+        response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence))
     }
 
     /// Takes a connection back whose answer has ended.
@@ -251,9 +286,10 @@ where
             return;
         }
         while let Some(waiter) = waiters.pop_front() {
-            match waiter.send(connection) {
+            match waiter.send(Granted::Connection(connection)) {
                 Ok(()) => return,
-                Err(returned) => connection = returned,
+                Err(Granted::Connection(returned)) => connection = returned,
+                Err(_) => return,
             }
         }
         connection.idle_since = Instant::now();
@@ -266,7 +302,10 @@ where
         let period = (settings.idle_timeout / 2).max(SHORTEST_KEEPING);
         while !self.endpoint.is_retired() {
             tokio::select! {
-                () = self.endpoint.wanted.notified() => self.idle.borrow_mut().clear(),
+                () = self.endpoint.wanted.notified() => {
+                    self.idle.borrow_mut().clear();
+                    self.close_idle(Instant::now(), true);
+                }
                 () = sleep(period) => {
                     let now = Instant::now();
                     // A call for slots can come while nobody listens, between two turns of this loop.
@@ -276,10 +315,12 @@ where
                             && !connection.is_closed()
                             && now.duration_since(connection.idle_since) < settings.idle_timeout
                     });
+                    self.close_idle(now, is_wanted);
                 }
             }
         }
         self.idle.borrow_mut().clear();
+        self.close_idle(Instant::now(), true);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keeps a cluster's endpoints as its host names resolve.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::EndpointHost;
+use crate::upstream::endpoint::{EndpointHost, Location};
 
 /// What each endpoint URL of a cluster last resolved to.
 #[derive(Debug, Default)]
 pub struct Resolver {
-    known: Vec<Vec<SocketAddr>>,
+    known: Vec<Vec<Location>>,
 }
 
 impl Resolver {
@@ -28,11 +28,11 @@ impl Resolver {
         self.known.resize_with(cluster.settings.endpoints.len(), Vec::new);
         for (url, known) in cluster.settings.endpoints.iter().zip(&mut self.known) {
             match &url.host {
-                EndpointHost::Address(address) => *known = vec![SocketAddr::new(*address, url.port)],
+                EndpointHost::Address(address) => *known = vec![url.at(*address)],
                 EndpointHost::Name(name) => match look_up(name, url.port).await {
                     Ok(addresses) => {
                         cluster.metrics.dns_resolved.inc();
-                        *known = addresses;
+                        *known = addresses.into_iter().map(|address| url.at(address)).collect();
                     }
                     Err(error) => {
                         cluster.metrics.dns_failed.inc();
@@ -44,7 +44,7 @@ impl Resolver {
                 },
             }
         }
-        cluster.set_addresses(&self.known.concat());
+        cluster.set_locations(&self.known.concat());
     }
 
     /// Resolves again every `dns_refresh`, sooner while there is no address at all, until the cluster is gone.
@@ -63,11 +63,11 @@ fn pause(cluster: &Arc<Cluster>) -> Duration {
     if cluster.endpoints().is_empty() { refresh.min(UNRESOLVED_PAUSE) } else { refresh }
 }
 
-async fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+async fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     let found = timeout(LOOK_UP_TIMEOUT, lookup_host((name, port)))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer from the resolver"))??;
-    let mut addresses: Vec<_> = found.collect();
+    let mut addresses: Vec<_> = found.map(|address| SocketAddr::ip(&address)).collect();
     // The order of answers turns; ours must not, or every refresh would look like a change.
     addresses.sort_unstable();
     addresses.dedup();

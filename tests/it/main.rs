@@ -3,6 +3,7 @@
 //! Each test bears the name of the rule that it holds; the rules stand in the design's `semantics.md`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adversarial;
 mod commands;
 mod endpoints;
 mod framing;
@@ -17,6 +18,8 @@ mod rates;
 mod record;
 mod retry;
 mod routes;
+mod strictness;
 mod support;
 mod tidy;
 mod timeouts;
+mod upgrade;

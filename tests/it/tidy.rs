@@ -44,14 +44,25 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 const IMPORTS: [(&str, Imports); 16] = [
     ("admin", Imports::Only(&["record"])),
     ("app", Imports::All),
+    ("certificate", Imports::Only(&["error"])),
     ("cli", Imports::All),
     // Settings live beside the component that uses them, and `app` has some too; `config` only translates.
     (
         "config",
-        Imports::Only(&["app", "downstream", "error", "policy", "proxy", "record", "route", "upstream"]),
+        Imports::Only(&[
+            "app",
+            "certificate",
+            "downstream",
+            "error",
+            "policy",
+            "proxy",
+            "record",
+            "route",
+            "upstream",
+        ]),
     ),
     ("demo", Imports::Only(&["app", "config"])),
-    ("downstream", Imports::Only(&["error", "proxy", "record"])),
+    ("downstream", Imports::Only(&["certificate", "error", "proxy", "record"])),
     ("error", Imports::Only(&[])),
     ("fuzzing", Imports::All),
     ("lib", Imports::All),
@@ -61,7 +72,7 @@ const IMPORTS: [(&str, Imports); 16] = [
     // It names vetoes and reasons.
     ("record", Imports::Only(&["error", "policy"])),
     ("route", Imports::Only(&["policy", "record", "upstream"])),
-    ("upstream", Imports::Only(&["error", "policy", "record"])),
+    ("upstream", Imports::Only(&["certificate", "error", "policy", "record"])),
     // It owns what a thread needs of each.
     ("worker", Imports::Only(&["downstream", "error", "policy", "proxy", "record", "route", "upstream"])),
 ];

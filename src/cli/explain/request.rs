@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::error::{Delivery, ErrorClass};
+use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::Outcome;
 
 /// The request to explain.
@@ -44,7 +45,7 @@ impl Request {
     }
 }
 
-/// How an attempt is to end: `502`, `502:retry-after=3`, or the word of an [`ErrorClass`].
+/// How an attempt is to end: `502`, `502:retry-after=3`, `grpc-14`, or the word of an [`ErrorClass`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Given(pub(super) Outcome);
 
@@ -62,22 +63,25 @@ impl FromStr for Given {
         }
         let (status, option) =
             text.split_once(':').map_or((text, None), |(status, rest)| (status, Some(rest)));
+        if let Some(grpc) = GrpcStatus::from_label(status) {
+            let retry_after = retry_after(option)?;
+            return Ok(Self(Outcome::Grpc { status: grpc, retry_after }));
+        }
         // Three digits from 100 on; above 599 there is no status that a policy could name.
         let status = StatusCode::from_bytes(status.as_bytes()).ok().filter(|status| status.as_u16() < 600);
-        let status =
-            status.ok_or("an outcome is a status (502) or connect, tls, reset, timeout or protocol")?;
-        let retry_after = match option {
-            None => None,
-            Some(option) => {
-                let seconds = option
-                    .strip_prefix("retry-after=")
-                    .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-                let seconds = seconds.and_then(|seconds| seconds.parse().ok());
-                Some(Duration::from_secs(seconds.ok_or("write a Retry-After in seconds: 502:retry-after=3")?))
-            }
-        };
-        Ok(Self(Outcome::Answered { status, retry_after }))
+        let status = status
+            .ok_or("an outcome is a status (502, grpc-14) or connect, tls, reset, timeout or protocol")?;
+        Ok(Self(Outcome::Answered { status, retry_after: retry_after(option)? }))
     }
+}
+
+fn retry_after(option: Option<&str>) -> Result<Option<Duration>, String> {
+    let Some(option) = option else { return Ok(None) };
+    let seconds = option
+        .strip_prefix("retry-after=")
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Ok(Some(Duration::from_secs(seconds.ok_or("write a Retry-After in seconds: 502:retry-after=3")?)))
 }
 
 impl fmt::Display for Given {
@@ -86,6 +90,10 @@ impl fmt::Display for Given {
             Outcome::Answered { status, retry_after: None } => write!(f, "{}", status.as_u16()),
             Outcome::Answered { status, retry_after: Some(wait) } => {
                 write!(f, "{}, Retry-After: {}", status.as_u16(), wait.as_secs())
+            }
+            Outcome::Grpc { status, retry_after } => {
+                write!(f, "{} ({})", status.label(), status.name())?;
+                retry_after.map_or(Ok(()), |wait| write!(f, ", Retry-After: {}", wait.as_secs()))
             }
             Outcome::Failed { class, .. } => f.write_str(class.map_or("failed", ErrorClass::label)),
         }

@@ -225,13 +225,14 @@ fn a_body_too_large_to_keep_matters_only_once_some_of_it_was_sent() {
 }
 
 #[test]
-fn an_upgrade_is_never_sent_twice() {
+fn a_request_for_an_upgrade_is_retried_until_it_is_granted() {
     assert_timeline(
-        &timeline("GET /pair", &["Upgrade: websocket"], 0, "connect"),
+        &timeline("GET /pair", &["Upgrade: websocket"], 0, "502 101"),
         "
-0s  attempt 1: connect after 0s to 2s: nothing was sent
-→ no more (upgrade): an upgrade or a tunnel is never sent twice
-0s to 2s  answer: 502 or 504, made by the proxy",
+0s  attempt 1: 502
+→ retry after 50ms to 100ms, at an endpoint not yet tried: 502 is in `statuses`
+50ms to 100ms  attempt 2: 101
+50ms to 100ms  answer: the 101 of attempt 2",
     );
 }
 

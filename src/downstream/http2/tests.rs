@@ -42,6 +42,16 @@ fn without_an_authority_the_host_stays() {
 }
 
 #[test]
+fn a_value_that_begins_or_ends_with_a_blank_is_not_what_http_1_1_would_carry() {
+    for value in [" a", "a ", "\ta", "a\t", " "] {
+        assert!(is_padded(&HeaderValue::from_static(value)), "{value:?}");
+    }
+    for value in ["", "a", "a b"] {
+        assert!(!is_padded(&HeaderValue::from_static(value)), "{value:?}");
+    }
+}
+
+#[test]
 fn crumbs_of_a_cookie_are_joined_in_their_order() {
     let mut headers =
         head("/", &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]).headers;

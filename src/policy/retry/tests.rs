@@ -18,7 +18,6 @@ fn around() -> Circumstances {
         attempt: 1,
         repeatable: Repeatable::Always,
         body: BodyState::Whole,
-        upgrade: Upgrade::None,
         untried: Untried::None,
         time_left: 25 * SECOND,
         random: 0.5,
@@ -59,20 +58,11 @@ fn each_case(check: impl Fn(Outcome, Circumstances, Verdict)) {
         for attempt in 1..=4 {
             for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent] {
                 for body in [BodyState::Whole, BodyState::Partial, BodyState::Lost] {
-                    for upgrade in [Upgrade::None, Upgrade::Requested] {
-                        for untried in [Untried::None, Untried::Some] {
-                            for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
-                                let around = Circumstances {
-                                    attempt,
-                                    repeatable,
-                                    body,
-                                    upgrade,
-                                    untried,
-                                    time_left,
-                                    random: 0.5,
-                                };
-                                check(outcome, around, policy.decide(outcome, &around));
-                            }
+                    for untried in [Untried::None, Untried::Some] {
+                        for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
+                            let around =
+                                Circumstances { attempt, repeatable, body, untried, time_left, random: 0.5 };
+                            check(outcome, around, policy.decide(outcome, &around));
                         }
                     }
                 }
@@ -86,13 +76,13 @@ fn a_retry_is_made_only_if_every_rule_allows_it() {
     each_case(|outcome, around, verdict| {
         let Verdict::Retry { after, .. } = verdict else { return };
         assert!(around.attempt < 3);
-        assert_eq!(around.upgrade, Upgrade::None);
         assert_ne!(around.body, BodyState::Lost);
         assert!(around.body == BodyState::Whole || outcome.delivery() != Delivery::Answered);
         assert!(outcome.delivery() == Delivery::Never || around.repeatable == Repeatable::Always);
         assert!(after + RetryPolicy::LEAST_USEFUL <= around.time_left);
         assert!(after >= Backoff::FLOOR || outcome.delivery() == Delivery::Never);
         match outcome {
+            Outcome::Grpc { .. } => unreachable!("no case here is one of gRPC"),
             Outcome::Answered { status, retry_after } => {
                 assert!(status == 500 || status == 502);
                 assert!(after >= retry_after.unwrap_or_default());
@@ -107,6 +97,7 @@ fn a_retry_is_made_only_if_every_rule_allows_it() {
 fn a_failure_is_never_returned_without_the_name_of_its_veto() {
     each_case(|outcome, _, verdict| {
         let is_failure = match outcome {
+            Outcome::Grpc { .. } => false,
             Outcome::Answered { status, .. } => status == 500 || status == 502,
             Outcome::Failed { class, .. } => class.is_some(),
         };
@@ -274,4 +265,27 @@ proptest! {
     fn retry_after_never_panics(value in "\\PC{0,40}") {
         let _ = retry_after(&value, std::time::SystemTime::UNIX_EPOCH);
     }
+}
+
+#[test]
+fn a_grpc_status_is_a_failure_only_where_it_is_listed_and_is_then_vetoed_like_any_answer() {
+    let unavailable = GrpcStatus::from_name("unavailable").unwrap();
+    let outcome = Outcome::Grpc { status: unavailable, retry_after: None };
+    let policy = RetryPolicy::default();
+    assert_eq!(policy.decide(outcome, &around()), Verdict::Return);
+    let policy = RetryPolicy { grpc_statuses: [unavailable].into_iter().collect(), ..policy };
+    assert!(matches!(
+        policy.decide(outcome, &around()),
+        Verdict::Retry { reason: Reason::Grpc(status), .. } if status == unavailable
+    ));
+    let other = Outcome::Grpc { status: GrpcStatus::from_name("internal").unwrap(), retry_after: None };
+    assert_eq!(policy.decide(other, &around()), Verdict::Return);
+    let once = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around() };
+    assert_eq!(policy.decide(outcome, &once), Verdict::Stop { why: Veto::Method });
+}
+
+#[test]
+fn a_granted_upgrade_is_final_even_where_its_status_is_listed() {
+    let policy = RetryPolicy { statuses: StatusSet::from_iter([101]), ..policy() };
+    assert_eq!(policy.decide(answered(101), &around()), stop(Veto::Upgrade));
 }

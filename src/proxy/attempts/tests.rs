@@ -326,17 +326,24 @@ async fn the_upstream_is_told_the_number_of_an_attempt_from_the_second_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_for_an_upgrade_is_never_sent_twice() {
-    let stage = Stage::new([answer(502)]);
+async fn a_request_for_an_upgrade_is_retried_like_any_other() {
+    let stage = Stage::new([answer(502), answer(200)]);
     let headers = [("upgrade", "websocket"), ("connection", "upgrade")];
-    assert_eq!(stage.send_with(Method::GET, &headers, ScriptedBody::empty()).await.status(), 502);
-    assert_eq!(stopped(&stage, Veto::Upgrade), 1);
+    assert_eq!(stage.send_with(Method::GET, &headers, ScriptedBody::empty()).await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
+    let stage = Stage::new([answer(101), answer(200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    let stage = Stage::new([answer(101)]);
+    assert_eq!(stage.send(Method::POST, ScriptedBody::empty()).await.status(), 502);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_names_do_not_resolve_says_so() {
     let stage = Stage::new([]);
-    stage.route.cluster.set_addresses(&[]);
+    stage.route.cluster.set_locations(&[]);
     let response = stage.get().await;
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");

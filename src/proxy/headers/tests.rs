@@ -111,7 +111,6 @@ fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
             ("proxy-connection", "keep-alive"),
             ("te", "trailers"),
             ("trailer", "x"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("proxy", "http://evil"),
             ("proxy-authorization", "Basic eA=="),
@@ -123,6 +122,49 @@ fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
     let mut headers = head.headers;
     clean_request(&mut headers, &via()).unwrap();
     assert_eq!(names(&headers), ["via", "x-kept"]);
+}
+
+#[test]
+fn a_chunked_message_goes_on_announcing_the_trailers_that_may_be_some() {
+    let mut headers = HeaderMap::new();
+    headers.append("trailer", HeaderValue::from_static("X-Sum,, content-length"));
+    headers.append("trailer", HeaderValue::from_static("Server-Timing, \"no name\", x_sum"));
+    headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+    clean_response(&mut headers);
+    assert_eq!(names(&headers), ["trailer"]);
+    assert_eq!(headers["trailer"], "x-sum, server-timing");
+}
+
+#[test]
+fn trailers_lose_what_must_stand_in_a_head() {
+    let mut trailers = HeaderMap::new();
+    let forbidden = ["authorization", "connection", "content-length", "cookie", "host", "if-match", "proxy"];
+    for name in forbidden.into_iter().chain(["set-cookie", "te", "trailer", "transfer-encoding", "via"]) {
+        trailers.insert(name, HeaderValue::from_static("1"));
+    }
+    trailers.insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    clean_trailers(&mut trailers);
+    assert_eq!(names(&trailers), ["grpc-status"]);
+}
+
+#[test]
+fn a_list_of_equal_lengths_is_one_and_what_is_none_goes() {
+    let settled = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
+        }
+        clean_response(&mut headers);
+        let all: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+        all
+    };
+    for values in [&["5"][..], &["5, 5"], &["5", "5"], &["5,5", "5"]] {
+        assert_eq!(settled(values), ["5"], "{values:?}");
+    }
+    for values in [&["5, 6"][..], &["5", "6"], &["abc"], &["+5"], &[""], &["5,"]] {
+        assert!(settled(values).is_empty(), "{values:?}");
+    }
 }
 
 #[test]
@@ -214,4 +256,34 @@ proptest! {
             prop_assert!(!value.iter().any(|byte| b" ,@/\\\r\n\t\0?#".contains(byte)));
         }
     }
+}
+
+#[test]
+fn an_upgrade_is_asked_for_by_one_protocol_that_connection_names_and_the_route_allows() {
+    let allowed: [Box<str>; 2] = ["websocket".into(), "dicom/3".into()];
+    let asked = |fields: &[(&str, &str)], body| {
+        upgrade(&head("/", fields), body, &allowed).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let plain = [("connection", "keep-alive , Upgrade"), ("upgrade", "WebSocket")];
+    assert_eq!(asked(&plain, BodyPresence::None).as_deref(), Some("WebSocket"));
+    assert_eq!(asked(&plain, BodyPresence::Some), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "h2c")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgraded"), ("upgrade", "websocket")], BodyPresence::None), None);
+    assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], BodyPresence::None), None);
+    let mut old = head("/", &plain);
+    old.version = Version::HTTP_10;
+    assert_eq!(upgrade(&old, BodyPresence::None, &allowed), None, "RFC 9110 section 7.8");
+}
+
+#[test]
+fn a_101_grants_the_one_protocol_that_was_asked_for() {
+    let granted = |fields: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(UPGRADE, HeaderValue::from_static(field));
+        }
+        grants(&headers, &HeaderValue::from_static("websocket"))
+    };
+    assert!(granted(&["WebSocket"]));
+    assert!(!granted(&["h2c"]) && !granted(&[]) && !granted(&["websocket", "h2c"]));
 }

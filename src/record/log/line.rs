@@ -23,6 +23,7 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.time("time", record.at);
     object.text("id", record.id.as_bytes());
     object.plain("client", record.client);
+    object.text("client_subject", record.client_subject.as_deref().unwrap_or_default().as_bytes());
     object.word("protocol", record.protocol.and_then(protocol));
     object.text("method", record.method.as_str().as_bytes());
     object.text("host", record.target.host());
@@ -161,6 +162,10 @@ fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
     object.text("endpoint", attempt.endpoint.as_bytes());
     match attempt.result {
         AttemptResult::Status(status) => object.number("status", status.into()),
+        AttemptResult::Grpc(status, grpc) => {
+            object.number("status", status.into());
+            object.number("grpc_status", grpc.number().into());
+        }
         AttemptResult::Error(kind) => object.word("error", Some(kind)),
         AttemptResult::Cancelled => object.word("error", Some("cancelled")),
     }

@@ -300,6 +300,7 @@ fn record(number: u64) -> Record {
         at: SystemTime::UNIX_EPOCH,
         id: "id".into(),
         client: [127, 0, 0, 1].into(),
+        client_subject: None,
         protocol: None,
         method: Method::GET,
         target: Target::new(b"hosp.example.org", "/", "", b""),

@@ -12,10 +12,13 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         endpoints: (1..=endpoints)
             .map(|port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap())
             .collect(),
+        protocol: Protocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_secs(4),
         body_timeout: Duration::from_mins(1),
         max_connections: 8,
+        max_streams: 100,
         connection_wait: Duration::from_secs(1),
         max_waiting: 8,
         max_header_bytes: 64 << 10,
@@ -129,10 +132,12 @@ fn a_lone_endpoint_is_never_ejected() {
 fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let cluster = cluster(2, Balance::P2c);
     let before = cluster.endpoints();
-    cluster.set_addresses(&["127.0.0.1:2".parse().unwrap(), "127.0.0.1:9".parse().unwrap()]);
+    let at =
+        |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
+    cluster.set_locations(&[at(2), at(9)]);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);
     assert!(before[0].is_retired() && !before[1].is_retired());
-    cluster.set_addresses(&[]);
+    cluster.set_locations(&[]);
     assert!(cluster.pick(&[], &mut fastrand::Rng::with_seed(1), NOW).is_none());
 }

@@ -289,6 +289,7 @@ impl Shared {
             }
             self.perform(&action, &mut stream)?;
             match action.end {
+                End::Echo => return echo(&mut wire, &mut stream),
                 End::KeepAlive => {}
                 End::Close => return Ok(()),
                 End::CloseGently => {
@@ -372,6 +373,20 @@ impl Shared {
             self.state().violations.push(error.to_string());
         }
         error
+    }
+}
+
+fn echo(wire: &mut Wire, stream: &mut TcpStream) -> io::Result<()> {
+    loop {
+        let bytes = wire.some()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.contains(&b'!') {
+            reset_on_close(stream);
+            return Ok(());
+        }
+        stream.write_all(&bytes)?;
     }
 }
 

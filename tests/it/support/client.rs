@@ -121,6 +121,24 @@ impl Client {
         }
     }
 
+    /// Asks for a change of protocol; the status of the answer, and its headers.
+    pub(crate) fn upgrade(&mut self, path: &str, headers: &[(&str, &str)], early: &[u8]) -> (u16, Headers) {
+        self.send(&[&request("GET", path, headers, b"")[..], early].concat());
+        self.head().expect("the proxy answers")
+    }
+
+    /// Bytes that are no HTTP.
+    pub(crate) fn read_raw(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.wire.exactly(length, &mut bytes).expect("the tunnel brings as much");
+        bytes
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) fn finish(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
+    }
+
     /// The next response head, interim ones too.
     pub(crate) fn interim_status(&mut self) -> u16 {
         self.head().expect("the proxy answers").0

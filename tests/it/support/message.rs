@@ -143,6 +143,14 @@ impl Wire {
     }
 
     /// Appends everything until the peer closes.
+    pub(crate) fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.fill()?;
+        }
+        let length = self.buffer.len();
+        Ok(self.take(length))
+    }
+
     pub(crate) fn until_closed(&mut self, body: &mut Vec<u8>) -> io::Result<()> {
         loop {
             let all = self.buffer.len();

@@ -137,13 +137,11 @@ error: invalid `trusted_proxies`
 }
 
 #[test]
-fn tls_is_not_there_yet() {
+fn tls_to_a_backend_is_not_there_yet() {
     assert_rejected(
         &[
             r#"[[listener]]
 address = "127.0.0.1:8080"
-[listener.tls]
-min_version = "1.2"
 
 [cluster.hosp]
 endpoints = ["https://10.0.1.10"]
@@ -152,31 +150,23 @@ ca = "ca.pem"
 "#,
             ROUTE,
         ],
-        r#"error: this version does not terminate TLS
- --> stent.toml:3:1
+        r#"error: invalid `endpoints`
+ --> stent.toml:5:14
   |
-3 | [listener.tls]
-  | ^^^^^^^^^^^^^^ not supported yet
-  |
-  = help: let the load balancer terminate TLS, and listen here for its plain HTTP
-
-error: invalid `endpoints`
- --> stent.toml:7:14
-  |
-7 | endpoints = ["https://10.0.1.10"]
+5 | endpoints = ["https://10.0.1.10"]
   |              ^^^^^^^^^^^^^^^^^^^ https endpoints are not supported by this version
   |
   = help: use an http:// address inside a trusted network
 
 error: this version does not speak TLS to a backend
- --> stent.toml:8:1
+ --> stent.toml:6:1
   |
-8 | [cluster.hosp.tls]
+6 | [cluster.hosp.tls]
   | ^^^^^^^^^^^^^^^^^^ not supported yet
   |
   = help: reach the backend over plain HTTP inside a trusted network
 
-3 errors in stent.toml
+2 errors in stent.toml
 "#,
     );
 }

@@ -294,3 +294,29 @@ log_query = "page"
 "#,
     );
 }
+
+#[test]
+fn a_tunnel_of_http_would_pass_by_the_routes() {
+    assert_rejected(
+        &[
+            r#"[[route]]
+name = "all"
+path = "/*"
+cluster = "hosp"
+upgrades = ["websocket", "h2c"]
+"#,
+            LISTENER,
+            CLUSTER,
+        ],
+        r#"error: invalid `upgrades`
+ --> stent.toml:5:26
+  |
+5 | upgrades = ["websocket", "h2c"]
+  |                          ^^^^^ not a protocol that may be tunnelled
+  |
+  = help: through a tunnel of HTTP, requests would pass by the routes; leave it out
+
+1 error in stent.toml
+"#,
+    );
+}

@@ -19,6 +19,7 @@ fn a_line_holds_every_field_in_its_order() {
         attempt(AttemptResult::Cancelled, Delivery::Maybe),
     ];
     let record = Record {
+        client_subject: Some("CN=ward 7".into()),
         route: Some("screening".into()),
         cluster: Some("hosp".into()),
         error: Some("connection_refused"),
@@ -28,7 +29,8 @@ fn a_line_holds_every_field_in_its_order() {
         ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
     };
     let expected = concat!(
-        r#"{"time":"2024-02-29T12:34:56.000789Z","id":"0af7","client":"2001:db8::7","protocol":"HTTP/2","method":"POST","#,
+        r#"{"time":"2024-02-29T12:34:56.000789Z","id":"0af7","client":"2001:db8::7","client_subject":"CN=ward 7","#,
+        r#""protocol":"HTTP/2","method":"POST","#,
         r#""host":"hosp.example.org","path":"/api/screenings/7","query":"page=***&name=***","#,
         r#""route":"screening","cluster":"hosp","status":502,"origin":"upstream","outcome":"ok","#,
         r#""error":"connection_refused","bytes_in":18446744073709551615,"bytes_out":0,"#,
@@ -48,6 +50,7 @@ fn what_is_absent_is_null() {
     let line = parse(&record);
     for field in [
         "id",
+        "client_subject",
         "host",
         "path",
         "query",
@@ -176,6 +179,7 @@ fn record(target: Target) -> Record {
         at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_709_210_096_000_789),
         id: "0af7".into(),
         client: "2001:db8::7".parse().unwrap(),
+        client_subject: None,
         protocol: Some(Version::HTTP_2),
         method: Method::POST,
         target,

@@ -32,6 +32,8 @@ pub(super) enum End {
     Close,
     /// Closed for writing, and for reading when the peer has closed too.
     CloseGently,
+    /// From here on, what comes is sent back; `!` is answered by RST.
+    Echo,
     KeepAlive,
     Reset,
 }
@@ -117,6 +119,12 @@ impl Action {
     /// A head that announces a body which never comes.
     pub(crate) fn endless_body(status: u16) -> Self {
         Self::new([Step::Write(head(status, &[], "Content-Length: 100")), Step::Hang], End::Close)
+    }
+
+    /// Changes to `protocol`, in which each side hears what it says.
+    pub(crate) fn switch_to(protocol: &str) -> Self {
+        let head = format!("HTTP/1.1 101 Scripted\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        Self::new([Step::Write(head.into_bytes())], End::Echo)
     }
 
     /// Half a response head, and then nothing.

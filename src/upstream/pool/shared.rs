@@ -1,0 +1,317 @@
+//! The part of a pool that speaks HTTP/2: few connections, each shared by many exchanges.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::TE;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::{Granted, Pool, Progress};
+use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::body::UpstreamBody;
+use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
+use crate::upstream::endpoint::InFlight;
+use crate::upstream::http2::body::Multiplexed;
+use crate::upstream::http2::{SharedConnection, Upload};
+
+/// What carries one exchange.
+#[derive(Debug)]
+pub(super) enum Carrier<B> {
+    /// A connection of its own.
+    Connection(Connection<B>),
+    /// A stream of a shared one.
+    Stream(Permit<B>),
+}
+
+/// Whether a carrier was opened for whoever asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Opened,
+    Pooled,
+}
+
+/// Whoever waits for a connection that is being opened.
+pub(super) type Joiner<B> = oneshot::Sender<Result<Carrier<B>, UpstreamError>>;
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    /// Sends a request over HTTP/2, or over HTTP/1.1 where that is what the endpoint has chosen.
+    ///
+    /// As with kept HTTP/1.1 connections, one that took nothing of the request costs nothing. Each such turn takes a
+    /// connection out of the pool, so there is an end to them.
+    pub(super) async fn send_shared(
+        self: Rc<Self>,
+        mut request: Request<B>,
+        progress: &Progress,
+        in_flight: InFlight,
+    ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        loop {
+            progress.set_sent(false);
+            let (carrier, origin) = self.carrier().await?;
+            progress.set_sent(true);
+            match carrier {
+                Carrier::Connection(mut connection) => {
+                    // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
+                    request.headers_mut().remove(TE);
+                    match connection.send(request).await {
+                        Ok(response) => return Ok(self.answer(response, connection, in_flight)),
+                        Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
+                        Err(SendFailure::Unsent(unsent)) => request = *unsent,
+                    }
+                }
+                Carrier::Stream(permit) => {
+                    permit.begin();
+                    match permit.connection.send(request).await {
+                        Ok((response, upload)) => {
+                            permit.end_wait();
+                            let silence = self.endpoint.settings.body_timeout;
+                            let lease = StreamLease { _permit: permit, upload, _in_flight: in_flight };
+                            return Ok(Multiplexed::of(response, lease, silence)
+                                .map(|body| UpstreamBody::Multiplexed(Box::new(body))));
+                        }
+                        Err(failure) => {
+                            permit.end_wait();
+                            match failure {
+                                SendFailure::Sent(error) => return Err(error),
+                                SendFailure::Unsent(unsent) => {
+                                    permit.connection.retire();
+                                    request = *unsent;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            if origin == Origin::Opened {
+                progress.set_sent(false);
+                return Err(UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never));
+            }
+        }
+    }
+
+    /// What the next exchange goes over. While a connection is being opened, all wait for that one: how many fit on it is
+    /// known only then.
+    async fn carrier(self: &Rc<Self>) -> Result<(Carrier<B>, Origin), UpstreamError> {
+        loop {
+            if let Some(permit) = self.free_stream() {
+                return Ok((Carrier::Stream(permit), Origin::Pooled));
+            }
+            if let Some(connection) = self.take_idle() {
+                return Ok((Carrier::Connection(connection), Origin::Pooled));
+            }
+            let is_shared = !self.has_chosen_http1.get();
+            if !(is_shared && self.is_opening.get()) {
+                let slot = match self.endpoint.slots.clone().try_acquire_owned() {
+                    Ok(slot) => slot,
+                    Err(_) => match self.wait().await? {
+                        Granted::Connection(connection) => {
+                            return Ok((Carrier::Connection(connection), Origin::Pooled));
+                        }
+                        Granted::Stream(permit) => return Ok((Carrier::Stream(permit), Origin::Pooled)),
+                        Granted::Slot(slot) => slot,
+                    },
+                };
+                if !is_shared {
+                    if let Fresh::Http1(connection) = self.open_any(slot).await? {
+                        return Ok((Carrier::Connection(connection), Origin::Opened));
+                    }
+                    continue;
+                }
+                if !self.is_opening.get() {
+                    self.start_opening(slot);
+                }
+            }
+            if let Some(carrier) = self.join().await? {
+                return Ok((carrier, Origin::Opened));
+            }
+        }
+    }
+
+    /// Opens a connection; one that speaks HTTP/2 goes into the pool, and none comes back.
+    async fn open_any(self: &Rc<Self>, slot: OwnedSemaphorePermit) -> Result<Fresh<B>, UpstreamError> {
+        let pool = Rc::downgrade(self);
+        let on_room = move || {
+            if let Some(pool) = pool.upgrade() {
+                pool.tend();
+            }
+        };
+        connect::open(&self.endpoint, slot, on_room).await
+    }
+
+    /// Opens a connection in a task of its own: the exchange that asked first may leave, and others wait for it too.
+    fn start_opening(self: &Rc<Self>, slot: OwnedSemaphorePermit) {
+        self.is_opening.set(true);
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let opened = pool.open_any(slot).await;
+            pool.is_opening.set(false);
+            let joiners = pool.joiners.take();
+            match opened {
+                Err(error) => {
+                    for joiner in joiners {
+                        let _ = joiner.send(Err(error.clone()));
+                    }
+                }
+                Ok(Fresh::Http1(connection)) => {
+                    pool.has_chosen_http1.set(true);
+                    // The others look again, and each opens its own.
+                    let first = joiners.into_iter().find(|joiner| !joiner.is_closed());
+                    match first {
+                        Some(joiner) => drop(joiner.send(Ok(Carrier::Connection(connection)))),
+                        None => pool.offer(connection),
+                    }
+                }
+                Ok(Fresh::Http2(handshaken, slot)) => {
+                    pool.has_chosen_http1.set(false);
+                    let connection = Rc::new(SharedConnection::new(handshaken, slot));
+                    pool.shared.borrow_mut().push(connection);
+                    for joiner in joiners.into_iter().filter(|joiner| !joiner.is_closed()) {
+                        let Some(permit) = pool.free_stream() else { break };
+                        let _ = joiner.send(Ok(Carrier::Stream(permit)));
+                    }
+                    pool.tend();
+                }
+            }
+        });
+    }
+
+    /// Waits for the connection that is being opened, which `connect_timeout` bounds; none if it has no room left.
+    async fn join(&self) -> Result<Option<Carrier<B>>, UpstreamError> {
+        let joined = {
+            let mut joiners = self.joiners.borrow_mut();
+            joiners.retain(|joiner| !joiner.is_closed());
+            if joiners.len() > self.endpoint.settings.max_waiting {
+                self.endpoint.cluster_metrics.waits_refused.inc();
+                return Err(UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never));
+            }
+            let (give, joined) = oneshot::channel();
+            joiners.push(give);
+            joined
+        };
+        joined.await.ok().transpose()
+    }
+}
+
+impl<B> Pool<B> {
+    /// Room on a connection; the first that has some, so that in quiet times the rest fall idle and close.
+    fn free_stream(self: &Rc<Self>) -> Option<Permit<B>> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| connection.is_usable());
+        let connection = shared.iter().find(|connection| connection.has_room())?.clone();
+        drop(shared);
+        connection.enter();
+        Some(Permit { connection, pool: self.clone(), waiting: Cell::new(None) })
+    }
+
+    /// Lets go of connections that have ended, and gives room to those who wait for it.
+    fn tend(self: &Rc<Self>) {
+        self.shared.borrow_mut().retain(|connection| connection.is_usable());
+        while self.has_waiter() {
+            let Some(permit) = self.free_stream() else { return };
+            let waiter = self.waiters.borrow_mut().pop_front();
+            if let Some(waiter) = waiter {
+                let _ = waiter.send(Granted::Stream(permit));
+            }
+        }
+    }
+
+    fn has_waiter(&self) -> bool {
+        let mut waiters = self.waiters.borrow_mut();
+        waiters.retain(|waiter| !waiter.is_closed());
+        !waiters.is_empty()
+    }
+
+    /// Takes note of an exchange that has left its stream.
+    fn release(self: &Rc<Self>, connection: &Rc<SharedConnection>) {
+        connection.leave();
+        let gives_way = self.is_wanted_elsewhere() && self.giving_way.borrow().strong_count() == 0;
+        if gives_way {
+            self.giving_way.replace(Rc::downgrade(connection));
+        }
+        if gives_way || self.endpoint.is_retired() {
+            connection.retire();
+        }
+        self.tend();
+    }
+
+    /// Whether another worker has exchanges that wait for a connection.
+    fn is_wanted_elsewhere(&self) -> bool {
+        let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
+        waiting > 0 && waiting > self.waiters.borrow().iter().filter(|waiter| !waiter.is_closed()).count()
+    }
+
+    /// Closes connections that have carried nothing for too long, or whose slot another worker needs.
+    pub(super) fn close_idle(&self, now: Instant, is_wanted: bool) {
+        let longest = self.endpoint.settings.idle_timeout;
+        self.shared.borrow_mut().retain(|connection| {
+            let is_old = || is_wanted || now.duration_since(connection.idle_since()) >= longest;
+            connection.is_usable() && !(connection.is_idle() && is_old())
+        });
+    }
+}
+
+/// Leave for one exchange on a connection. Dropped, it goes to whoever waits for one.
+pub(super) struct Permit<B> {
+    connection: Rc<SharedConnection>,
+    pool: Rc<Pool<B>>,
+    /// Since when it waits for an answer, and what had come by then.
+    waiting: Cell<Option<(Instant, u64)>>,
+}
+
+impl<B> Permit<B> {
+    fn begin(&self) {
+        self.waiting.set(Some((Instant::now(), self.connection.reads())));
+    }
+
+    fn end_wait(&self) {
+        self.waiting.set(None);
+    }
+}
+
+impl<B> fmt::Debug for Permit<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl<B> Drop for Permit<B> {
+    fn drop(&mut self) {
+        // An exchange was given up, and nothing at all has come meanwhile: the peer may be gone without a word, and
+        // whatever followed on this connection would be lost with it.
+        if let Some((since, reads)) = self.waiting.get()
+            && reads == self.connection.reads()
+            && since.elapsed() >= SUSPICIOUS_SILENCE
+        {
+            self.connection.retire();
+        }
+        self.pool.release(&self.connection);
+    }
+}
+
+/// The use of a stream by one exchange. Dropped, it gives up what is left of it.
+#[derive(Debug)]
+pub(in crate::upstream) struct StreamLease<B> {
+    _permit: Permit<B>,
+    upload: Option<Upload>,
+    _in_flight: InFlight,
+}
+
+impl<B> StreamLease<B> {
+    /// Whether the request was not sent whole when the head of its answer came.
+    pub(in crate::upstream) fn is_uploading(&self) -> bool {
+        self.upload.is_some()
+    }
+}
+
+/// How long a connection may bring nothing before an exchange that is given up on it makes it suspect.
+const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(1);

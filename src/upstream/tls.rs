@@ -1,0 +1,242 @@
+//! TLS towards the backend: whom a cluster trusts, under which name, and what a failed handshake means.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::error::UpstreamError;
+use crate::upstream::cluster::Protocol;
+use crate::upstream::endpoint::EndpointHost;
+use crate::upstream::stream::Stream;
+
+/// How a cluster speaks TLS. One [`ClientConfig`] serves all its endpoints in all workers, so that they share the
+/// sessions to resume.
+#[derive(Clone)]
+pub struct TlsSettings {
+    trust: Trust,
+    identity: Option<Arc<CertifiedKey>>,
+    server_name: Option<ServerName<'static>>,
+    protocol: Protocol,
+    config: Arc<ClientConfig>,
+}
+
+/// Whose certificates a cluster takes.
+#[derive(Clone)]
+pub enum Trust {
+    /// Anybody's: whoever stands between here and the backend can read and change everything.
+    Anybody,
+    /// Those that one of these has signed.
+    Roots(Arc<RootCertStore>),
+}
+
+impl TlsSettings {
+    /// TLS to endpoints that `trust` vouches for, showing `identity` where they ask who we are. Their certificates hold
+    /// for `server_name`, or each for the host of its URL.
+    pub fn new(
+        trust: Trust,
+        identity: Option<Arc<CertifiedKey>>,
+        server_name: Option<ServerName<'static>>,
+        protocol: Protocol,
+    ) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder: rustls::ConfigBuilder<ClientConfig, WantsVerifier> =
+            ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .expect("aws-lc-rs has cipher suites for TLS 1.2 and 1.3");
+        let builder = match &trust {
+            Trust::Roots(roots) => builder.with_root_certificates(roots.clone()),
+            Trust::Anybody => {
+                let verifier = Arc::new(TrustAnybody::new(&provider));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
+        let mut config = match &identity {
+            Some(identity) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = protocol.alpn().iter().map(|name| name.to_vec()).collect();
+        Self { trust, identity, server_name, protocol, config: Arc::new(config) }
+    }
+
+    /// Whether the backend's certificate is looked at.
+    pub fn verifies(&self) -> bool {
+        self.trust != Trust::Anybody
+    }
+
+    /// The name that certificates must hold for, if it is not the host of the URL.
+    pub fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.server_name.as_ref()
+    }
+
+    /// What a connection to an endpoint of `host` needs.
+    pub(super) fn client(&self, host: &EndpointHost) -> TlsClient {
+        let name = self.server_name.clone().or_else(|| server_name(host));
+        TlsClient { connector: TlsConnector::from(self.config.clone()), name }
+    }
+}
+
+/// The name that a certificate of `host` holds for; none if no certificate can hold for it.
+pub fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
+    match host {
+        EndpointHost::Address(address) => Some(ServerName::IpAddress(IpAddr::from(*address))),
+        EndpointHost::Name(name) => ServerName::try_from(name.to_string()).ok(),
+    }
+}
+
+/// Equal if they trust, show and speak the same: then a reload keeps the connections.
+impl PartialEq for TlsSettings {
+    fn eq(&self, other: &Self) -> bool {
+        // The first certificate names the key, so the key itself need not be compared.
+        let chain = |settings: &Self| settings.identity.as_ref().map(|identity| identity.cert.clone());
+        self.trust == other.trust
+            && chain(self) == chain(other)
+            && self.server_name == other.server_name
+            && self.protocol == other.protocol
+    }
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Anybody, Self::Anybody) => true,
+            (Self::Roots(one), Self::Roots(other)) => one.roots == other.roots,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for TlsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSettings")
+            .field("trust", &self.trust)
+            .field("has_identity", &self.identity.is_some())
+            .field("server_name", &self.server_name)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anybody => f.write_str("Anybody"),
+            Self::Roots(roots) => write!(f, "Roots({})", roots.len()),
+        }
+    }
+}
+
+/// TLS to one endpoint.
+pub(super) struct TlsClient {
+    connector: TlsConnector,
+    name: Option<ServerName<'static>>,
+}
+
+impl TlsClient {
+    /// Makes the handshake; no error of it has sent anything of a request.
+    pub(super) async fn handshake(&self, stream: TcpStream) -> Result<Stream, UpstreamError> {
+        let Some(name) = self.name.clone() else {
+            return Err(UpstreamError::tls(Error::UnsupportedNameType));
+        };
+        match self.connector.connect(name, stream).await {
+            Ok(stream) => Ok(Stream::secured(stream)),
+            Err(error) => match tls_error(&error) {
+                Some(cause) => Err(UpstreamError::tls(cause.clone())),
+                None => Err(UpstreamError::tls_broken(error)),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsClient").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The TLS error inside an I/O error. tokio-rustls gives it in no other way.
+pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether a server sends this instead of ending the handshake, and so before it looks at anything that is inside.
+pub(super) fn is_handshake_alert(error: &Error) -> bool {
+    use AlertDescription as Alert;
+    let Error::AlertReceived(alert) = error else { return false };
+    matches!(
+        alert,
+        Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+            | Alert::NoCertificate
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate
+    )
+}
+
+/// Takes every certificate. The signatures of the handshake are checked all the same, which only tells that the peer has
+/// the key of the certificate that it shows.
+#[derive(Debug)]
+struct TrustAnybody {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl TrustAnybody {
+    fn new(provider: &CryptoProvider) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for TrustAnybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::app::ServerSettings;
+use crate::config::cluster_tls::{self, Reach};
 use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
@@ -28,7 +29,7 @@ use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{Pattern, RouteSettings};
-use crate::upstream::cluster::{ClusterSettings, Protocol};
+use crate::upstream::cluster::ClusterSettings;
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
 ///
@@ -135,6 +136,12 @@ impl Builder<'_> {
         if let Some(endpoints) = &endpoints {
             self.check_endpoints(endpoints);
         }
+        let reach = Reach {
+            endpoints: endpoints.as_ref().map_or(&[], |endpoints| endpoints.get_ref()),
+            protocol: &cluster.protocol,
+            tls: cluster.tls.as_ref(),
+        };
+        let tls = cluster_tls::build(cluster, &reach, self.directory, self.faults);
         // Checked at each cluster too: no route may use it yet.
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
@@ -142,9 +149,9 @@ impl Builder<'_> {
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
-            protocol: Protocol::Http1,
-            tls: None,
-            max_streams: 100,
+            protocol: cluster.protocol.clone().unwrap_or_default(),
+            tls,
+            max_streams: cluster.max_streams.clone().unwrap_or(100),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::certificate::CertificateFiles;
+use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF, show_name};
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
 use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
 use crate::config::units::{show_duration, show_size};
@@ -18,6 +19,7 @@ use crate::record::log::AccessLogOutput;
 use crate::route::{HostPattern, RouteSettings};
 use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::endpoint::{EndpointHost, EndpointUrl};
+use crate::upstream::tls::TlsSettings as ClusterTls;
 
 /// Writes every key with the value that holds, the merged retry policy of each route among them.
 pub fn effective(config: &Config) -> String {
@@ -103,15 +105,21 @@ impl Document {
         let name = key_name(&cluster.name);
         self.header(&format!("[cluster.{name}]"));
         self.strings("endpoints", cluster.endpoints.iter().map(show_endpoint));
+        self.string("protocol", word(&PROTOCOLS, cluster.protocol));
         self.string("connect_timeout", &show_duration(cluster.connect_timeout));
         self.string("idle_timeout", &show_duration(cluster.idle_timeout));
         self.string("body_timeout", &show_duration(cluster.body_timeout));
         self.key("max_connections", cluster.max_connections);
+        self.key("max_streams", cluster.max_streams);
         self.string("connection_wait", &show_duration(cluster.connection_wait));
         self.key("max_waiting", cluster.max_waiting);
         self.string("max_header_bytes", &size(cluster.max_header_bytes));
         self.string("dns_refresh", &show_duration(cluster.dns_refresh));
         self.string("balance", word(&BALANCES, cluster.balance));
+        if let Some(tls) = &cluster.tls {
+            self.header(&format!("[cluster.{name}.tls]"));
+            self.cluster_tls(tls);
+        }
         // The rest of a retry policy stands at each route, merged; these two belong to the cluster itself.
         self.header(&format!("[cluster.{name}.retry]"));
         self.key("statuses", show_statuses(&cluster.failures));
@@ -124,6 +132,24 @@ impl Document {
         self.string("open", &show_duration(cluster.ejection.open()));
         self.string("max_open", &show_duration(cluster.ejection.max_open()));
         self.key("max_ejected", number(cluster.ejection.max_ejected()));
+    }
+
+    fn cluster_tls(&mut self, tls: &ClusterTls) {
+        if let Some(ca) = tls.ca() {
+            self.string("ca", &ca.to_string_lossy());
+        }
+        if let Some(name) = tls.server_name() {
+            self.string("server_name", &show_name(name));
+        }
+        if let Some(identity) = tls.identity() {
+            let path = |path: &Path| quote(&path.to_string_lossy());
+            let (chain, key) = (path(&identity.files.chain), path(&identity.files.key));
+            let passphrase = identity.files.passphrase_file.as_deref();
+            let passphrase = passphrase.map(|file| format!(", passphrase_file = {}", path(file)));
+            let passphrase = passphrase.unwrap_or_default();
+            self.key("certificate", format!("{{ chain = {chain}, key = {key}{passphrase} }}"));
+        }
+        self.string("verification", if tls.verifies() { VERIFICATION_FULL } else { VERIFICATION_OFF });
     }
 
     fn route(&mut self, route: &RouteSettings) {

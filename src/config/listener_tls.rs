@@ -70,7 +70,7 @@ impl ListenerCertificate {
 }
 
 /// The path of a file, as it stands there.
-fn file(item: &Item<'_>) -> Result<String, Fault> {
+pub(super) fn file(item: &Item<'_>) -> Result<String, Fault> {
     let text = item.text()?;
     if text.is_empty() || text.contains('\0') {
         return Err(item.invalid("not a path", "give the path of a file in PEM, such as \"tls/hosp.pem\""));
@@ -204,12 +204,13 @@ fn client_auth(tls: &ListenerTls, directory: &Path, faults: &Faults) -> Option<C
     })
 }
 
-fn unusable(error: &CertificateError, span: Range<usize>) -> Fault {
+/// What is wrong with a file, at the place that names it.
+pub(super) fn unusable(error: &CertificateError, span: Range<usize>) -> Fault {
     Fault::at(span, error.to_string(), "this file").help(error.help())
 }
 
 /// A path as the process finds it, wherever it runs.
-fn resolve(directory: &Path, path: &str) -> PathBuf {
+pub(super) fn resolve(directory: &Path, path: &str) -> PathBuf {
     let path = directory.join(path);
     std::path::absolute(&path).unwrap_or(path)
 }

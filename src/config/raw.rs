@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::LogFormat;
+use crate::config::cluster_tls::{ClusterTls, PROTOCOLS};
 use crate::config::listener_tls::ListenerTls;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
@@ -22,7 +23,7 @@ use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::{HostPattern, PathPattern};
-use crate::upstream::cluster::Balance;
+use crate::upstream::cluster::{Balance, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
 
 /// The whole file.
@@ -303,15 +304,18 @@ pub(super) struct Cluster {
     pub(super) name: Spanned<Box<str>>,
     pub(super) header: Range<usize>,
     pub(super) endpoints: Field<Vec<Spanned<EndpointUrl>>>,
+    pub(super) protocol: Field<Protocol>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) idle_timeout: Field<Duration>,
     pub(super) body_timeout: Field<Duration>,
     pub(super) max_connections: Field<usize>,
+    pub(super) max_streams: Field<usize>,
     pub(super) connection_wait: Field<Duration>,
     pub(super) max_waiting: Field<usize>,
     pub(super) max_header_bytes: Field<usize>,
     pub(super) dns_refresh: Field<Duration>,
     pub(super) balance: Field<Balance>,
+    pub(super) tls: Option<ClusterTls>,
     pub(super) retry: Retry,
     pub(super) ejection: Ejection,
 }
@@ -322,27 +326,24 @@ impl Cluster {
             name: Spanned::new(name.span(), (*name.get_ref()).into()),
             header: table.header(),
             endpoints: table.list("endpoints", values::endpoint),
+            protocol: table.field("protocol", |item| item.choice(&PROTOCOLS)),
             connect_timeout: table.field("connect_timeout", |item| item.duration(WAIT)),
             idle_timeout: table.field("idle_timeout", |item| item.duration(WAIT)),
             body_timeout: table.field("body_timeout", |item| item.duration(WAIT)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
+            max_streams: table.field("max_streams", |item| item.integer(1..=10_000)),
             connection_wait: table.field("connection_wait", |item| item.duration(GRACE)),
             max_waiting: table.field("max_waiting", |item| item.integer(0..=1_000_000)),
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             dns_refresh: table.field("dns_refresh", |item| item.duration(REFRESH)),
             balance: table.field("balance", |item| item.choice(&BALANCES)),
+            tls: table.table("tls").map(ClusterTls::read),
             retry: table
                 .table("retry")
                 .map(|table| Retry::read(table, BudgetPlace::Here))
                 .unwrap_or_default(),
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
         };
-        table.refuse(
-            "tls",
-            "this version does not speak TLS to a backend",
-            "not supported yet",
-            "reach the backend over plain HTTP inside a trusted network",
-        );
         table.finish();
         cluster
     }

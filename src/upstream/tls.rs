@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,6 +18,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::certificate::CertificateFiles;
 use crate::error::UpstreamError;
 use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::EndpointHost;
@@ -26,11 +28,39 @@ use crate::upstream::stream::Stream;
 /// sessions to resume.
 #[derive(Clone)]
 pub struct TlsSettings {
-    trust: Trust,
-    identity: Option<Arc<CertifiedKey>>,
-    server_name: Option<ServerName<'static>>,
-    protocol: Protocol,
+    parameters: TlsParameters,
     config: Arc<ClientConfig>,
+}
+
+/// What an operator sets for it, with the files read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsParameters {
+    /// Whose certificates are taken.
+    pub trust: Trust,
+    /// The file that says so, if it is not the platform.
+    pub ca: Option<PathBuf>,
+    /// What is shown to endpoints that ask who we are.
+    pub identity: Option<Identity>,
+    /// The name that certificates have to hold for, if it is not the host of each URL.
+    pub server_name: Option<ServerName<'static>>,
+    /// The protocol to be spoken inside.
+    pub protocol: Protocol,
+}
+
+/// A client certificate.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Where it came from.
+    pub files: CertificateFiles,
+    /// Chain and key.
+    pub key: Arc<CertifiedKey>,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        // The first certificate names the key, so the key itself need not be compared.
+        self.files == other.files && self.key.cert == other.key.cert
+    }
 }
 
 /// Whose certificates a cluster takes.
@@ -43,49 +73,53 @@ pub enum Trust {
 }
 
 impl TlsSettings {
-    /// TLS to endpoints that `trust` vouches for, showing `identity` where they ask who we are. Their certificates hold
-    /// for `server_name`, or each for the host of its URL.
-    pub fn new(
-        trust: Trust,
-        identity: Option<Arc<CertifiedKey>>,
-        server_name: Option<ServerName<'static>>,
-        protocol: Protocol,
-    ) -> Self {
+    /// TLS 1.2 or 1.3, as `parameters` say.
+    pub fn new(parameters: TlsParameters) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder: rustls::ConfigBuilder<ClientConfig, WantsVerifier> =
             ClientConfig::builder_with_provider(provider.clone())
                 .with_safe_default_protocol_versions()
                 .expect("aws-lc-rs has cipher suites for TLS 1.2 and 1.3");
-        let builder = match &trust {
+        let builder = match &parameters.trust {
             Trust::Roots(roots) => builder.with_root_certificates(roots.clone()),
             Trust::Anybody => {
                 let verifier = Arc::new(TrustAnybody::new(&provider));
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }
         };
-        let mut config = match &identity {
+        let mut config = match &parameters.identity {
             Some(identity) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())))
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())))
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = protocol.alpn().iter().map(|name| name.to_vec()).collect();
-        Self { trust, identity, server_name, protocol, config: Arc::new(config) }
+        config.alpn_protocols = parameters.protocol.alpn().iter().map(|name| name.to_vec()).collect();
+        Self { parameters, config: Arc::new(config) }
     }
 
     /// Whether the backend's certificate is looked at.
     pub fn verifies(&self) -> bool {
-        self.trust != Trust::Anybody
+        self.parameters.trust != Trust::Anybody
     }
 
-    /// The name that certificates must hold for, if it is not the host of the URL.
+    /// The file of CAs, if it is not the platform that says whom to trust.
+    pub fn ca(&self) -> Option<&Path> {
+        self.parameters.ca.as_deref()
+    }
+
+    /// The client certificate.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.parameters.identity.as_ref()
+    }
+
+    /// The name that certificates have to hold for, if it is not the host of the URL.
     pub fn server_name(&self) -> Option<&ServerName<'static>> {
-        self.server_name.as_ref()
+        self.parameters.server_name.as_ref()
     }
 
     /// What a connection to an endpoint of `host` needs.
     pub(super) fn client(&self, host: &EndpointHost) -> TlsClient {
-        let name = self.server_name.clone().or_else(|| server_name(host));
+        let name = self.parameters.server_name.clone().or_else(|| server_name(host));
         TlsClient { connector: TlsConnector::from(self.config.clone()), name }
     }
 }
@@ -101,12 +135,7 @@ pub fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
 /// Equal if they trust, show and speak the same: then a reload keeps the connections.
 impl PartialEq for TlsSettings {
     fn eq(&self, other: &Self) -> bool {
-        // The first certificate names the key, so the key itself need not be compared.
-        let chain = |settings: &Self| settings.identity.as_ref().map(|identity| identity.cert.clone());
-        self.trust == other.trust
-            && chain(self) == chain(other)
-            && self.server_name == other.server_name
-            && self.protocol == other.protocol
+        self.parameters == other.parameters
     }
 }
 
@@ -122,12 +151,7 @@ impl PartialEq for Trust {
 
 impl fmt::Debug for TlsSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSettings")
-            .field("trust", &self.trust)
-            .field("has_identity", &self.identity.is_some())
-            .field("server_name", &self.server_name)
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
+        self.parameters.fmt(f)
     }
 }
 

@@ -23,3 +23,5 @@ mod support;
 mod tidy;
 mod timeouts;
 mod upgrade;
+mod upstream_h2;
+mod upstream_tls;

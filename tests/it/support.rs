@@ -3,12 +3,17 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod backend;
+#[path = "../../src/certificate/testing.rs"]
+#[allow(dead_code, reason = "the tests beside the code make keys in more forms")]
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
+pub(crate) mod frames;
 pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod record;
+pub(crate) mod secure;
 pub(crate) mod stent;
 mod temp;
 
@@ -16,6 +21,7 @@ pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};
 pub(crate) use config::Config;
 pub(crate) use stent::Stent;
+pub(crate) use temp::TempDir;
 
 /// The longest that anything in a test is waited for.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod backend;
 mod retry;
 mod sites;
 mod syntax;

@@ -46,6 +46,12 @@ impl Line {
         self.0["attempts"].as_array().expect("a list of attempts").iter().map(Attempt::parse).collect()
     }
 
+    /// A number that the log says of one attempt.
+    pub(crate) fn attempt_field(&self, attempt: usize, field: &str) -> u64 {
+        let value = &self.0["attempts"][attempt][field];
+        value.as_u64().unwrap_or_else(|| panic!("{field} is no number in {}", self.0))
+    }
+
     /// What each attempt ended with.
     pub(crate) fn results(&self) -> Vec<String> {
         self.attempts().into_iter().map(|attempt| attempt.result).collect()

@@ -43,6 +43,13 @@ impl Stent {
         Self::launch(Command::new(env!("CARGO_BIN_EXE_stent")), config)
     }
 
+    /// The same with variables of the environment.
+    pub(crate) fn start_with_environment(variables: &[(&str, &str)], config: &Config) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stent"));
+        command.envs(variables.iter().copied());
+        Self::launch(command, config)
+    }
+
     /// The same for a proxy that may have `most` files open, connections included.
     pub(crate) fn start_with_open_files(most: u32, config: &Config) -> Self {
         let mut command = Command::new("sh");

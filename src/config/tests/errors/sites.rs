@@ -137,41 +137,6 @@ error: invalid `trusted_proxies`
 }
 
 #[test]
-fn tls_to_a_backend_is_not_there_yet() {
-    assert_rejected(
-        &[
-            r#"[[listener]]
-address = "127.0.0.1:8080"
-
-[cluster.hosp]
-endpoints = ["https://10.0.1.10"]
-[cluster.hosp.tls]
-ca = "ca.pem"
-"#,
-            ROUTE,
-        ],
-        r#"error: invalid `endpoints`
- --> stent.toml:5:14
-  |
-5 | endpoints = ["https://10.0.1.10"]
-  |              ^^^^^^^^^^^^^^^^^^^ https endpoints are not supported by this version
-  |
-  = help: use an http:// address inside a trusted network
-
-error: this version does not speak TLS to a backend
- --> stent.toml:6:1
-  |
-6 | [cluster.hosp.tls]
-  | ^^^^^^^^^^^^^^^^^^ not supported yet
-  |
-  = help: reach the backend over plain HTTP inside a trusted network
-
-2 errors in stent.toml
-"#,
-    );
-}
-
-#[test]
 fn the_limits_of_http2_and_the_proxy_protocol_have_bounds_and_words() {
     assert_rejected(
         &[
@@ -233,7 +198,7 @@ endpoints = ["10.0.1.10:8080", "http://10.0.1.10/api", "http://a:99999"]
  --> stent.toml:2:14
   |
 2 | endpoints = ["10.0.1.10:8080", "http://10.0.1.10/api", "http://a:99999"]
-  |              ^^^^^^^^^^^^^^^^ an endpoint is a URL: http://HOST:PORT
+  |              ^^^^^^^^^^^^^^^^ an endpoint is a URL: http://HOST:PORT or https://HOST:PORT
   |
   = help: write "http://10.0.1.10:8080"
 

@@ -3,11 +3,13 @@
 //! The seeds in `fuzz/corpus/` go through the same functions in the ordinary tests.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+use crate::certificate::{self, CertificateFiles};
 use crate::config::{self, Colour};
 use crate::downstream::forwarded::{Peer, Scheme};
 use crate::route::{HostPattern, Lookup, PathPattern, Pattern, RouteTable};
@@ -17,7 +19,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-pub use self::stage::{request_head, response_head};
+pub use self::stage::{http2_frames, proxy_header, request_head, response_head};
 
 /// A configuration is taken whole or refused with a report; what was taken reads back the same.
 pub fn config(bytes: &[u8]) {
@@ -36,6 +38,27 @@ pub fn config(bytes: &[u8]) {
         }
     }
 }
+
+/// A file with a chain and a key, whose passphrase is `secret`: it is loaded, or refused with a way out.
+pub fn encrypted_key(bytes: &[u8]) {
+    let folder = std::env::temp_dir();
+    let name = |what| folder.join(format!("stent-fuzz-{}-{what}", std::process::id()));
+    let (pem, passphrase) = (name("pem"), name("passphrase"));
+    std::fs::write(&pem, bytes).expect("the temporary folder takes files");
+    std::fs::write(&passphrase, "secret\n").expect("the temporary folder takes files");
+    let files = CertificateFiles { chain: pem.clone(), key: pem, passphrase_file: Some(passphrase) };
+    let loaded = certificate::load(&files, SystemTime::UNIX_EPOCH + WHEN_THE_SEEDS_HOLD);
+    for file in [&files.chain].into_iter().chain(&files.passphrase_file) {
+        // A file that is left behind is overwritten by the next run.
+        let _ = std::fs::remove_file(file);
+    }
+    if let Err(error) = loaded {
+        assert!(error.to_string().contains("stent-fuzz-"), "no file in {error}");
+        assert!(!error.help().is_empty(), "no way out of {error}");
+    }
+}
+
+const WHEN_THE_SEEDS_HOLD: Duration = Duration::from_secs(2_000_000_000);
 
 /// `X-Forwarded-For` in lines: an untrusted peer is the client; a trusted one's list is walked from the right.
 pub fn forwarded(bytes: &[u8]) {

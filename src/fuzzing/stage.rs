@@ -34,6 +34,36 @@ pub fn request_head(bytes: &[u8]) {
     STAGE.with(|stage| {
         let run = stage.run(bytes, Script::Answer);
         check_requests(&run);
+        // What follows the preface of HTTP/2 is answered in frames.
+        if !bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n") {
+            check_answers(&run);
+        }
+    });
+}
+
+/// Whatever frames a caller sends over HTTP/2: the same, and it gets whole frames.
+pub fn http2_frames(bytes: &[u8]) {
+    let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", bytes].concat();
+    STAGE.with(|stage| {
+        let run = stage.run(&bytes, Script::Answer);
+        check_requests(&run);
+        let mut rest = &run.answers[..];
+        while let Some((head, after)) = rest.split_at_checked(9) {
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            rest = after.get(length..).unwrap_or_else(|| panic!("half a frame: {}", text(&run.answers)));
+        }
+        assert!(rest.is_empty(), "half the head of a frame: {}", text(&run.answers));
+    });
+}
+
+/// Whatever stands where a PROXY header must: nothing reaches the backend behind anything else.
+pub fn proxy_header(bytes: &[u8]) {
+    let bytes = [bytes, b"GET /q HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    BALANCED_STAGE.with(|stage| {
+        let run = stage.run(&bytes, Script::Answer);
+        let has_header = bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n");
+        assert!(has_header || run.asked.is_empty() && run.answers.is_empty(), "no header: {}", text(&bytes));
+        check_requests(&run);
         check_answers(&run);
     });
 }
@@ -124,7 +154,10 @@ struct Run {
 }
 
 thread_local! {
-    static STAGE: Stage = Stage::new().expect("loopback works");
+    static STAGE: Stage = Stage::new(CONFIG).expect("loopback works");
+    static BALANCED_STAGE: Stage =
+        Stage::new(&CONFIG.replace("trusted_proxies", "proxy_protocol = \"required\"\ntrusted_proxies"))
+            .expect("loopback works");
 }
 
 /// What runs have in common.
@@ -138,17 +171,17 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> io::Result<Self> {
+    fn new(config: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let _entered = runtime.enter();
         let backend = std::net::TcpListener::bind("127.0.0.1:0")?;
         backend.set_nonblocking(true)?;
         let backend = Arc::new(TcpListener::from_std(backend)?);
-        let text = CONFIG.replace("BACKEND", &backend.local_addr()?.to_string());
+        let text = config.replace("BACKEND", &backend.local_addr()?.to_string());
         let config = config::parse(&text, "fuzz.toml").expect("the configuration is good");
         let metrics = Arc::new(Metrics::new());
         let site = Parts::build(&config, &[], &metrics).site;
-        let (listener, socket) = Listener::bind(config.listeners[0].clone(), metrics.listener("fuzz"))?;
+        let (listener, socket) = Listener::bind(config.listeners[0].clone(), None, metrics.listener("fuzz"))?;
         let (pass_on, accepted) = unbounded_channel();
         runtime.spawn(listener.accept(socket, move |connection| {
             // It fails only when the stage is gone.

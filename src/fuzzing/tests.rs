@@ -42,3 +42,18 @@ fn no_bytes_of_a_caller_reach_the_backend_malformed_or_twice() {
 fn no_bytes_of_a_backend_reach_the_caller_malformed_or_as_two_answers() {
     hold("response_head", response_head);
 }
+
+#[test]
+fn no_frames_of_a_caller_reach_the_backend_malformed_or_twice() {
+    hold("http2_frames", http2_frames);
+}
+
+#[test]
+fn nothing_passes_where_a_proxy_header_must_stand() {
+    hold("proxy_header", proxy_header);
+}
+
+#[test]
+fn a_key_is_loaded_or_refused_with_a_way_out() {
+    hold("encrypted_key", encrypted_key);
+}

@@ -211,6 +211,7 @@ fn serve(path: &Path, config: &Config) -> Result<(), StartError> {
         let _runtime = runtime.enter();
         (signal(SignalKind::hangup())?, StopSignals::new()?)
     };
+    warn(config);
     let running = start(config)?;
     runtime.block_on(obey(&running, path, hangup, stop));
     running.join();

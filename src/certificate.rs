@@ -285,6 +285,6 @@ fn key_of(pem: &str) -> Arc<dyn rustls::sign::SigningKey> {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

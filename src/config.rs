@@ -25,6 +25,7 @@ mod raw;
 mod reader;
 mod relations;
 mod report;
+mod secrets;
 mod syntax;
 pub(crate) mod units;
 mod values;
@@ -42,9 +43,9 @@ pub struct Config {
     pub access_log: AccessLogOutput,
     /// `[[listener]]`; at least one, each at an address of its own.
     pub listeners: Vec<ListenerSettings>,
-    /// `[cluster.NAME]`; at least one.
+    /// `[cluster.NAME]`; at least one, unless every route is a redirect.
     pub clusters: Vec<ClusterSettings>,
-    /// `[[route]]`; at least one, each with a cluster that exists.
+    /// `[[route]]`; at least one, each with a redirect or a cluster that exists.
     pub routes: Vec<RouteSettings>,
     /// What is allowed and should be changed all the same.
     pub warnings: Vec<Box<str>>,

@@ -7,5 +7,6 @@ mod http1;
 pub mod http2;
 mod limits;
 pub mod proxy_protocol;
+mod screen;
 mod stream;
 pub mod tls;

@@ -355,6 +355,9 @@ pub enum RequestFault {
     /// More fields than the proxy takes.
     #[error("the request head has too many fields")]
     TooManyFields,
+    /// A header name with an underscore, which the listener refuses.
+    #[error("a header name holds an underscore")]
+    Underscore,
 }
 
 /// Why an exchange ends with a reply of the proxy's own.
@@ -406,6 +409,9 @@ pub enum ProxyError {
     /// No route matches the host and path.
     #[error("no route for this host and path")]
     NoRoute,
+    /// The request lacks the secret that the listener or the route asks for.
+    #[error("the request did not come by the way that it must")]
+    OriginRefused,
     /// The listener or the process has all the work it may take.
     #[error("the proxy is overloaded")]
     Overloaded,
@@ -446,6 +452,7 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Upstream(error) => error.kind.status(),
         }
@@ -468,6 +475,7 @@ impl ProxyError {
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
             Self::NoEndpoint => "destination_unavailable",
+            Self::OriginRefused => "http_request_denied",
             Self::Overloaded => "connection_limit_reached",
             Self::ShuttingDown => "proxy_internal_response",
             Self::Upstream(error) => error.kind.token(),
@@ -485,6 +493,7 @@ impl ProxyError {
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
             | Self::Misdirected
+            | Self::OriginRefused
             | Self::TargetTooLong => Origin::Downstream,
             Self::Internal(_)
             | Self::LoopDetected
@@ -548,6 +557,27 @@ mod tests {
         for kind in UpstreamErrorKind::ALL {
             let status = expected.iter().find(|(token, _)| *token == kind.token()).map(|(_, status)| *status);
             assert_eq!(Some(kind.status().as_u16()), status, "{}", kind.token());
+        }
+    }
+
+    #[test]
+    fn only_the_peer_can_say_that_it_has_not_acted_on_a_stream() {
+        let own = UpstreamError::http2(h2::Reason::REFUSED_STREAM.into(), Delivery::Maybe);
+        assert_eq!((own.kind, own.delivery), (UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe));
+    }
+
+    #[test]
+    fn a_failed_handshake_has_sent_nothing_and_may_be_retried_as_tls() {
+        use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
+        for (error, kind) in [
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), UpstreamErrorKind::TlsAlert),
+            (CertificateError::Expired.into(), UpstreamErrorKind::TlsCertificate),
+            (PeerMisbehaved::TooMuchEarlyDataReceived.into(), UpstreamErrorKind::TlsProtocol),
+        ] {
+            let error = UpstreamError::tls(error);
+            assert_eq!((error.kind, error.delivery), (kind, Delivery::Never));
+            assert_eq!(error.kind.class(), Some(ErrorClass::Tls));
+            assert!(error.kind.blames_endpoint());
         }
     }
 

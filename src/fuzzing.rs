@@ -11,7 +11,8 @@ use ipnet::IpNet;
 
 use crate::certificate::{self, CertificateFiles};
 use crate::config::{self, Colour};
-use crate::downstream::forwarded::{Peer, Scheme};
+use crate::downstream::forwarded::Peer;
+use crate::fields::Scheme;
 use crate::route::{HostPattern, Lookup, PathPattern, Pattern, RouteTable};
 
 mod stage;
@@ -113,7 +114,7 @@ pub fn path(bytes: &[u8]) {
     let pattern = |text: &str, host: Option<HostPattern>| {
         let path = PathPattern::parse(text).ok()?;
         assert_eq!(path.as_str(), text);
-        Some(Pattern { host, path, methods: None })
+        Some(Pattern { scheme: None, host, path, methods: None })
     };
     let (Some(one), Some(other)) = (pattern(one, HostPattern::parse(named).ok()), pattern(other, None))
     else {
@@ -124,7 +125,7 @@ pub fn path(bytes: &[u8]) {
     };
     let found = |routes: [&Pattern; 2]| {
         let table = RouteTable::new(routes.map(|pattern| (pattern.clone(), pattern.clone())));
-        match table.find(host, path, &Method::GET) {
+        match table.find(|| Scheme::Http, host, path, &Method::GET) {
             Lookup::Found(pattern) => Some(pattern.clone()),
             Lookup::MethodNotAllowed(_) | Lookup::NotFound => None,
         }

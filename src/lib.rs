@@ -4,10 +4,11 @@
 //!
 //! ```text
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
-//!   -> HTTP (hyper; header timeout, limits)            downstream::connection
+//!   -> PROXY header, TLS, which protocol, time limits  downstream::connection, tls
+//!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
-//!   -> Route (host, path, method)          404, 405    route
+//!   -> Route (host, path, method)          404, 405    route; a redirect ends here
 //!   -> head without hop-by-hop, Replay                 proxy::headers, proxy::replay
 //!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
 //!        decide(outcome) -> Return | Retry | Stop      policy::retry
@@ -26,6 +27,7 @@ pub mod config;
 pub mod demo;
 pub mod downstream;
 pub mod error;
+pub mod fields;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

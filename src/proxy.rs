@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, UPGRADE, VIA};
+use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
+use prometheus::IntCounter;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -24,11 +25,12 @@ use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody
 use crate::proxy::exchange::{Exchange, Identity};
 use crate::proxy::headers::BodyPresence;
 use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
+use crate::proxy::reply::Moved;
 use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{ExchangeOutcome, Target};
-use crate::route::{Lookup, Route, RouteTable};
+use crate::route::{Action, Lookup, Route, RouteTable};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
@@ -107,7 +109,10 @@ impl<T: Transport> Proxy<T> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
         match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
-            Ok(concluded) => deliver(exchange, concluded, caller.proxy_status, handover),
+            Ok(Answered::ByUpstream(concluded)) => {
+                deliver(exchange, concluded, caller.proxy_status, handover)
+            }
+            Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
             Err(error) => reply::reply(exchange, &error, caller.proxy_status),
         }
     }
@@ -132,7 +137,7 @@ impl<T: Transport> Proxy<T> {
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 
-    /// The way of a request to an answer from the upstream, or to the reason why there is none.
+    /// The way of a request to an answer from the upstream or from its route, or to the reason why there is none.
     async fn answer(
         &self,
         exchange: &mut Exchange,
@@ -140,9 +145,9 @@ impl<T: Transport> Proxy<T> {
         body: RequestBody,
         caller: &Caller,
         handover: Option<&Handover>,
-    ) -> Result<Concluded, ProxyError> {
-        if let Some(fault) = caller.fault {
-            return Err(ProxyError::BadRequest(fault));
+    ) -> Result<Answered, ProxyError> {
+        if let Some(refusal) = caller.refusal {
+            return Err(refusal.into());
         }
         headers::check(head)?;
         if let Some(tls) = &caller.tls {
@@ -150,16 +155,30 @@ impl<T: Transport> Proxy<T> {
         }
         let route = self.route(head)?;
         exchange.take_route(&route);
+        if let Some(guard) = &route.settings.origin_guard
+            && guard.admit(&mut head.headers).is_err()
+        {
+            route.origin_refused.iter().for_each(IntCounter::inc);
+            return Err(ProxyError::OriginRefused);
+        }
+        let cluster = match &route.action {
+            Action::Forward(cluster) => cluster,
+            Action::Redirect(redirect) => {
+                let moved = Moved::new(redirect, &route, head, &body)?;
+                self.around.log.room().await;
+                return Ok(Answered::ByRedirect(moved));
+            }
+        };
         let policy = &route.settings.retry;
         let repeatable = policy.repeatable(&head.method, &head.headers);
-        let may_be_http2 = route.cluster.settings.protocol.may_be_http2();
+        let may_be_http2 = cluster.settings.protocol.may_be_http2();
         // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
         let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
             let presence = if body.is_end_stream() { BodyPresence::None } else { BodyPresence::Some };
             headers::upgrade(head, presence, &route.settings.upgrades)
         });
         let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
-        headers::clean_request(&mut head.headers, &route.via)?;
+        headers::clean_request(&mut head.headers, head.version, &route.via)?;
         if takes_trailers {
             headers::set_takes_trailers(&mut head.headers);
         }
@@ -168,6 +187,12 @@ impl<T: Transport> Proxy<T> {
         }
         if let Some(tls) = &caller.tls {
             tls.mark(&mut head.headers);
+        }
+        route.settings.request_headers.apply(&mut head.headers);
+
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Without it hyper takes a GET for one that has no body, whatever it has.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
 
         // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.
@@ -183,16 +208,17 @@ impl<T: Transport> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let outbound = Outbound { head, repeatable, upgrade, limits };
+        let outbound = Outbound { head, cluster, repeatable, upgrade, limits };
         let concluded = attempts::run(exchange, &route, &outbound, &self.transport, &self.around).await?;
         // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
         self.around.log.room().await;
-        Ok(concluded)
+        Ok(Answered::ByUpstream(concluded))
     }
 
     fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
         let site = self.site.load();
-        match site.routes.find(headers::host(&head.headers), head.uri.path(), &head.method) {
+        let scheme = || headers::scheme(&head.headers);
+        match site.routes.find(scheme, headers::host(&head.headers), head.uri.path(), &head.method) {
             Lookup::Found(route) => Ok(route.clone()),
             Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
             Lookup::NotFound => Err(ProxyError::NoRoute),
@@ -215,6 +241,16 @@ impl Proxy {
     }
 }
 
+/// Who answers, where nothing went wrong.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost an allocation"
+)]
+enum Answered {
+    ByRedirect(Moved),
+    ByUpstream(Concluded),
+}
+
 /// The upstream's answer as the caller gets it.
 fn deliver(
     mut exchange: Box<Exchange>,
@@ -228,8 +264,9 @@ fn deliver(
         UpstreamBody::Kept(_) | UpstreamBody::Multiplexed(_) | UpstreamBody::Streaming(_) => None,
     };
     headers::clean_response(&mut head.headers);
-    if let Some(via) = exchange.via() {
-        head.headers.append(VIA, via.clone());
+    if let Some(route) = exchange.route() {
+        head.headers.append(VIA, route.via.clone());
+        route.settings.response_headers.apply(&mut head.headers);
     }
     if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
         let value = format!("stent; received-status={}", head.status.as_u16());

@@ -1,4 +1,4 @@
-//! Which route a request takes: host, path and method, the most specific first. Pure.
+//! Which route a request takes: scheme, host, path and method, the most specific first. Pure.
 //!
 //! The path is matched as it came, percent-encoding and all, and forwarded as it came: what a rule saw is what the
 //! backend gets.
@@ -8,12 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
+use prometheus::IntCounter;
 use thiserror::Error;
 
+use crate::fields::Scheme;
+use crate::fields::guard::OriginGuard;
+use crate::fields::rules::HeaderRules;
 use crate::policy::retry::RetryPolicy;
 use crate::record::QueryPolicy;
 use crate::record::metrics::RouteMetrics;
+use crate::route::redirect::Redirect;
 use crate::upstream::cluster::Cluster;
+
+pub mod redirect;
 
 /// What an operator sets for a route, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +29,14 @@ pub struct RouteSettings {
     pub name: Arc<str>,
     /// Which requests it takes.
     pub pattern: Pattern,
-    /// The name of the cluster that answers.
-    pub cluster: Arc<str>,
+    /// What becomes of them; the cluster is given by its name.
+    pub action: Action<Arc<str>>,
+    /// What a request must carry.
+    pub origin_guard: Option<OriginGuard>,
+    /// Changes to what the upstream gets.
+    pub request_headers: HeaderRules,
+    /// Changes to what the caller gets, replies of our own included.
+    pub response_headers: HeaderRules,
     /// From the end of the request body to the response head, over all attempts.
     pub deadline: Duration,
     /// The largest request body, in bytes.
@@ -43,17 +56,40 @@ pub struct RouteSettings {
 pub struct Route {
     /// Its settings.
     pub settings: RouteSettings,
-    /// Where its requests go.
-    pub cluster: Arc<Cluster>,
+    /// What becomes of its requests.
+    pub action: Action<Arc<Cluster>>,
     /// Its counters.
     pub metrics: Arc<RouteMetrics>,
+    /// Counts what its guard refuses; none without a guard.
+    pub origin_refused: Option<IntCounter>,
     /// Our line in `Via`.
     pub via: HeaderValue,
+}
+
+/// What becomes of a route's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<C> {
+    /// They go to this cluster.
+    Forward(C),
+    /// Their callers are led elsewhere.
+    Redirect(Redirect),
+}
+
+impl<C> Action<C> {
+    /// The cluster, unless requests are redirected.
+    pub fn cluster(&self) -> Option<&C> {
+        match self {
+            Self::Forward(cluster) => Some(cluster),
+            Self::Redirect(_) => None,
+        }
+    }
 }
 
 /// Which requests a route takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
+    /// How the request came; anyhow if none.
+    pub scheme: Option<Scheme>,
     /// The host; any if none.
     pub host: Option<HostPattern>,
     /// The path.
@@ -216,7 +252,8 @@ impl Segment {
 impl Pattern {
     /// Whether both take some request and neither is more specific, so that the order of the file would decide.
     pub fn conflicts_with(&self, other: &Self) -> bool {
-        self.host == other.host
+        self.scheme == other.scheme
+            && self.host == other.host
             && self.path.same_shape(&other.path)
             && match (&self.methods, &other.methods) {
                 (None, None) => true,
@@ -238,7 +275,9 @@ impl Pattern {
             Some(HostPattern::Suffix(suffix)) => (1, usize::MAX - suffix.len()),
             None => (2, 0),
         };
-        (host(self).cmp(&host(other)))
+        // The scheme first: a route that leads HTTP to HTTPS shall leave out no path that another route is closer to.
+        (self.scheme.is_none().cmp(&other.scheme.is_none()))
+            .then_with(|| host(self).cmp(&host(other)))
             .then_with(|| self.path.specificity(&other.path))
             .then_with(|| self.methods.is_none().cmp(&other.methods.is_none()))
     }
@@ -269,14 +308,20 @@ impl<T> RouteTable<T> {
         Self { entries }
     }
 
-    /// The route for a request. `host` has no port, `path` no query.
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Lookup<'_, T> {
+    /// The route for a request. `host` has no port, `path` no query; the scheme is asked for where a route wants one.
+    pub fn find(
+        &self,
+        scheme: impl Fn() -> Scheme,
+        host: &str,
+        path: &str,
+        method: &Method,
+    ) -> Lookup<'_, T> {
         for (pattern, route) in &self.entries {
-            if pattern.takes_method(method) && Self::takes_path(pattern, host, path) {
+            if pattern.takes_method(method) && Self::takes_place(pattern, &scheme, host, path) {
                 return Lookup::Found(route);
             }
         }
-        self.allowed(host, path).map_or(Lookup::NotFound, Lookup::MethodNotAllowed)
+        self.allowed(&scheme, host, path).map_or(Lookup::NotFound, Lookup::MethodNotAllowed)
     }
 
     /// The routes, the most specific first.
@@ -284,14 +329,17 @@ impl<T> RouteTable<T> {
         self.entries.iter().map(|(_, route)| route)
     }
 
-    fn takes_path(pattern: &Pattern, host: &str, path: &str) -> bool {
-        pattern.host.as_ref().is_none_or(|pattern| pattern.matches(host)) && pattern.path.matches(path)
+    fn takes_place(pattern: &Pattern, scheme: &impl Fn() -> Scheme, host: &str, path: &str) -> bool {
+        pattern.host.as_ref().is_none_or(|pattern| pattern.matches(host))
+            && pattern.path.matches(path)
+            && pattern.scheme.is_none_or(|wanted| wanted == scheme())
     }
 
     /// Every method that some route takes for this path.
-    fn allowed(&self, host: &str, path: &str) -> Option<Arc<str>> {
+    fn allowed(&self, scheme: &impl Fn() -> Scheme, host: &str, path: &str) -> Option<Arc<str>> {
         let mut allowed: Vec<&str> = Vec::new();
-        for (pattern, _) in self.entries.iter().filter(|(pattern, _)| Self::takes_path(pattern, host, path)) {
+        let takes = |pattern: &Pattern| Self::takes_place(pattern, scheme, host, path);
+        for (pattern, _) in self.entries.iter().filter(|(pattern, _)| takes(pattern)) {
             let methods = pattern.methods.iter().flatten();
             allowed.extend(methods.clone().map(Method::as_str));
             if methods.clone().any(|method| *method == Method::GET) {

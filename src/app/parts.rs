@@ -8,7 +8,7 @@ use http::HeaderValue;
 use crate::config::Config;
 use crate::proxy::Site;
 use crate::record::metrics::Metrics;
-use crate::route::{Route, RouteTable};
+use crate::route::{Action, Route, RouteTable};
 use crate::upstream::cluster::Cluster;
 
 /// The clusters in force, and the routes to them.
@@ -33,10 +33,21 @@ impl Parts {
         let via = HeaderValue::from_str(&format!("1.1 {}", config.server.via));
         let via = via.expect("the configuration takes only names that fit");
         let routes = config.routes.iter().filter_map(|settings| {
-            // The configuration has been checked: every route's cluster is there.
-            let cluster = clusters.iter().find(|cluster| cluster.settings.name == settings.cluster)?.clone();
-            let metrics = Arc::new(metrics.route(&settings.name));
-            let route = Route { settings: settings.clone(), cluster, metrics, via: via.clone() };
+            let action = match &settings.action {
+                // The configuration has been checked: every route's cluster is there.
+                Action::Forward(name) => {
+                    Action::Forward(clusters.iter().find(|cluster| cluster.settings.name == *name)?.clone())
+                }
+                Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            };
+            let guard = settings.origin_guard.as_ref();
+            let route = Route {
+                settings: settings.clone(),
+                action,
+                metrics: Arc::new(metrics.route(&settings.name)),
+                origin_refused: guard.map(|_| metrics.origin_refused_by_route(&settings.name)),
+                via: via.clone(),
+            };
             Some((settings.pattern.clone(), Arc::new(route)))
         });
         let site = Site { routes: RouteTable::new(routes) };

@@ -10,13 +10,14 @@ use crate::cli::explain::page::{Page, Span, show};
 use crate::config::Config;
 use crate::config::effective::{show_host, show_statuses};
 use crate::config::units::{show_duration, show_size};
-use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamErrorKind};
+use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
 use crate::policy::backoff::Jitter;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
 };
-use crate::route::{Lookup, Pattern, RouteSettings, RouteTable};
+use crate::route::redirect::{Answer, Place, Redirect};
+use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
 use crate::upstream::cluster::{Balance, ClusterSettings};
 
 mod page;
@@ -25,11 +26,11 @@ mod request;
 /// Tells which route and policy apply to `request`, and what follows each of the `outcomes`.
 pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String {
     let mut page = Page::default();
-    let host = if request.host.is_empty() { "no host" } else { &request.host };
-    page.line("request", format_args!("{} {} ({host})", request.method, request.path));
+    let host = if request.host().is_empty() { "no host" } else { request.host() };
+    page.line("request", format_args!("{} {} ({host})", request.method, request.path()));
 
     let table = RouteTable::new(config.routes.iter().map(|route| (route.pattern.clone(), route)));
-    let route = match table.find(&request.host, &request.path, &request.method) {
+    let route = match table.find(|| request.scheme(), request.host(), request.path(), &request.method) {
         Lookup::Found(route) => route,
         Lookup::MethodNotAllowed(allow) => {
             page.line("route", format_args!("none takes {} here", request.method));
@@ -42,7 +43,7 @@ pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String
             for route in table.iter() {
                 page.more(format_args!("{:<16} {}", route.name, show_pattern(&route.pattern)));
             }
-            if request.host.is_empty() && config.routes.iter().any(|route| route.pattern.host.is_some()) {
+            if request.host().is_empty() && config.routes.iter().any(|route| route.pattern.host.is_some()) {
                 page.more(format_args!("some of them want a host: give one with --host"));
             }
             page.reply(&ProxyError::NoRoute);
@@ -50,8 +51,18 @@ pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String
         }
     };
     page.line("route", format_args!("{}: {}", route.name, show_pattern(&route.pattern)));
+    if let Some(guard) = &route.origin_guard {
+        page.more(format_args!("a request without the right {} gets 403", guard.header()));
+    }
+    let name = match &route.action {
+        Action::Forward(name) => name,
+        Action::Redirect(redirect) => {
+            tell_redirect(&mut page, redirect, request);
+            return page.text;
+        }
+    };
     // Its existence is checked when the configuration is read.
-    let Some(cluster) = config.clusters.iter().find(|cluster| cluster.name == route.cluster) else {
+    let Some(cluster) = config.clusters.iter().find(|cluster| cluster.name == *name) else {
         return page.text;
     };
     page.line("cluster", format_args!("{}: {}", cluster.name, show_endpoints(cluster)));
@@ -374,6 +385,20 @@ fn power(exponent: u32) -> String {
     std::iter::once('p').chain(exponent.bytes().map(|digit| digits[usize::from(digit - b'0')])).collect()
 }
 
+/// Where the caller is led, by the code that leads it.
+fn tell_redirect(page: &mut Page, redirect: &Redirect, request: &Request) {
+    let place = Place { scheme: request.scheme(), authority: &request.authority, target: &request.target };
+    match redirect.answer(&place) {
+        Ok(Answer::Location(location)) => {
+            let status = redirect.status().as_u16();
+            page.line("answer", format_args!("{status}, made by the proxy: a redirect, no attempt is made"));
+            page.more(format_args!("Location: {}", String::from_utf8_lossy(location.as_bytes())));
+        }
+        Ok(Answer::Loop) => page.reply(&ProxyError::LoopDetected),
+        Err(_) => page.reply(&ProxyError::BadRequest(RequestFault::BadTarget)),
+    }
+}
+
 fn show_endpoints(cluster: &ClusterSettings) -> String {
     let balance = match cluster.balance {
         Balance::P2c => "the less busy of two",
@@ -390,7 +415,8 @@ fn show_pattern(pattern: &Pattern) -> String {
     let methods = pattern.methods.as_ref().map_or("any method".to_owned(), |methods| {
         methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
     });
-    format!("{host}, {}, {methods}", pattern.path.as_str())
+    let scheme = pattern.scheme.map_or(String::new(), |scheme| format!("{}, ", scheme.label()));
+    format!("{scheme}{host}, {}, {methods}", pattern.path.as_str())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn the_command_line_is_well_formed() {
 fn a_good_file_is_summed_up() {
     let (code, out, errors) = run(&["check", "config/hosp.toml"]);
     assert_eq!(code, ExitCode::SUCCESS);
-    assert_eq!(out, "ok: config/hosp.toml: 1 listener, 2 clusters, 4 routes\n");
+    assert_eq!(out, "ok: config/hosp.toml: 1 listener, 2 clusters, 5 routes\n");
     assert_eq!(errors, "");
 }
 

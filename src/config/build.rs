@@ -19,16 +19,21 @@ use crate::config::raw;
 use crate::config::reader::Field;
 use crate::config::relations;
 use crate::config::report::{Fault, Faults};
+use crate::config::secrets;
 use crate::config::units::show_duration;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::http2::Http2Settings;
+use crate::downstream::tls::Protocol;
+use crate::fields::guard::OriginGuard;
+use crate::fields::rules::{HeaderRules, Side};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
-use crate::route::{Pattern, RouteSettings};
+use crate::route::redirect::Redirect;
+use crate::route::{Action, Pattern, RouteSettings};
 use crate::upstream::cluster::ClusterSettings;
 
 /// Builds the configuration; what lacks its essentials is left out, after it has been reported.
@@ -83,19 +88,12 @@ fn server(server: raw::Server) -> ServerSettings {
     }
 }
 
-fn http2(http2: raw::Http2) -> Http2Settings {
-    let default = Http2Settings::default();
-    // Each size is within bounds that are far below 4 GiB.
-    let size =
-        |field: Field<u64>, default| u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default);
-    Http2Settings {
-        enabled: http2.enabled.unwrap_or(default.enabled),
-        max_streams: http2.max_streams.unwrap_or(default.max_streams),
-        max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
-        stream_window: size(http2.stream_window, default.stream_window),
-        connection_window: size(http2.connection_window, default.connection_window),
-        send_buffer: size(http2.send_buffer, default.send_buffer),
-    }
+fn rules(side: Side, rules: raw::HeaderRules) -> HeaderRules {
+    let plain =
+        |fields: Vec<(Spanned<_>, _)>| fields.into_iter().map(|(name, value)| (name.into_inner(), value));
+    let remove = rules.remove.into_iter().map(Spanned::into_inner);
+    // Each name has been checked where it stands, so that each wrong one has been reported.
+    HeaderRules::new(side, remove, plain(rules.set), plain(rules.add)).unwrap_or_default()
 }
 
 struct Builder<'a> {
@@ -108,8 +106,12 @@ impl Builder<'_> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
         let proxies = listener.trusted_proxies.unwrap_or_default();
-        let http2 = http2(listener.http2);
-        let tls = listener.tls.map(|tls| listener_tls::build(tls, &http2, self.directory, self.faults));
+        let http2 = self.http2(listener.http2);
+        let protocols =
+            if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
+        let tls = listener.tls.map(|tls| listener_tls::build(tls, protocols, self.directory, self.faults));
+        let origin_guard =
+            listener.origin_guard.map(|guard| self.origin_guard(guard, "[listener.origin_guard]"));
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: proxies.into_iter().map(Spanned::into_inner).collect(),
@@ -119,11 +121,41 @@ impl Builder<'_> {
             write_timeout: listener.write_timeout.unwrap_or(Duration::from_mins(1)),
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
+            underscores: listener.underscores.unwrap_or_default(),
+            origin_guard: origin_guard.flatten(),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
             tls,
             proxy_protocol: listener.proxy_protocol.unwrap_or_default(),
             http2,
         })
+    }
+
+    fn http2(&self, http2: raw::Http2) -> Http2Settings {
+        let default = Http2Settings::default();
+        let spans = [http2.stream_window.span(), http2.connection_window.span()];
+        // Each size is within bounds that are far below 4 GiB.
+        let size = |field: Field<u64>, default| {
+            u32::try_from(field.unwrap_or(u64::from(default))).unwrap_or(default)
+        };
+        let settings = Http2Settings {
+            enabled: http2.enabled.unwrap_or(default.enabled),
+            max_streams: http2.max_streams.unwrap_or(default.max_streams),
+            max_cancelled: http2.max_cancelled.unwrap_or(default.max_cancelled),
+            stream_window: size(http2.stream_window, default.stream_window),
+            connection_window: size(http2.connection_window, default.connection_window),
+            send_buffer: size(http2.send_buffer, default.send_buffer),
+        };
+        if settings.stream_window > settings.connection_window {
+            let message = "a stream's window is larger than its connection's";
+            let mut places = spans.into_iter().flatten();
+            if let Some(place) = places.next() {
+                let fault = Fault::at(place, message, "no stream can use more than `connection_window`");
+                let fault =
+                    places.next().into_iter().fold(fault, |fault, place| fault.also(place, "this one"));
+                self.faults.push(fault.help("raise `connection_window`, or lower `stream_window`"));
+            }
+        }
+        settings
     }
 
     fn cluster(&self, cluster: &raw::Cluster, retry: &raw::Retry) -> Option<ClusterSettings> {
@@ -171,7 +203,11 @@ impl Builder<'_> {
         let needs = Needs { table: "[[route]]", header: &route.header };
         let name = self.required(route.name, &needs, "name", "name = \"screening\"");
         let path = self.required(route.path, &needs, "path", "path = \"/api/*\"");
-        let cluster = self.required(route.cluster, &needs, "cluster", "cluster = \"hosp\"");
+        let scheme = route.scheme.given().map(|scheme| *scheme.get_ref());
+        let host = route.host.given().map(|host| host.get_ref().clone());
+        let is_redirect = route.redirect.given().is_some();
+        let action = self.action(route.cluster, route.redirect, &needs);
+        let origin_guard = route.origin_guard.map(|guard| self.origin_guard(guard, "[route.origin_guard]"));
         if let Some(name) = &name {
             self.check_name("route", name.get_ref(), name.span());
             if &**name.get_ref() == UNMATCHED {
@@ -186,15 +222,20 @@ impl Builder<'_> {
             let fault = Fault::at(methods.span(), "a route without methods takes no request", "empty");
             self.faults.push(fault.help("leave `methods` out to take them all"));
         }
-        let retry = self.policy(retry);
+        // A redirect retries nothing, so it inherits nothing either.
+        let retry = if is_redirect { RetryPolicy::default() } else { self.policy(retry) };
         Some(RouteSettings {
             name: Arc::from(name?.into_inner()),
             pattern: Pattern {
-                host: route.host.given().map(|host| host.get_ref().clone()),
+                scheme,
+                host,
                 path: path?.into_inner(),
                 methods: route.methods.given().map(|methods| methods.get_ref().clone()),
             },
-            cluster: Arc::from(cluster?.into_inner()),
+            action: action?,
+            origin_guard: origin_guard.flatten(),
+            request_headers: rules(Side::Request, route.request_headers),
+            response_headers: rules(Side::Response, route.response_headers),
             deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
@@ -202,6 +243,70 @@ impl Builder<'_> {
             tunnel_idle_timeout: route.tunnel_idle_timeout.unwrap_or(Duration::from_mins(5)),
             retry,
         })
+    }
+
+    /// What a route does: one of two things.
+    fn action(
+        &self,
+        cluster: Field<Box<str>>,
+        redirect: Field<raw::Redirect>,
+        needs: &Needs<'_>,
+    ) -> Option<Action<Arc<str>>> {
+        match (cluster, redirect) {
+            (Field::Given(cluster), Field::Given(redirect)) => {
+                let fault =
+                    Fault::at(redirect.span(), "a route either forwards or redirects", "this redirects");
+                let fault = fault.also(cluster.span(), "this forwards");
+                self.faults.push(fault.help("remove `cluster` or `redirect`"));
+                None
+            }
+            (Field::Given(cluster), _) => Some(Action::Forward(Arc::from(cluster.into_inner()))),
+            (_, Field::Given(redirect)) => self.redirect(redirect).map(Action::Redirect),
+            (Field::Absent, Field::Absent) => {
+                let message = format!("`{}` has neither `cluster` nor `redirect`", needs.table);
+                let fault = Fault::at(needs.header.clone(), message, "one of them is missing");
+                self.faults.push(
+                    fault.help("add `cluster = \"hosp\"`, or `redirect = { host = \"new.example.org\" }`"),
+                );
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn redirect(&self, redirect: Spanned<raw::Redirect>) -> Option<Redirect> {
+        let span = redirect.span();
+        let raw::Redirect { scheme, host, port, status } = redirect.into_inner();
+        if scheme.is_broken() || host.is_broken() || port.is_broken() || status.is_broken() {
+            return None;
+        }
+        let optional = |field: Field<_>| field.given().map(|port: &Spanned<u16>| *port.get_ref());
+        let scheme = scheme.given().map(|scheme| *scheme.get_ref());
+        let host = host.given().map(|host| host.get_ref().clone());
+        let redirect = Redirect::new(scheme, host, optional(port), status.unwrap_or(308));
+        redirect
+            .map_err(|error| {
+                let fault = Fault::at(span, error.to_string(), "leads nowhere");
+                self.faults
+                    .push(fault.help("write { scheme = \"https\" } or { host = \"new.example.org\" }"));
+            })
+            .ok()
+    }
+
+    fn origin_guard(&self, guard: raw::OriginGuard, table: &str) -> Option<OriginGuard> {
+        let needs = Needs { table, header: &guard.table };
+        let header = self.required(guard.header, &needs, "header", "header = \"X-Origin-Secret\"");
+        let example = "secret_files = [\"/etc/stent/origin-secret\"]";
+        let files = self.required(guard.secret_files, &needs, "secret_files", example)?;
+        let span = files.span();
+        let secrets = secrets::read(files.into_inner(), self.directory, self.faults)?;
+        let guard = OriginGuard::new(header?.into_inner(), secrets);
+        guard
+            .map_err(|error| {
+                let fault = Fault::at(span, error.to_string(), "none or too many");
+                self.faults.push(fault.help("one secret, and during a rotation the next one beside it"));
+            })
+            .ok()
     }
 
     fn policy(&self, retry: &raw::Retry) -> RetryPolicy {

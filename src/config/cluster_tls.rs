@@ -108,7 +108,7 @@ pub(super) fn build(
     directory: &Path,
     faults: &Faults,
 ) -> Option<TlsSettings> {
-    let Some(first) = reach.endpoints.first() else { return None };
+    let first = reach.endpoints.first()?;
     let scheme = |endpoint: &Spanned<EndpointUrl>| endpoint.get_ref().scheme;
     if let Some(other) = reach.endpoints.iter().find(|other| scheme(other) != scheme(first)) {
         let fault =

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::certificate::CertificateFiles;
 use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF, show_name};
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
@@ -12,11 +14,14 @@ use crate::config::{Config, ListenerSettings};
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::TlsSettings;
 use crate::error::ErrorClass;
+use crate::fields::guard::OriginGuard;
+use crate::fields::rules::{HeaderRules, Rule};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{RetryPolicy, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
-use crate::route::{HostPattern, RouteSettings};
+use crate::route::redirect::Redirect;
+use crate::route::{Action, HostPattern, RouteSettings};
 use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::endpoint::{EndpointHost, EndpointUrl};
 use crate::upstream::tls::TlsSettings as ClusterTls;
@@ -61,8 +66,10 @@ impl Document {
         self.string("write_timeout", &show_duration(listener.write_timeout));
         self.string("max_header_bytes", &size(listener.max_header_bytes));
         self.key("max_connections", listener.max_connections);
+        self.string("underscores", listener.underscores.label());
         self.string("proxy_protocol", word(&PROXY_PROTOCOLS, listener.proxy_protocol));
         self.key("emit_proxy_status", listener.emit_proxy_status);
+        self.origin_guard("listener", listener.origin_guard.as_ref());
         self.http2(&listener.http2);
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
@@ -155,6 +162,9 @@ impl Document {
     fn route(&mut self, route: &RouteSettings) {
         self.header("[[route]]");
         self.string("name", &route.name);
+        if let Some(scheme) = route.pattern.scheme {
+            self.string("scheme", scheme.label());
+        }
         if let Some(host) = &route.pattern.host {
             self.string("host", &show_host(host));
         }
@@ -162,18 +172,67 @@ impl Document {
         if let Some(methods) = &route.pattern.methods {
             self.strings("methods", methods);
         }
-        self.string("cluster", &route.cluster);
-        self.string("deadline", &show_duration(route.deadline));
-        self.string("max_body", &show_size(route.max_body));
+        match &route.action {
+            Action::Forward(cluster) => {
+                self.string("cluster", cluster);
+                self.string("deadline", &show_duration(route.deadline));
+                self.string("max_body", &show_size(route.max_body));
+            }
+            Action::Redirect(redirect) => self.redirect(redirect),
+        }
         match &route.log_query {
             QueryPolicy::Full => self.string("log_query", "full"),
             QueryPolicy::Redacted => self.string("log_query", "redacted"),
             QueryPolicy::Only(names) => self.strings("log_query", names.iter()),
         }
-        self.strings("upgrades", route.upgrades.iter());
-        self.string("tunnel_idle_timeout", &show_duration(route.tunnel_idle_timeout));
-        self.header("[route.retry]");
-        self.retry(&route.retry);
+        if route.action.cluster().is_some() {
+            self.strings("upgrades", route.upgrades.iter());
+            self.string("tunnel_idle_timeout", &show_duration(route.tunnel_idle_timeout));
+            self.header("[route.retry]");
+            self.retry(&route.retry);
+        }
+        self.origin_guard("route", route.origin_guard.as_ref());
+        self.rules("request_headers", &route.request_headers);
+        self.rules("response_headers", &route.response_headers);
+    }
+
+    fn redirect(&mut self, redirect: &Redirect) {
+        let scheme = redirect.scheme().map(|scheme| format!("scheme = {}, ", quote(scheme.label())));
+        let host = redirect.host().map(|host| format!("host = {}, ", quote(host.as_str())));
+        let port = redirect.port().map(|port| format!("port = {port}, "));
+        let changes: String = [scheme, host, port].into_iter().flatten().collect();
+        self.key("redirect", format!("{{ {changes}status = {} }}", redirect.status().as_u16()));
+    }
+
+    /// The secrets stay in their files.
+    fn origin_guard(&mut self, parent: &str, guard: Option<&OriginGuard>) {
+        if let Some(guard) = guard {
+            self.header(&format!("[{parent}.origin_guard]"));
+            self.string("header", guard.header().as_str());
+            self.strings("secret_files", guard.files().map(|file| file.to_string_lossy()));
+        }
+    }
+
+    fn rules(&mut self, key: &str, rules: &HeaderRules) {
+        if rules.is_empty() {
+            return;
+        }
+        let (mut remove, mut set, mut add) = (Vec::new(), Vec::new(), Vec::new());
+        // The configuration takes only values that are text.
+        let pair = |name: &HeaderName, value: &HeaderValue| {
+            format!("{} = {}", key_name(name.as_str()), quote(value.to_str().unwrap_or_default()))
+        };
+        for rule in rules.iter() {
+            match rule {
+                Rule::Remove(name) => remove.push(name),
+                Rule::Set(name, value) => set.push(pair(name, value)),
+                Rule::Add(name, value) => add.push(pair(name, value)),
+            }
+        }
+        self.header(&format!("[route.{key}]"));
+        self.strings("remove", remove);
+        self.key("set", format!("{{ {} }}", set.join(", ")));
+        self.key("add", format!("{{ {} }}", add.join(", ")));
     }
 
     fn retry(&mut self, retry: &RetryPolicy) {

@@ -12,7 +12,6 @@ use crate::config::raw::WAIT;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, Faults};
 use crate::config::values;
-use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::{
     ClientAuth, ClientAuthMode, ListedCertificate, Protocol, TlsSettings, TlsVersion,
 };
@@ -92,15 +91,13 @@ fn subject_header(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
     Ok(name)
 }
 
-/// Checks the table and every file in it. `http2` says whether callers may speak HTTP/2.
+/// Checks the table and every file in it.
 pub(super) fn build(
     tls: ListenerTls,
-    http2: &Http2Settings,
+    protocols: Vec<Protocol>,
     directory: &Path,
     faults: &Faults,
 ) -> TlsSettings {
-    let protocols =
-        if http2.enabled { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] };
     let client_auth = client_auth(&tls, directory, faults);
     let missing = || {
         let help = "add `certificates = [{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }]`";

@@ -4,9 +4,10 @@
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -17,11 +18,15 @@ use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::error::ErrorClass;
+use crate::fields::Scheme;
+use crate::fields::Underscores;
+use crate::fields::rules::Side;
 use crate::policy::backoff::Jitter;
 use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
+use crate::route::redirect::RedirectHost;
 use crate::route::{HostPattern, PathPattern};
 use crate::upstream::cluster::{Balance, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
@@ -115,6 +120,8 @@ pub(super) struct Listener {
     pub(super) write_timeout: Field<Duration>,
     pub(super) max_header_bytes: Field<usize>,
     pub(super) max_connections: Field<usize>,
+    pub(super) underscores: Field<Underscores>,
+    pub(super) origin_guard: Option<OriginGuard>,
     pub(super) emit_proxy_status: Field<bool>,
     pub(super) tls: Option<ListenerTls>,
     pub(super) proxy_protocol: Field<ProxyProtocol>,
@@ -133,6 +140,10 @@ impl Listener {
             write_timeout: table.field("write_timeout", |item| item.duration(WAIT)),
             max_header_bytes: table.field("max_header_bytes", |item| values::bytes(item, HEAD)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
+            underscores: table.field("underscores", |item| {
+                item.choice(&Underscores::ALL.map(|policy| (policy.label(), policy)))
+            }),
+            origin_guard: table.table("origin_guard").map(OriginGuard::read),
             emit_proxy_status: table.field("emit_proxy_status", Item::boolean),
             tls: table.table("tls").map(ListenerTls::read),
             proxy_protocol: table.field("proxy_protocol", |item| item.choice(&PROXY_PROTOCOLS)),
@@ -166,6 +177,25 @@ impl Http2 {
         };
         table.finish();
         http2
+    }
+}
+
+/// `[listener.origin_guard]` and `[route.origin_guard]`
+pub(super) struct OriginGuard {
+    pub(super) table: Range<usize>,
+    pub(super) header: Field<HeaderName>,
+    pub(super) secret_files: Field<Vec<Spanned<PathBuf>>>,
+}
+
+impl OriginGuard {
+    fn read(mut table: Table<'_>) -> Self {
+        let guard = Self {
+            table: table.header(),
+            header: table.field("header", values::guard_header),
+            secret_files: table.list("secret_files", values::file),
+        };
+        table.finish();
+        guard
     }
 }
 
@@ -375,10 +405,15 @@ impl Ejection {
 pub(super) struct Route {
     pub(super) header: Range<usize>,
     pub(super) name: Field<Box<str>>,
+    pub(super) scheme: Field<Scheme>,
     pub(super) host: Field<HostPattern>,
     pub(super) path: Field<PathPattern>,
     pub(super) methods: Field<Vec<Method>>,
     pub(super) cluster: Field<Box<str>>,
+    pub(super) redirect: Field<Redirect>,
+    pub(super) origin_guard: Option<OriginGuard>,
+    pub(super) request_headers: HeaderRules,
+    pub(super) response_headers: HeaderRules,
     pub(super) deadline: Field<Duration>,
     pub(super) max_body: Field<u64>,
     pub(super) log_query: Field<QueryPolicy>,
@@ -389,13 +424,37 @@ pub(super) struct Route {
 
 impl Route {
     fn read(mut table: Table<'_>) -> Self {
+        let redirect = table.table_field("redirect", Redirect::read);
+        if redirect.given().is_some() {
+            for key in ["deadline", "max_body", "request_headers", "retry"] {
+                if table.has(key) {
+                    table.refuse(
+                        key,
+                        &format!("a redirect takes no `{key}`"),
+                        "has no effect here",
+                        "nothing of the request goes to a backend: remove it",
+                    );
+                }
+            }
+        }
         let route = Self {
             header: table.header(),
             name: table.field("name", |item| Ok(item.text()?.into())),
+            scheme: table.field("scheme", |item| item.choice(&SCHEMES)),
             host: table.field("host", values::host),
             path: table.field("path", values::path),
             methods: values::methods(&mut table),
             cluster: table.field("cluster", |item| Ok(item.text()?.into())),
+            redirect,
+            origin_guard: table.table("origin_guard").map(OriginGuard::read),
+            request_headers: table
+                .table("request_headers")
+                .map(|table| HeaderRules::read(table, Side::Request))
+                .unwrap_or_default(),
+            response_headers: table
+                .table("response_headers")
+                .map(|table| HeaderRules::read(table, Side::Response))
+                .unwrap_or_default(),
             deadline: table.field("deadline", |item| item.duration(WAIT)),
             max_body: table.field("max_body", |item| item.size(0..=1 << 40)),
             log_query: table.field("log_query", values::log_query),
@@ -408,6 +467,49 @@ impl Route {
         };
         table.finish();
         route
+    }
+}
+
+/// `redirect` of a route.
+pub(super) struct Redirect {
+    pub(super) scheme: Field<Scheme>,
+    pub(super) host: Field<RedirectHost>,
+    pub(super) port: Field<u16>,
+    pub(super) status: Field<u16>,
+}
+
+impl Redirect {
+    fn read(mut table: Table<'_>) -> Self {
+        let redirect = Self {
+            scheme: table.field("scheme", |item| item.choice(&SCHEMES)),
+            host: table.field("host", values::redirect_host),
+            port: table.field("port", |item| item.integer(1..=u16::MAX)),
+            status: table.field("status", values::redirect_status),
+        };
+        table.finish();
+        redirect
+    }
+}
+
+/// `[route.request_headers]` and `[route.response_headers]`, in which every name and value has been checked.
+#[derive(Default)]
+pub(super) struct HeaderRules {
+    pub(super) remove: Vec<Spanned<HeaderName>>,
+    pub(super) set: Vec<(Spanned<HeaderName>, HeaderValue)>,
+    pub(super) add: Vec<(Spanned<HeaderName>, HeaderValue)>,
+}
+
+impl HeaderRules {
+    fn read(mut table: Table<'_>, side: Side) -> Self {
+        let mut fields = |key| {
+            let table = table.table(key)?;
+            Some(table.each(|name, item| values::rule(name, item, side)))
+        };
+        let set = fields("set").unwrap_or_default();
+        let add = fields("add").unwrap_or_default();
+        let remove = table.list("remove", |item| values::rule_name(item, side)).unwrap_or_default();
+        table.finish();
+        Self { remove, set, add }
     }
 }
 
@@ -450,6 +552,8 @@ pub(super) const LEVELS: [(&str, tracing::Level); 5] = [
 /// The formats of the program's own log, as the configuration spells them.
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+/// The schemes, as the configuration spells them.
+pub(super) const SCHEMES: [(&str, Scheme); 2] = [("http", Scheme::Http), ("https", Scheme::Https)];
 /// The ways to choose an endpoint, as the configuration spells them.
 pub(super) const BALANCES: [(&str, Balance); 2] =
     [("p2c", Balance::P2c), ("round_robin", Balance::RoundRobin)];

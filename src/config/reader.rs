@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::config::report::{Fault, Faults, did_you_mean};
 use crate::config::units::{InvalidQuantity, parse_duration, parse_size, show_duration, show_size};
@@ -143,8 +143,23 @@ impl<'a> Table<'a> {
         self.take(key).and_then(|value| self.as_table(key, name, value))
     }
 
+    /// The table `key`, read by `read`, where it matters whether it is there.
+    pub(super) fn table_field<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(Table<'a>) -> T,
+    ) -> Field<T> {
+        let span = self.entries.get(key).map(Spanned::span);
+        match (span, self.table(key)) {
+            (None, _) => Field::Absent,
+            (Some(_), None) => Field::Broken,
+            (Some(span), Some(table)) => Field::Given(Spanned::new(span, read(table))),
+        }
+    }
+
     /// The tables `[[key]]`, in the order of the file.
     pub(super) fn tables(&mut self, key: &'static str) -> Field<Vec<Table<'a>>> {
+        let name = format!("`[{}]`", self.name_of(key).trim_matches('`'));
         let Some(value) = self.take(key) else { return Field::Absent };
         let Some(array) = value.get_ref().as_array() else {
             let fault = Fault::at(
@@ -152,10 +167,10 @@ impl<'a> Table<'a> {
                 format!("`{key}` is a list of tables"),
                 format!("this is {}", type_name(value.get_ref())),
             );
-            return self.note(Err(fault.help(format!("begin each with `[[{key}]]`"))), value.span());
+            return self.note(Err(fault.help(format!("begin each with {name}"))), value.span());
         };
         let tables: Vec<_> =
-            array.iter().filter_map(|value| self.as_table(key, format!("`[[{key}]]`"), value)).collect();
+            array.iter().filter_map(|value| self.as_table(key, name.clone(), value)).collect();
         if tables.is_empty() && array.iter().next().is_some() {
             return Field::Broken;
         }
@@ -182,6 +197,30 @@ impl<'a> Table<'a> {
         }
         named.sort_by_key(|(name, _)| name.span().start);
         Field::Given(Spanned::new(value.span(), named))
+    }
+
+    /// Whether it says anything about `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Every value, whatever its key, in the order of the file; `read` gets the key too.
+    pub(super) fn each<T>(self, read: impl Fn(&Spanned<&'a str>, &Item<'a>) -> Result<T, Fault>) -> Vec<T> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let read = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
+            let name: &'a str = key.get_ref();
+            let item = Item { key: name, value };
+            self.note(read(&Spanned::new(key.span(), name), &item), value.span())
+        };
+        entries
+            .into_iter()
+            .map(read)
+            .filter_map(|field| match field {
+                Field::Given(value) => Some(value.into_inner()),
+                Field::Absent | Field::Broken => None,
+            })
+            .collect()
     }
 
     /// Refuses `key`, which the documentation names and this place does not take.

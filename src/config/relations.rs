@@ -4,25 +4,34 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use http::HeaderName;
+use toml::Spanned;
+
 use crate::config::build::ADMIN;
 use crate::config::raw;
 use crate::config::reader::Field;
 use crate::config::report::{Fault, Faults, did_you_mean};
-use crate::route::Pattern;
+use crate::fields::Scheme;
+use crate::route::{HostPattern, Pattern};
 
 /// Reports every relation that does not hold.
 pub(super) fn check(file: &raw::File, faults: &Faults) {
     present(faults, &file.listeners, "listener", "`[[listener]]` with an `address`");
-    present(faults, &file.clusters, "cluster", "`[cluster.NAME]` with `endpoints`");
-    present(faults, &file.routes, "route", "`[[route]]` with a `name`, a `path` and a `cluster`");
     let listeners = file.listeners.given().map_or(&[][..], |listeners| listeners.get_ref());
     let routes = file.routes.given().map_or(&[][..], |routes| routes.get_ref());
+    if routes.is_empty() || routes.iter().any(|route| matches!(route.redirect, Field::Absent)) {
+        present(faults, &file.clusters, "cluster", "`[cluster.NAME]` with `endpoints`");
+    }
+    present(faults, &file.routes, "route", "`[[route]]` with a `name`, a `path` and a `cluster`");
     distinct_addresses(faults, &file.admin, listeners);
     if let Some(clusters) = file.clusters.given() {
         known_clusters(faults, routes, clusters.get_ref());
     }
     distinct_names(faults, routes);
     distinct_patterns(faults, routes);
+    distinct_guards(faults, listeners, routes);
+    redirects_away(faults, routes);
+    distinct_rules(faults, routes);
 }
 
 fn present<T>(faults: &Faults, list: &Field<Vec<T>>, what: &str, example: &str) {
@@ -89,10 +98,11 @@ fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
     for route in routes {
         let Some(path) = route.path.given() else { continue };
         // A pattern with a broken part is not the one that was meant.
-        if route.host.is_broken() || route.methods.is_broken() {
+        if route.scheme.is_broken() || route.host.is_broken() || route.methods.is_broken() {
             continue;
         }
         let pattern = Pattern {
+            scheme: route.scheme.given().map(|scheme| *scheme.get_ref()),
             host: route.host.given().map(|host| host.get_ref().clone()),
             path: path.get_ref().clone(),
             methods: route.methods.given().map(|methods| methods.get_ref().clone()),
@@ -105,10 +115,80 @@ fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
                     "this path",
                 )
                 .also(earlier.clone(), "and this one")
-                .help("set them apart by `host`, `path` or `methods`, or remove one"),
+                .help("set them apart by `scheme`, `host`, `path` or `methods`, or remove one"),
             );
         }
         seen.push((pattern, path.span()));
+    }
+}
+
+/// A listener takes its guard's header away, and a route that asks for it would refuse everything.
+fn distinct_guards(faults: &Faults, listeners: &[raw::Listener], routes: &[raw::Route]) {
+    let header = |guard: &Option<raw::OriginGuard>| guard.as_ref()?.header.given().cloned();
+    let outer: Vec<_> = listeners.iter().filter_map(|listener| header(&listener.origin_guard)).collect();
+    for inner in routes.iter().filter_map(|route| header(&route.origin_guard)) {
+        if let Some(outer) = outer.iter().find(|outer| outer.get_ref() == inner.get_ref()) {
+            faults.push(
+                Fault::at(inner.span(), "two guards ask for one header", "never gets here")
+                    .also(outer.span(), "taken away here")
+                    .help("give the route's guard a header of its own, or leave it to the listener's"),
+            );
+        }
+    }
+}
+
+/// Reports redirects that give some caller the very address that it asked for. Where only another route could tell, the
+/// proxy finds it out when it happens.
+fn redirects_away(faults: &Faults, routes: &[raw::Route]) {
+    for route in routes {
+        let Some(redirect) = route.redirect.given() else { continue };
+        let raw::Redirect { scheme, host, port, .. } = redirect.get_ref();
+        let is_broken =
+            scheme.is_broken() || host.is_broken() || port.is_broken() || route.scheme.is_broken();
+        let is_empty = scheme.given().is_none() && host.given().is_none();
+        if is_broken || route.host.is_broken() || is_empty || port.given().is_some() {
+            continue;
+        }
+        let keeps_scheme = match (scheme.given(), route.scheme.given()) {
+            (Some(to), Some(from)) => to.get_ref() == from.get_ref(),
+            (None, _) | (_, None) => true,
+        };
+        let keeps_host = match (host.given(), route.host.given()) {
+            (None, _) => true,
+            (Some(to), Some(from)) => {
+                matches!(from.get_ref(), HostPattern::Exact(from) if **from == *to.get_ref().as_str())
+            }
+            (Some(_), None) => false,
+        };
+        if keeps_scheme && keeps_host {
+            let fault = Fault::at(redirect.span(), "this redirect leads back to itself", "where callers are");
+            faults.push(fault.help(match scheme.given().map(Spanned::get_ref) {
+                Some(Scheme::Https) if route.scheme.given().is_none() => {
+                    "add `scheme = \"http\"` to the route, so that it takes only what came without TLS"
+                }
+                _ => "change the scheme, the host or the port",
+            }));
+        }
+    }
+}
+
+/// One name in one list of rules: the order of the file would decide between two.
+fn distinct_rules(faults: &Faults, routes: &[raw::Route]) {
+    let check = |names: &[&Spanned<HeaderName>]| {
+        for (index, name) in names.iter().enumerate() {
+            if let Some(earlier) = names[..index].iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
+                faults.push(
+                    Fault::at(name.span(), "a header is named twice", "again here")
+                        .also(earlier.span(), "first here")
+                        .help("letters count in either case; write it once"),
+                );
+            }
+        }
+    };
+    for rules in routes.iter().flat_map(|route| [&route.request_headers, &route.response_headers]) {
+        check(&rules.remove.iter().collect::<Vec<_>>());
+        check(&rules.set.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        check(&rules.add.iter().map(|(name, _)| name).collect::<Vec<_>>());
     }
 }
 

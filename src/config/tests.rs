@@ -115,6 +115,7 @@ body_timeout = "1h"
 write_timeout = "61s"
 max_header_bytes = "8KiB"
 max_connections = 1
+underscores = "refuse"
 proxy_protocol = "required"
 emit_proxy_status = true
 [listener.http2]
@@ -126,6 +127,7 @@ connection_window = "64MiB"
 send_buffer = "16KiB"
 [retry]
 statuses = ["502-504", 429, 500, 501]
+grpc_statuses = ["unavailable", 8]
 errors = []
 methods = []
 idempotency_header = ""
@@ -134,16 +136,21 @@ body_limit = "0B"
 backoff = { base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]
-endpoints = ["http://[::1]:81", "http://hosp.internal"]
+endpoints = ["https://[::1]:81", "https://hosp.internal"]
+protocol = "auto"
 connect_timeout = "3s"
 idle_timeout = "5s"
 body_timeout = "61s"
 max_connections = 7
+max_streams = 2
 connection_wait = "0s"
 max_waiting = 0
 max_header_bytes = "1MiB"
 dns_refresh = "1m"
 balance = "round_robin"
+[cluster."odd.name".tls]
+server_name = "2001:db8::1"
+verification = "off: whoever is on the way can read and change everything"
 [cluster."odd.name".ejection]
 consecutive_failures = 1
 open = "1ms"
@@ -162,9 +169,29 @@ log_query = ["page", "a\"b"]
 max_attempts = 20
 [[route]]
 name = "b"
+scheme = "https"
 path = "/b"
 cluster = "odd.name"
 log_query = "full"
+[route.request_headers]
+remove = ["Cookie"]
+set = { "X-Odd.Name" = "a \"quoted\" value" }
+add = { X-One = "1", X-Two = "2" }
+[route.response_headers]
+add = { Link = "</a>; rel=preload" }
+[[route]]
+name = "moved"
+host = "old.example.org"
+path = "/*"
+redirect = { scheme = "http", host = "[2001:DB8::1]", port = 81, status = 301 }
+[[route]]
+name = "moved-for-now"
+host = "old.example.org"
+path = "/now"
+redirect = { host = "new.example.org", status = 307 }
+log_query = "full"
+[route.response_headers]
+set = { Cache-Control = "max-age=60" }
 "#;
 
 fn accepted(text: &str) -> Config {
@@ -199,8 +226,10 @@ fn the_reference_holds_every_key() {
     let strange = "\nqqqqqqqqqqqqqqqq = 1\n";
     let text = format!(
         "{strange}[server]{strange}[admin]{strange}[log]{strange}[access_log]{strange}[[listener]]{strange}\
-         [retry]{strange}[retry.backoff]{strange}[retry.budget]{strange}[cluster.main]{strange}\
-         [cluster.main.retry]{strange}[cluster.main.ejection]{strange}[[route]]{strange}[route.retry]{strange}"
+         [listener.tls]{strange}[[listener.tls.certificates]]{strange}[retry]{strange}[retry.backoff]{strange}\
+         [retry.budget]{strange}[cluster.main]{strange}[cluster.main.retry]{strange}[cluster.main.ejection]{strange}\
+         [[route]]{strange}[route.retry]{strange}[route.request_headers]{strange}[route.response_headers]{strange}\
+         [listener.origin_guard]{strange}[route.origin_guard]{strange}[route.redirect]{strange}"
     );
     let report = parse(&text, "stent.toml").unwrap_err().to_string();
     let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -212,11 +241,17 @@ fn the_reference_holds_every_key() {
             tables.insert(table, keys.split(", ").map(|key| key.trim_matches('`')).collect());
         }
     }
-    assert_eq!(tables.len(), 14, "{report}");
+    assert_eq!(tables.len(), 21, "{report}");
 
     for (table, keys) in tables {
+        // A redirect is written in one line, and its keys stand in it.
+        if table == "[route.redirect]" {
+            let line = REFERENCE.lines().find(|line| line.starts_with("# redirect = ")).unwrap();
+            assert!(keys.iter().all(|key| line.contains(&format!("{key} = "))), "{keys:?}");
+            continue;
+        }
         // The retry tables of clusters and routes have the keys of the general one, shown once.
-        if table == "[cluster.main.retry]" || table == "[route.retry]" {
+        if table == "[cluster.main.retry]" || table == "[route.retry]" || table == "[route.origin_guard]" {
             assert!(REFERENCE.contains(table));
             continue;
         }
@@ -236,8 +271,13 @@ fn the_reference_holds_every_key() {
 
 /// From the table's header to the next one.
 fn section<'a>(text: &'a str, header: &str) -> &'a str {
-    let start = text.find(&format!("\n{header}")).unwrap_or_else(|| panic!("{header}")) + 1;
-    text[start + 1..].find("\n[").map_or(&text[start..], |end| &text[start..start + 1 + end])
+    // What is absent by default stands as a comment.
+    let mut starts =
+        [format!("\n{header}"), format!("\n# {header}")].into_iter().filter_map(|line| text.find(&line));
+    let start = starts.next().unwrap_or_else(|| panic!("{header}")) + 1;
+    let ends = ["\n[", "\n# ["].into_iter().filter_map(|line| text[start + 1..].find(line));
+    let end = ends.min();
+    end.map_or(&text[start..], |end| &text[start..start + 1 + end])
 }
 
 #[test]

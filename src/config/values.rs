@@ -5,15 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use toml::Spanned;
 
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, did_you_mean};
+use crate::fields::guard::OriginGuard;
+use crate::fields::rules::{InvalidRule, Side};
 use crate::policy::grpc::GrpcStatus;
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
+use crate::route::redirect::{Redirect, RedirectHost};
 use crate::route::{HostPattern, InvalidPattern, PathPattern};
 use crate::upstream::endpoint::{EndpointUrl, InvalidEndpoint};
 
@@ -121,7 +124,7 @@ pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
 /// A status of gRPC, by name or number.
 pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {
     let status = if item.whole().is_some() {
-        GrpcStatus::from_number(item.integer(0..=16)?)
+        GrpcStatus::from_number(item.integer(1..=16)?)
     } else {
         let word = item.text().map_err(|_| item.wrong_type("statuses of gRPC, by name or number"))?;
         GrpcStatus::from_name(word)
@@ -181,6 +184,105 @@ pub(super) fn header_name(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> 
             item.invalid("not a header name", "a name such as \"Idempotency-Key\"; \"\" switches it off")
         }),
     }
+}
+
+/// The path of a file.
+pub(super) fn file(item: &Item<'_>) -> Result<PathBuf, Fault> {
+    match item.text()? {
+        path if path.is_empty() || path.contains('\0') || path.ends_with('/') => {
+            Err(item.invalid("not a file", "give the path of a file"))
+        }
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// The header that brings a secret.
+pub(super) fn guard_header(item: &Item<'_>) -> Result<HeaderName, Fault> {
+    let help = "a name that nothing else uses, such as \"X-Origin-Secret\"";
+    let name = HeaderName::from_bytes(item.text()?.as_bytes());
+    let name = name.map_err(|_| item.invalid("not a header name", help))?;
+    OriginGuard::check_header(&name).map_err(|error| {
+        let label = if name.as_str().contains('_') {
+            "an underscore: see `underscores`"
+        } else {
+            "it means something else"
+        };
+        item.fault(error.to_string(), label).help(help)
+    })?;
+    Ok(name)
+}
+
+/// A header that a rule removes.
+pub(super) fn rule_name(item: &Item<'_>, side: Side) -> Result<HeaderName, Fault> {
+    named(item.text()?, side, |message, label| item.fault(message, label))
+}
+
+/// A header that a rule sets or adds, and its value.
+pub(super) fn rule(
+    name: &Spanned<&str>,
+    item: &Item<'_>,
+    side: Side,
+) -> Result<(Spanned<HeaderName>, HeaderValue), Fault> {
+    let span = name.span();
+    let name = named(name.get_ref(), side, |message, label| Fault::at(span.clone(), message, label))?;
+    let text = item.text()?;
+    let label = match text {
+        "" => "empty",
+        _ if text.trim() != text => "a blank at an end, which would get lost",
+        _ => "a character that a header cannot carry",
+    };
+    let is_fit =
+        !text.is_empty() && text.trim() == text && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_fit);
+    let value = value.ok_or_else(|| {
+        let help = "visible ASCII characters; to take a header away, name it in `remove`";
+        item.fault("invalid header value", label).help(help)
+    })?;
+    Ok((Spanned::new(span, name), value))
+}
+
+fn named(text: &str, side: Side, fault: impl Fn(String, &'static str) -> Fault) -> Result<HeaderName, Fault> {
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        fault(format!("invalid header name `{}`", text.escape_debug()), "not a header name")
+            .help("letters, digits and hyphens, such as \"X-Frame-Options\"")
+    })?;
+    side.check(&name).map_err(|error| {
+        let help = match error {
+            InvalidRule::Framing => "leave it to Stent; a body, its length and its target pass as they came",
+            InvalidRule::Identity => {
+                "`trusted_proxies` of the listener decides whose word on it is passed on"
+            }
+        };
+        fault(error.to_string(), "no rule may name it").help(help)
+    })?;
+    Ok(name)
+}
+
+/// Where a redirect leads.
+pub(super) fn redirect_host(item: &Item<'_>) -> Result<RedirectHost, Fault> {
+    let text = item.text()?;
+    RedirectHost::parse(text).map_err(|error| {
+        let help = if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            format!("in a URL an IPv6 address stands in brackets: \"[{text}]\"")
+        } else if text.contains("//") {
+            "a name alone: \"new.example.org\"; the scheme has a key of its own".to_owned()
+        } else if text.contains(':') {
+            "a name alone: \"new.example.org\"; the port has a key of its own".to_owned()
+        } else {
+            "a name or an address: \"new.example.org\"; path and query are kept as they came".to_owned()
+        };
+        item.invalid(&error.to_string(), &help)
+    })
+}
+
+/// The status of a redirect.
+pub(super) fn redirect_status(item: &Item<'_>) -> Result<u16, Fault> {
+    let status: u16 = item.integer(0..=u16::MAX)?;
+    if Redirect::STATUSES.contains(&status) {
+        return Ok(status);
+    }
+    let help = "308 (for good) or 307 (for now) keep the method; 301, 302 and 303 make a GET of a POST";
+    Err(item.invalid("not a status that redirects", help))
 }
 
 /// The URL of an endpoint.

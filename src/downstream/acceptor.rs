@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,8 @@ use tokio::time::sleep;
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::tls::{Tls, TlsSettings};
+use crate::fields::Underscores;
+use crate::fields::guard::OriginGuard;
 use crate::record::metrics::ListenerMetrics;
 
 /// What an operator sets for a listener, checked.
@@ -37,6 +39,10 @@ pub struct ListenerSettings {
     pub max_header_bytes: usize,
     /// Open connections; beyond them, callers wait in the system's backlog.
     pub max_connections: usize,
+    /// What is done about header names with underscores.
+    pub underscores: Underscores,
+    /// What every request must carry.
+    pub origin_guard: Option<OriginGuard>,
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
     pub emit_proxy_status: bool,
     /// How it speaks TLS; none for plain HTTP.
@@ -60,6 +66,8 @@ impl ListenerSettings {
             write_timeout: Duration::from_mins(1),
             max_header_bytes: 64 << 10,
             max_connections: 100,
+            underscores: Underscores::default(),
+            origin_guard: None,
             emit_proxy_status: false,
             tls: None,
             proxy_protocol: ProxyProtocol::Off,
@@ -96,8 +104,8 @@ struct Shared {
 
 /// What new connections get, exchanged whole.
 #[derive(Debug)]
-struct Current {
-    settings: Arc<ListenerSettings>,
+pub(super) struct Current {
+    pub(super) settings: Arc<ListenerSettings>,
     tls: Option<Arc<Tls>>,
 }
 
@@ -125,6 +133,11 @@ pub struct OpenConnection {
 }
 
 impl OpenConnection {
+    /// The listener's settings now, which a reload may have changed since the connection came.
+    pub(super) fn current(&self) -> Guard<Arc<Current>> {
+        self.shared.current.load()
+    }
+
     /// The counters of its listener.
     pub fn metrics(&self) -> &ListenerMetrics {
         &self.shared.metrics

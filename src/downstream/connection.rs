@@ -16,13 +16,14 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
-use crate::downstream::forwarded::{Peer, Scheme};
+use crate::downstream::forwarded::Peer;
 use crate::downstream::limits::{Limits, State};
-use crate::downstream::proxy_protocol::{ProxyProtocol, Refusal};
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody};
+use crate::fields::Scheme;
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::metrics::ListenerMetrics;
@@ -43,8 +44,11 @@ where
     let peer = if settings.proxy_protocol == ProxyProtocol::Required {
         state.expect_head();
         let named = limits.within(proxy_protocol::read(&mut stream)).await;
-        match named.ok_or("timeout").and_then(|read| read.map_err(Refusal::label)) {
-            Ok(named) => named.unwrap_or(peer),
+        match named.ok_or("timeout").and_then(|read| read.map_err(proxy_protocol::Refusal::label)) {
+            Ok(named) => {
+                state.begin_idling();
+                named.unwrap_or(peer)
+            }
             Err(error) => {
                 tracing::debug!(%peer, error, "connection closed for its PROXY header");
                 counted.metrics().proxy_protocol_error(error).inc();
@@ -59,6 +63,8 @@ where
         Some(tls) => {
             // Boxed, so that plain connections do not carry the handshake's size.
             let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            // It had a time of its own.
+            state.begin_idling();
             let Handshaken { protocol, caller } = handshaken;
             (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
         }
@@ -87,7 +93,8 @@ where
         Protocol::Http2 => {
             connection.state.begin_http2();
             connection.metrics().http2_connections.inc();
-            http2::serve(stream, Rc::new(connection), limits, service).await;
+            // Boxed, so that a connection of HTTP/1.1 has not the size of one of HTTP/2.
+            Box::pin(http2::serve(stream, Rc::new(connection), limits, service)).await;
         }
     }
 }
@@ -144,12 +151,13 @@ impl Connection {
     pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
+        let screened = self.counted.screen(&mut head.headers);
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
         let caller = Caller {
             client: client.unwrap_or(self.peer.address()),
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
-            fault: client.err(),
+            refusal: screened.err().or(client.err().map(Refusal::Fault)),
             tls: self.tls.clone(),
         };
         Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })

@@ -7,6 +7,8 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::error::RequestFault;
+use crate::fields::Scheme;
+use crate::fields::is_claim;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -19,24 +21,6 @@ pub(crate) struct Peer {
     text: HeaderValue,
     scheme: Scheme,
     trust: Trust,
-}
-
-/// How a connection's requests come, as `X-Forwarded-Proto` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// In the clear.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    fn label(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        })
-    }
 }
 
 /// Whether a peer's word on who sent a request is taken.
@@ -77,16 +61,12 @@ impl Peer {
 
     /// From a client: whatever it says about earlier hops is made up.
     fn replace(&self, headers: &mut HeaderMap) {
-        let is_claim = |name: &HeaderName| {
-            let name = name.as_str();
-            name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
-        };
-        let claims: Vec<_> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+        let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
         for name in claims {
             headers.remove(name);
         }
         headers.insert(X_FORWARDED_FOR, self.text.clone());
-        headers.insert(X_FORWARDED_PROTO, self.scheme.label());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme.label()));
         if let Some(host) = headers.get(HOST).cloned() {
             headers.insert(X_FORWARDED_HOST, host);
         }
@@ -125,7 +105,7 @@ impl Peer {
     /// Adds what a proxy before us did not say.
     fn complete(&self, headers: &mut HeaderMap) {
         if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, self.scheme.label());
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme.label()));
         }
         if !headers.contains_key(X_FORWARDED_HOST)
             && let Some(host) = headers.get(HOST).cloned()
@@ -190,8 +170,15 @@ mod tests {
             "x-forwarded-host",
             "x-forwarded-port",
             "x-forwarded-ssl",
+            "x-forwarded-client-cert",
             "forwarded",
+            "front-end-https",
             "x-real-ip",
+            "true-client-ip",
+            "x-ssl-client-verify",
+            "x-ssl-client-s-dn",
+            "x-amzn-mtls-clientcert",
+            "client-cert",
         ] {
             headers.insert(name, "evil".parse().unwrap());
         }

@@ -1,5 +1,6 @@
 //! HTTP/1.1 towards the caller, by hyper.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -33,13 +34,16 @@ pub(super) async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let handover = Handover::default();
+    let has_refused = Cell::new(false);
     let http = service_fn(|request: Request<Incoming>| {
         let running = facts.state.begin_exchange();
         let version = request.version();
         let request = facts.inbound(request, Some(handover.clone()));
-        let (state, service) = (facts.state.clone(), service.clone());
+        let (state, service, has_refused) = (facts.state.clone(), service.clone(), &has_refused);
         async move {
             let Ok(mut response) = service.oneshot(request).await;
+            let has_failed = response.status().is_client_error() || response.status().is_server_error();
+            has_refused.set(has_failed && response.headers().contains_key(CONNECTION));
             if state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -61,7 +65,10 @@ pub(super) async fn serve<S, B>(
             ended = &mut connection => {
                 if let Err(error) = ended {
                     note_end(&error, facts, &refused);
-                    return;
+                    if !error.is_parse() {
+                        return;
+                    }
+                    has_refused.set(true);
                 }
                 break;
             }
@@ -76,6 +83,9 @@ pub(super) async fn serve<S, B>(
     if let Some(tunnel) = handover.take() {
         let parts = connection.into_parts();
         tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+    } else if has_refused.get() {
+        // Boxed, because it is seldom needed and would make every connection larger.
+        Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }
 }
 

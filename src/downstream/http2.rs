@@ -28,7 +28,7 @@ use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Running};
 use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
-use crate::proxy::body::Inbound;
+use crate::proxy::body::{Inbound, Refusal};
 
 /// What an operator sets for HTTP/2 on a listener, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,10 @@ where
         }
     });
     let mut connection = pin!(builder(&facts, streams).serve_connection(TokioIo::new(stream), http));
+    if facts.state.is_draining() {
+        // It was told so while it was still finding out what its caller speaks.
+        connection.as_mut().graceful_shutdown();
+    }
     loop {
         let mut served = poll_fn(|cx| match connection.as_mut().poll(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(End::Broken(error))),
@@ -161,23 +165,16 @@ fn builder(facts: &Connection, streams: Streams) -> http2::Builder<Streams> {
 /// `:authority` and crumbs.
 fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
     let (mut head, body) = request.into_parts();
-    let mut fault = head.headers.values().any(is_padded).then_some(RequestFault::BadHead);
     join_cookies(&mut head.headers);
-    fault = move_authority(&mut head).err().or(fault);
+    let mut fault = move_authority(&mut head).and_then(|()| check_values(&head.headers)).err();
     if head.headers.len() > MOST_FIELDS {
         fault = Some(RequestFault::TooManyFields);
         head.headers.clear();
     }
     let mut request = facts.inbound(Request::from_parts(head, body), None);
     let caller = &mut request.body_mut().caller;
-    caller.fault = fault.or(caller.fault);
+    caller.refusal = fault.map(Refusal::Fault).or(caller.refusal);
     request
-}
-
-/// Whether a value begins or ends with a blank, which h2 lets pass (RFC 9113 section 8.2.1). HTTP/1.1 cuts blanks off: the
-/// backend would read another value than the one that was judged here.
-fn is_padded(value: &HeaderValue) -> bool {
-    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Makes `:authority` the `Host` (RFC 9113 section 8.3.1). The scheme, which anybody can claim, goes with it.
@@ -196,6 +193,14 @@ fn move_authority(head: &mut Parts) -> Result<(), RequestFault> {
         head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     Ok(())
+}
+
+/// Refuses what h2 takes and RFC 9113 section 8.2.1 does not: blanks around a value, which HTTP/1.1 would lose.
+fn check_values(headers: &HeaderMap) -> Result<(), RequestFault> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded =
+        |value: &HeaderValue| is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last());
+    if headers.values().any(is_padded) { Err(RequestFault::BadHead) } else { Ok(()) }
 }
 
 /// Makes one `Cookie` of many (RFC 9113 section 8.2.3): HTTP/1.1 has but one, and its servers read only that.

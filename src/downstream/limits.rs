@@ -148,7 +148,8 @@ impl State {
         }
     }
 
-    fn begin_idling(&self) {
+    /// Notes that nothing is under way.
+    pub(super) fn begin_idling(&self) {
         self.activity.set(Activity::Idle);
         self.since.set(Instant::now());
     }
@@ -200,6 +201,12 @@ impl State {
     pub(super) fn note_flush<T>(&self, flushed: Poll<T>) -> Poll<T> {
         self.note_write(flushed.is_pending());
         flushed
+    }
+
+    /// Whether the caller takes nothing of what we want to write.
+    #[cfg(test)]
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get().is_some()
     }
 
     /// When to look again; none if the connection has used up its time.

@@ -4,9 +4,11 @@ use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::downstream::limits::State;
@@ -38,7 +40,28 @@ impl Stream {
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.ahead.splice(..0, bytes.iter().copied());
     }
+
+    /// Says that nothing follows, and throws away what a caller still sends that was refused: closing on it would make
+    /// the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
+    pub(super) async fn hear_out(mut self) {
+        let leave = async {
+            let _ = self.shutdown().await; // whoever has gone already needs no farewell
+            let (mut piece, mut unread) = ([0; 4096], 0);
+            while let Ok(count @ 1..) = self.read(&mut piece).await
+                && unread < LONGEST_FAREWELL
+            {
+                unread += count;
+            }
+        };
+        let _ = timeout(FAREWELL, leave).await;
+    }
 }
+
+/// How long a caller that was refused is heard out.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How many bytes of it are thrown away.
+const LONGEST_FAREWELL: usize = 16 << 20;
 
 impl AsyncRead for Stream {
     fn poll_read(
@@ -108,5 +131,74 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_shutdown(cx)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::certificate::testing::Authority;
+
+    /// A connection over TLS whose caller will read nothing, and that caller.
+    async fn stalling() -> (TlsStream<TcpStream>, tokio_rustls::client::TlsStream<TcpStream>) {
+        let authority = Authority::new("a CA");
+        let issued = authority.issue(&["hosp.test"]);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate(&issued.pem)],
+                PrivateKeyDer::from_pem_slice(issued.pkcs8().as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&authority.pem)).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to_us = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (to_caller, _) = listener.accept().await.unwrap();
+        let name = ServerName::try_from("hosp.test").unwrap();
+        let (server, client) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server)).accept(to_caller),
+            TlsConnector::from(Arc::new(client)).connect(name, to_us),
+        );
+        (server.unwrap(), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_caller_stalls_also_on_what_only_tls_has_in_its_buffer() {
+        let (server, _caller) = stalling().await;
+        let state = Rc::new(State::new(Instant::now()));
+        let mut stream = Stream::new(Transport::Tls(Box::new(server)), state.clone());
+        loop {
+            let written =
+                poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &[b'x'; 4096]))).await;
+            assert!(written.is_ready(), "the buffer of TLS has room for more than that");
+            if poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_flush(cx))).await.is_pending() {
+                break;
+            }
+            assert!(!state.is_stalled());
+            // Lets the runtime see what the socket does.
+            tokio::task::yield_now().await;
+        }
+        assert!(state.is_stalled());
     }
 }

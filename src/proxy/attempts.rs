@@ -23,6 +23,7 @@ use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::{Pools, Progress};
 
@@ -56,6 +57,7 @@ type Answer = Response<UpstreamBody<AttemptBody>>;
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
     pub(crate) head: &'a http::request::Parts,
+    pub(crate) cluster: &'a Arc<Cluster>,
     pub(crate) repeatable: Repeatable,
     /// The protocol that the connection shall change to.
     pub(crate) upgrade: Option<HeaderValue>,
@@ -89,10 +91,10 @@ pub(crate) async fn run<T: Transport>(
     let mut timer = pin!(sleep_until(exchange.began()));
     let mut kept: Option<Answer> = None;
     let mut now = exchange.began();
-    route.cluster.budget.deposit(around.since_start(now));
+    outbound.cluster.budget.deposit(around.since_start(now));
     loop {
-        let Some(pick) = around.pick(&route.cluster, exchange.tried(), now) else {
-            return exhausted(kept).ok_or_else(|| no_endpoint(route));
+        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
+            return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
         let outcome =
@@ -106,7 +108,7 @@ pub(crate) async fn run<T: Transport>(
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
         match decide(exchange, route, outbound, &outcome, around, now) {
-            Verdict::Retry { after, reason } if route.cluster.budget.withdraw(around.since_start(now)) => {
+            Verdict::Retry { after, reason } if outbound.cluster.budget.withdraw(around.since_start(now)) => {
                 exchange.retry(reason, after);
                 // Boxed, so that a request that needs no retry carries no room for one.
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
@@ -214,7 +216,7 @@ fn decide(
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
     };
-    let has_untried = route.cluster.has_untried(exchange.tried());
+    let has_untried = outbound.cluster.has_untried(exchange.tried());
     policy.decide(
         outcome,
         &Circumstances {
@@ -321,8 +323,8 @@ fn exhausted(kept: Option<Answer>) -> Option<Concluded> {
     kept.map(|answer| Concluded { answer, quality: Quality::Exhausted })
 }
 
-fn no_endpoint(route: &Route) -> ProxyError {
-    if route.cluster.endpoints().is_empty() {
+fn no_endpoint(cluster: &Cluster) -> ProxyError {
+    if cluster.endpoints().is_empty() {
         ProxyError::Upstream(UpstreamError::new(UpstreamErrorKind::Dns, Delivery::Never))
     } else {
         ProxyError::NoEndpoint

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::error::{RequestFault, UpstreamError};
+use crate::error::{ProxyError, RequestFault, UpstreamError};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::replay::AttemptBody;
@@ -39,10 +39,28 @@ pub struct Caller {
     pub body_timeout: Duration,
     /// Whether answers carry `Proxy-Status`.
     pub proxy_status: ProxyStatus,
-    /// What is wrong with the request already.
-    pub fault: Option<RequestFault>,
     /// What its connection's handshake said; none without TLS.
     pub tls: Option<Rc<TlsCaller>>,
+    /// Why the listener refuses the request, if it does.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a listener refuses a request, whatever its route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is malformed.
+    Fault(RequestFault),
+    /// It lacks the secret that the listener asks for.
+    Origin,
+}
+
+impl From<Refusal> for ProxyError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fault(fault) => Self::BadRequest(fault),
+            Refusal::Origin => Self::OriginRefused,
+        }
+    }
 }
 
 /// Whether answers tell outsiders about our inside (RFC 9209).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
@@ -18,7 +18,7 @@ use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
-use crate::upstream::cluster::Report;
+use crate::upstream::cluster::{Cluster, Report};
 use crate::upstream::endpoint::EndpointId;
 
 /// One request and its final answer.
@@ -128,9 +128,13 @@ impl Exchange {
         self.route = Some(route.clone());
     }
 
-    /// Our line in `Via`, once there is a route.
-    pub(crate) fn via(&self) -> Option<&HeaderValue> {
-        self.route.as_ref().map(|route| &route.via)
+    /// The route, once there is one.
+    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
+    }
+
+    fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.route.as_ref().and_then(|route| route.action.cluster())
     }
 
     pub(crate) fn began(&self) -> Instant {
@@ -161,7 +165,7 @@ impl Exchange {
     pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
         let Some(attempt) = self.running.take() else { return };
         let metrics = &attempt.pick.endpoint.metrics;
-        let cluster = self.route.as_ref().map(|route| route.cluster.clone());
+        let cluster = self.cluster().cloned();
         let (result, delivery, report) = match outcome {
             Ok(Brought { status, grpc: Some(grpc) }) => {
                 metrics.answered_grpc(grpc).inc();
@@ -195,8 +199,8 @@ impl Exchange {
         let Some(attempt) = self.running.take() else { return };
         attempt.pick.endpoint.metrics.cancelled().inc();
         self.note_attempt(&attempt, AttemptResult::Cancelled, delivery, now);
-        if let Some(route) = &self.route {
-            route.cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
+        if let Some(cluster) = self.cluster() {
+            cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
         }
     }
 
@@ -221,8 +225,8 @@ impl Exchange {
     /// Notes that another attempt follows after `wait`.
     pub(crate) fn retry(&mut self, reason: Reason, wait: Duration) {
         self.metrics.retries(reason).inc();
-        if let Some(route) = &self.route {
-            route.cluster.metrics.retry_wait.observe(wait.as_secs_f64());
+        if let Some(cluster) = self.cluster() {
+            cluster.metrics.retry_wait.observe(wait.as_secs_f64());
         }
     }
 
@@ -268,6 +272,12 @@ impl Exchange {
         let (status, origin) = (error.status(), error.origin());
         self.body.forget();
         self.head = Some(Head { status, origin, error: Some(error.token()), maker: Maker::Proxy, after });
+    }
+
+    /// Notes that the caller is led elsewhere.
+    pub(crate) fn redirect(&mut self, status: StatusCode, now: Instant) {
+        let after = now.duration_since(self.began);
+        self.head = Some(Head { status, origin: Origin::Proxy, error: None, maker: Maker::Proxy, after });
     }
 
     /// Notes that the codec has refused the request by itself.
@@ -344,7 +354,7 @@ impl Exchange {
             method: std::mem::take(&mut self.method),
             target: std::mem::take(&mut self.target),
             route: self.route.as_ref().map(|route| route.settings.name.clone()),
-            cluster: self.route.as_ref().map(|route| route.settings.cluster.clone()),
+            cluster: self.cluster().map(|cluster| cluster.settings.name.clone()),
             query: self
                 .route
                 .as_ref()

@@ -9,34 +9,16 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
+use crate::fields::Scheme;
+use crate::fields::{is_hop_by_hop, is_meant_for_proxies};
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Tells the upstream the number of an attempt, from the second on.
 pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-attempt");
-
-/// What concerns one connection only (RFC 9110 section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// What a caller says to a proxy, or should not say at all. `Expect`: we tell the caller to go on as soon as a connection
-/// takes the body, and the upstream gets it without asking. `Proxy`: CGI programs read it as the address of a proxy of
-/// theirs ("httpoxy").
-fn is_meant_for_us(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "expect" | "proxy" | "proxy-authorization" | "x-stent-attempt")
-}
 
 /// Refuses a request whose meaning two parsers could disagree on, before anything is routed by it, and gives a target
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
@@ -162,21 +144,33 @@ fn connection_names(headers: &HeaderMap, name: &str) -> bool {
     words.any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 
+/// How the request came: `X-Forwarded-Proto` says what the listener or a trusted proxy saw.
+pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
+    let value = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes).unwrap_or_default();
+    // The first of a list is the nearest to the client.
+    let first = value.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if first.eq_ignore_ascii_case(b"https") { Scheme::Https } else { Scheme::Http }
+}
+
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
-pub(crate) fn clean_request(headers: &mut HeaderMap, via: &HeaderValue) -> Result<(), ProxyError> {
+pub(crate) fn clean_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    via: &HeaderValue,
+) -> Result<(), ProxyError> {
     if has_passed(headers, via) {
         return Err(ProxyError::LoopDetected);
     }
     remove_hop_by_hop(headers);
-    if headers.keys().any(is_meant_for_us) {
+    if headers.keys().any(|name| is_meant_for_proxies(name.as_str())) {
         // A caller is told to continue as soon as a connection takes its body; nothing else can be promised it.
         let is_kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         if !headers.get_all(EXPECT).iter().all(is_kept) {
             return Err(ProxyError::ExpectationFailed);
         }
-        remove_if_any(headers, is_meant_for_us);
+        remove_if_any(headers, |name| is_meant_for_proxies(name.as_str()));
     }
-    headers.append(VIA, via.clone());
+    headers.append(VIA, via_of(version, via));
     Ok(())
 }
 
@@ -190,6 +184,12 @@ pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Says that the caller takes trailers, which concerns the next connection too; gRPC insists on it.
 pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
+}
+
+/// Our line in `Via` for a request, which names the protocol that it came by.
+fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
+    let http2 = || HeaderValue::from_bytes(&[b"2 ", received_by(via.as_bytes())?].concat()).ok();
+    if version == Version::HTTP_2 { http2().unwrap_or_else(|| via.clone()) } else { via.clone() }
 }
 
 /// Makes an upstream's head fit to be sent on.
@@ -229,8 +229,8 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
 
 fn is_no_trailer(name: &HeaderName) -> bool {
     let word = name.as_str();
-    is_hop_by_hop(name)
-        || is_meant_for_us(name)
+    is_hop_by_hop(word)
+        || is_meant_for_proxies(word)
         || matches!(
             word,
             // Framing and routing.
@@ -263,22 +263,23 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_hop_by_hop) {
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
         return;
     }
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
     let trailers = announced_trailers(headers);
-    remove_if_any(headers, is_hop_by_hop);
+    remove_if_any(headers, |name| is_hop_by_hop(name.as_str()));
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
     }
 }
 
-/// The trailers that a chunked message announces, without those that may be none. hyper sends on what is announced.
+/// The trailers that a message announces, without those that may be none. hyper sends on over HTTP/1.1 what is
+/// announced.
 fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(TRAILER) || !headers.contains_key(TRANSFER_ENCODING) {
+    if !headers.contains_key(TRAILER) {
         return None;
     }
     let values = headers.get_all(TRAILER).iter();

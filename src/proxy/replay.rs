@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -99,6 +100,8 @@ struct State {
     waiting_for: WaitingFor,
     /// Since when.
     since: Instant,
+    /// How long the caller was waited for before that, in all.
+    waited: Duration,
     fault: Option<ProxyError>,
     /// The attempt that may read; an older one whose connection is still closing must not take its bytes.
     reader: u32,
@@ -164,6 +167,7 @@ impl Replay {
             ended: None,
             waiting_for: WaitingFor::Upstream,
             since: now,
+            waited: Duration::ZERO,
             fault: None,
             reader: 0,
             end_waker: None,
@@ -208,7 +212,7 @@ impl Replay {
         let state = state.borrow();
         match (state.ended, state.waiting_for) {
             (Some(at), _) => Upload::Received(at.into_std()),
-            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.since.into_std() },
+            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.silent_since().into_std() },
             (None, WaitingFor::Upstream) => Upload::AwaitingUpstream { since: state.since.into_std() },
         }
     }
@@ -277,8 +281,19 @@ impl State {
     }
 
     fn wait_for(&mut self, whom: WaitingFor) {
+        let now = Instant::now();
+        if self.waiting_for == WaitingFor::Caller {
+            self.waited += now.duration_since(self.since);
+        }
         self.waiting_for = whom;
-        self.since = Instant::now();
+        self.since = now;
+    }
+
+    /// Since when the caller counts as silent. A byte now and then does not end a silence: it is worth the time that it
+    /// takes at the least rate, and the rest of earlier waits is added to this one.
+    fn silent_since(&self) -> Instant {
+        let earned = Duration::from_micros(self.received.saturating_mul(1_000_000 / LEAST_RATE));
+        self.since.checked_sub(self.waited.saturating_sub(earned)).unwrap_or(self.since)
     }
 
     fn take(&mut self, part: Bytes) -> Result<Bytes, BodyError> {
@@ -445,6 +460,9 @@ fn fault(error: &hyper::Error) -> ProxyError {
     }
     ProxyError::CallerGone
 }
+
+/// How many bytes of a body in a second keep a caller from counting as silent: far less than any phone manages.
+const LEAST_RATE: u64 = 500;
 
 /// Parts below this are copied together; larger ones are kept as they came, without a copy.
 const SMALL_PART: usize = 1024;

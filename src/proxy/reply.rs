@@ -1,14 +1,20 @@
 //! Answers that the proxy makes itself, from the one table in [`crate::error`].
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, Response};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION,
+};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
 
-use crate::error::{AfterReply, ProxyError};
-use crate::proxy::body::{ProxyStatus, ResponseBody};
+use crate::error::{AfterReply, ProxyError, RequestFault};
+use crate::proxy::body::{ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::headers::X_REQUEST_ID;
+use crate::proxy::headers::{self, X_REQUEST_ID};
+use crate::route::Route;
+use crate::route::redirect::{Answer, Place, Redirect};
 use crate::upstream::body::UpstreamBody;
 
 /// RFC 9209.
@@ -32,6 +38,7 @@ pub(crate) fn reply(
     );
     let length = HeaderValue::from(text.len());
     let request_id = HeaderValue::from_str(&exchange.id);
+    let route = exchange.route().cloned();
     // A reply to HEAD has no body, but the length that the one to GET would have (RFC 9110 section 9.3.2).
     let body = (exchange.method() != Method::HEAD).then(|| Bytes::from(text));
 
@@ -58,6 +65,73 @@ pub(crate) fn reply(
     {
         headers.insert(PROXY_STATUS, value);
     }
+    if let Some(route) = route {
+        route.settings.response_headers.apply(headers);
+    }
+    response
+}
+
+/// Where a caller is led, and how.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    status: StatusCode,
+    location: HeaderValue,
+    cache_control: &'static str,
+    after: AfterReply,
+}
+
+impl Moved {
+    /// What `redirect` says to the request.
+    pub(crate) fn new(
+        redirect: &Redirect,
+        route: &Route,
+        head: &Parts,
+        body: &RequestBody,
+    ) -> Result<Self, ProxyError> {
+        let authority = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let place = Place { scheme: headers::scheme(&head.headers), authority, target: &head.uri };
+        let location = match redirect.answer(&place) {
+            Ok(Answer::Location(location)) => location,
+            Ok(Answer::Loop) => return Err(ProxyError::LoopDetected),
+            // A byte of the target that no field may hold.
+            Err(_) => return Err(ProxyError::BadRequest(RequestFault::BadTarget)),
+        };
+        Ok(Self {
+            status: redirect.status(),
+            location,
+            // For an hour: a mistake that browsers may keep for ever cannot be taken back. A cache that callers share
+            // might not tell schemes apart, and would then send the ones that came by HTTPS to where they are.
+            cache_control: match (redirect.is_permanent(), route.settings.pattern.scheme) {
+                (true, None) => "max-age=3600",
+                (true, Some(_)) => "private, max-age=3600",
+                (false, _) => "no-store",
+            },
+            // Nobody reads the body.
+            after: if body.is_end_stream() { AfterReply::KeepAlive } else { AfterReply::Close },
+        })
+    }
+}
+
+/// Makes the reply that leads a caller elsewhere. It has no body: what it says stands in `Location`.
+pub(crate) fn redirect(mut exchange: Box<Exchange>, moved: Moved) -> Response<ResponseBody> {
+    exchange.redirect(moved.status, Instant::now());
+    let route = exchange.route().cloned();
+    let request_id = HeaderValue::from_str(&exchange.id);
+    let mut response = Response::new(ResponseBody::new(UpstreamBody::Kept(None), exchange));
+    *response.status_mut() = moved.status;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, moved.location);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(moved.cache_control));
+    if let Ok(id) = request_id {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if moved.after == AfterReply::Close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(route) = route {
+        route.settings.response_headers.apply(headers);
+    }
     response
 }
 
@@ -79,6 +153,7 @@ fn explanation(error: &ProxyError) -> &'static str {
             "The service is not available at the moment."
         }
         ProxyError::NoRoute => "There is nothing here.",
+        ProxyError::OriginRefused => "The request is not allowed.",
         ProxyError::TargetTooLong => "The address is too long.",
         ProxyError::Upstream(_) => "The service did not answer properly.",
     }

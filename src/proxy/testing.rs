@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::fields::rules::HeaderRules;
 use crate::policy::backoff::{Backoff, Jitter};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::retry::RetryPolicy;
@@ -28,7 +29,7 @@ use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::QueryPolicy;
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
-use crate::route::{PathPattern, Pattern, Route, RouteSettings, RouteTable};
+use crate::route::{Action, PathPattern, Pattern, Route, RouteSettings, RouteTable};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
@@ -127,6 +128,7 @@ pub(crate) fn answer(status: u16) -> Step {
 pub(crate) struct Stage {
     pub(crate) proxy: Rc<Proxy<Script>>,
     pub(crate) route: Arc<Route>,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) memory: Arc<ReplayMemory>,
     pub(crate) start: Instant,
 }
@@ -154,13 +156,17 @@ impl Stage {
         let metrics = Arc::new(Metrics::new());
         let settings = ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) };
         let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
-        let pattern = Pattern { host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
+        let pattern =
+            Pattern { scheme: None, host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
         let settings = RouteSettings {
             name: "all".into(),
             pattern: pattern.clone(),
-            cluster: "hosp".into(),
+            action: Action::Forward("hosp".into()),
+            origin_guard: None,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
             deadline: Duration::from_secs(25),
-            max_body: 1000,
+            max_body: 100_000,
             log_query: QueryPolicy::Redacted,
             upgrades: Arc::new(["websocket".into()]),
             tunnel_idle_timeout: Duration::from_mins(5),
@@ -168,7 +174,8 @@ impl Stage {
         };
         let route = Arc::new(Route {
             settings,
-            cluster,
+            action: Action::Forward(cluster.clone()),
+            origin_refused: None,
             metrics: Arc::new(metrics.route("all")),
             via: HeaderValue::from_static("1.1 stent"),
         });
@@ -186,7 +193,24 @@ impl Stage {
         let script =
             Script { steps: RefCell::new(steps.into_iter().collect()), seen: RefCell::default(), start };
         let site = Arc::new(ArcSwap::from_pointee(site));
-        Self { proxy: Rc::new(Proxy::new(site, script, Rc::new(around))), route, memory, start }
+        Self { proxy: Rc::new(Proxy::new(site, script, Rc::new(around))), route, cluster, memory, start }
+    }
+
+    /// The same stage with the route changed.
+    pub(crate) fn with_route(mut self, change: impl FnOnce(&mut Route)) -> Self {
+        let Route { settings, action, metrics, origin_refused, via } = &*self.route;
+        let mut route = Route {
+            settings: settings.clone(),
+            action: action.clone(),
+            metrics: metrics.clone(),
+            origin_refused: origin_refused.clone(),
+            via: via.clone(),
+        };
+        change(&mut route);
+        self.route = Arc::new(route);
+        let routes = RouteTable::new([(self.route.settings.pattern.clone(), self.route.clone())]);
+        self.proxy.site.store(Arc::new(Site { routes }));
+        self
     }
 
     pub(crate) async fn send(&self, method: Method, body: ScriptedBody) -> Response<ResponseBody> {
@@ -203,7 +227,7 @@ impl Stage {
             client: [192, 0, 2, 1].into(),
             body_timeout: Duration::from_secs(30),
             proxy_status: ProxyStatus::Emit,
-            fault: None,
+            refusal: None,
             tls: None,
         };
         let mut request = Request::new(Inbound {

@@ -1,9 +1,15 @@
 //! The pipeline around the loop: what is refused before it, and what the caller gets after it.
 
 use http::Method;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::error::Origin;
+use crate::fields::Scheme;
+use crate::fields::guard::{OriginGuard, Secret};
+use crate::fields::rules::{HeaderRules, Side};
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, text};
+use crate::route::Action;
+use crate::route::redirect::{Redirect, RedirectHost};
 
 #[tokio::test(start_paused = true)]
 async fn a_malformed_request_reaches_no_upstream_and_ends_its_connection() {
@@ -61,7 +67,7 @@ async fn an_exchange_counts_once_under_its_route_whatever_its_attempts() {
     assert_eq!(metrics.requests(502, Origin::Upstream).get(), 0);
     assert_eq!(metrics.in_flight.get(), 0);
     assert_eq!(metrics.duration.get_sample_count(), 1);
-    assert_eq!(stage.route.cluster.metrics.attempt_duration.get_sample_count(), 3);
+    assert_eq!(stage.cluster.metrics.attempt_duration.get_sample_count(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,4 +81,114 @@ async fn an_upstreams_503_and_our_own_are_told_apart() {
     let metrics = &stage.route.metrics;
     assert_eq!(metrics.requests(503, Origin::Upstream).get(), 1);
     assert_eq!(metrics.requests(503, Origin::Proxy).get(), 1);
+}
+
+fn redirecting(scheme: Option<Scheme>, host: &str, status: u16) -> Stage {
+    let host = (!host.is_empty()).then(|| RedirectHost::parse(host).unwrap());
+    let redirect = Redirect::new(scheme, host, None, status).unwrap();
+    Stage::new([]).with_route(|route| route.action = Action::Redirect(redirect))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_is_a_reply_without_an_attempt() {
+    let stage = redirecting(Some(Scheme::Https), "new.example.org", 308);
+    let response = stage.get().await;
+    assert_eq!(response.status(), 308);
+    assert_eq!(response.headers()["location"], "https://new.example.org/api/x?y=z");
+    assert_eq!(response.headers()["content-length"], "0");
+    assert!(!response.headers().contains_key("connection"));
+    assert_eq!(text(response).await, "");
+    assert_eq!(stage.attempts_at(), Vec::<u128>::new());
+    assert_eq!(stage.route.metrics.requests(308, Origin::Proxy).get(), 1);
+    assert_eq!(stage.route.metrics.in_flight.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_permanent_redirect_is_kept_and_not_for_ever() {
+    for (status, expected) in [
+        (301, "max-age=3600"),
+        (302, "no-store"),
+        (303, "no-store"),
+        (307, "no-store"),
+        (308, "max-age=3600"),
+    ] {
+        let response = redirecting(Some(Scheme::Https), "", status).get().await;
+        assert_eq!(response.headers()["cache-control"], expected, "{status}");
+    }
+    let stage = redirecting(Some(Scheme::Https), "", 308)
+        .with_route(|route| route.settings.pattern.scheme = Some(Scheme::Http));
+    // A cache that is shared may not know the scheme that its callers came by.
+    assert_eq!(stage.get().await.headers()["cache-control"], "private, max-age=3600");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_reads_no_body_and_ends_the_connection_that_carries_one() {
+    let stage = redirecting(None, "new.example.org", 307);
+    let response = stage.send(Method::POST, ScriptedBody::of(&["body"])).await;
+    assert_eq!(response.status(), 307);
+    assert_eq!(response.headers()["connection"], "close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_of_a_caller_that_is_there_already_is_a_loop() {
+    let stage = redirecting(Some(Scheme::Https), "", 308);
+    let secure = [("x-forwarded-proto", "HTTPS")];
+    let response = stage.send_with(Method::GET, &secure, ScriptedBody::empty()).await;
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.headers()["proxy-status"], "stent; error=proxy_loop_detected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_change_what_the_upstream_and_the_caller_get() {
+    let name = HeaderName::from_static;
+    let value = HeaderValue::from_static;
+    let request = HeaderRules::new(
+        Side::Request,
+        [name("cookie")],
+        [(name("x-tenant"), value("clinic"))],
+        [(name("accept"), value("b"))],
+    );
+    let response = HeaderRules::new(
+        Side::Response,
+        [name("server")],
+        [(name("strict-transport-security"), value("max-age=1"))],
+        [],
+    );
+    let server = vec![("server", "Apache".to_owned())];
+    let stage = Stage::new([
+        Step::Answer(std::time::Duration::ZERO, 502, server.clone(), ""),
+        Step::Answer(std::time::Duration::ZERO, 200, server, ""),
+        Step::Fail(crate::error::UpstreamErrorKind::HeadTooLarge, crate::error::Delivery::Maybe),
+    ])
+    .with_route(|route| {
+        route.settings.request_headers = request.unwrap();
+        route.settings.response_headers = response.unwrap();
+    });
+    let headers = [("cookie", "a=b"), ("x-tenant", "other"), ("accept", "a")];
+    let answered = stage.send_with(Method::GET, &headers, ScriptedBody::empty()).await;
+    assert_eq!(answered.headers()["strict-transport-security"], "max-age=1");
+    assert!(!answered.headers().contains_key("server"));
+    for seen in stage.proxy.transport.seen.borrow().iter() {
+        assert!(!seen.headers.contains_key("cookie"));
+        assert_eq!(seen.headers["x-tenant"], "clinic");
+        assert_eq!(seen.headers.get_all("accept").iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+    let replied = stage.get().await;
+    assert_eq!(replied.status(), 502);
+    assert_eq!(replied.headers()["strict-transport-security"], "max-age=1", "on a reply of ours too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_routes_guard_lets_only_the_secret_pass_and_keeps_it() {
+    let secret = ("file".into(), Secret::new(b"0123456789abcdef").unwrap());
+    let guard = OriginGuard::new(HeaderName::from_static("x-origin-secret"), vec![secret]).unwrap();
+    let stage = Stage::new([answer(200)]).with_route(|route| route.settings.origin_guard = Some(guard));
+    let refused = stage.get().await;
+    assert_eq!(refused.status(), 403);
+    assert_eq!(refused.headers()["proxy-status"], "stent; error=http_request_denied");
+    let secret = [("x-origin-secret", "0123456789abcdef")];
+    assert_eq!(stage.send_with(Method::GET, &secret, ScriptedBody::empty()).await.status(), 200);
+    assert!(!stage.proxy.transport.seen.borrow()[0].headers.contains_key("x-origin-secret"));
+    drop(refused);
+    assert_eq!(stage.route.metrics.requests(403, Origin::Downstream).get(), 1);
 }

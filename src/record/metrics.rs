@@ -51,6 +51,7 @@ pub struct Metrics {
     http2_connections: IntCounterVec,
     http2_errors: IntCounterVec,
     proxy_protocol_errors: IntCounterVec,
+    origin_refused: IntCounterVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
@@ -177,6 +178,11 @@ impl Metrics {
                 "accept_paused_total",
                 "Times that a listener stopped accepting because `max_connections` were open.",
                 &["listener"],
+            ),
+            origin_refused: new.counters(
+                "origin_refused_total",
+                "Requests without the secret that a listener or a route asks for; the label of the other is empty.",
+                &["listener", "route"],
             ),
             tls_handshakes: new.counters(
                 "tls_handshakes_total",
@@ -310,6 +316,7 @@ impl Metrics {
             connections: self.downstream_connections.with_label_values(&[address]),
             paused: self.accept_paused.with_label_values(&[address]),
             http2_connections: self.http2_connections.with_label_values(&[address]),
+            origin_refused: self.origin_refused.with_label_values(&[address, ""]),
             errors: self.accept_errors.clone(),
             http2_errors: self.http2_errors.clone(),
             proxy_protocol_errors: self.proxy_protocol_errors.clone(),
@@ -320,6 +327,11 @@ impl Metrics {
     /// The handles for TLS of the listener at `address`, whose certificates are called `names`.
     pub fn tls(&self, address: &str, names: &[&str]) -> TlsMetrics {
         TlsMetrics::new(self, address, names)
+    }
+
+    /// The counter of what the guard of the route `name` refuses.
+    pub fn origin_refused_by_route(&self, name: &str) -> IntCounter {
+        self.origin_refused.with_label_values(&["", name])
     }
 
     /// Notes that a valid configuration was read.
@@ -520,6 +532,8 @@ pub struct ListenerMetrics {
     pub paused: IntCounter,
     /// Connections that spoke HTTP/2.
     pub http2_connections: IntCounter,
+    /// Requests without the secret that it asks for.
+    pub origin_refused: IntCounter,
     errors: IntCounterVec,
     http2_errors: IntCounterVec,
     proxy_protocol_errors: IntCounterVec,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 fn pattern(host: &str, path: &str, methods: &[Method]) -> Pattern {
     Pattern {
+        scheme: None,
         host: (!host.is_empty()).then(|| HostPattern::parse(host).unwrap()),
         path: PathPattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then(|| methods.to_vec()),
@@ -18,7 +19,7 @@ fn table(patterns: &[(&'static str, &'static str, &[Method])]) -> RouteTable<Str
 }
 
 fn found(table: &RouteTable<String>, host: &str, path: &str) -> String {
-    match table.find(host, path, &Method::GET) {
+    match table.find(|| Scheme::Http, host, path, &Method::GET) {
         Lookup::Found(name) => name.clone(),
         other => format!("{other:?}"),
     }
@@ -92,17 +93,37 @@ fn a_method_that_no_route_takes_gives_every_method_that_one_does() {
     let table =
         table(&[("", "/a", &[Method::GET]), ("", "/a", &[Method::POST]), ("", "/{x}", &[Method::PUT])]);
     assert_eq!(
-        table.find("h", "/a", &Method::DELETE),
+        table.find(|| Scheme::Http, "h", "/a", &Method::DELETE),
         Lookup::MethodNotAllowed("GET, HEAD, POST, PUT".into())
     );
-    assert_eq!(table.find("h", "/a/b", &Method::DELETE), Lookup::NotFound);
-    assert!(matches!(table.find("h", "/a", &Method::HEAD), Lookup::Found(name) if name == " /a 1"));
+    assert_eq!(table.find(|| Scheme::Http, "h", "/a/b", &Method::DELETE), Lookup::NotFound);
+    assert!(
+        matches!(table.find(|| Scheme::Http, "h", "/a", &Method::HEAD), Lookup::Found(name) if name == " /a 1")
+    );
 }
 
 #[test]
 fn a_method_falls_through_to_a_less_specific_route() {
     let table = table(&[("", "/a", &[Method::GET]), ("", "/*", &[])]);
-    assert!(matches!(table.find("h", "/a", &Method::POST), Lookup::Found(name) if name == " /* 0"));
+    assert!(
+        matches!(table.find(|| Scheme::Http, "h", "/a", &Method::POST), Lookup::Found(name) if name == " /* 0")
+    );
+}
+
+#[test]
+fn a_scheme_goes_before_host_and_path_and_leaves_other_schemes_alone() {
+    let to_https = Pattern { scheme: Some(Scheme::Http), ..pattern("", "/*", &[]) };
+    let api = pattern("a.org", "/api/x", &[]);
+    assert!(!to_https.conflicts_with(&pattern("", "/*", &[])));
+    let table = RouteTable::new([(api, "api"), (to_https, "to-https"), (pattern("", "/*", &[]), "rest")]);
+    let found = |scheme, path| match table.find(|| scheme, "a.org", path, &Method::GET) {
+        Lookup::Found(name) => *name,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(Scheme::Http, "/api/x"), "to-https");
+    assert_eq!(found(Scheme::Http, "/"), "to-https");
+    assert_eq!(found(Scheme::Https, "/api/x"), "api");
+    assert_eq!(found(Scheme::Https, "/"), "rest");
 }
 
 #[test]
@@ -151,7 +172,7 @@ proptest! {
         let patterns: Vec<_> = paths.iter().map(|path| pattern("", path, &[])).collect();
         let takes = patterns.iter().any(|pattern| pattern.path.matches(&path));
         let table = RouteTable::new(patterns.into_iter().map(|pattern| (pattern, ())));
-        prop_assert_eq!(matches!(table.find("h", &path, &Method::GET), Lookup::Found(())), takes);
+        prop_assert_eq!(matches!(table.find(|| Scheme::Http, "h", &path, &Method::GET), Lookup::Found(())), takes);
     }
 
     #[test]

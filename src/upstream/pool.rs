@@ -287,9 +287,8 @@ where
         }
         while let Some(waiter) = waiters.pop_front() {
             match waiter.send(Granted::Connection(connection)) {
-                Ok(()) => return,
                 Err(Granted::Connection(returned)) => connection = returned,
-                Err(_) => return,
+                Ok(()) | Err(_) => return,
             }
         }
         connection.idle_since = Instant::now();

@@ -264,3 +264,52 @@ impl ServerCertVerifier for TrustAnybody {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::endpoint::EndpointUrl;
+
+    fn settings(trust: Trust, protocol: Protocol) -> TlsSettings {
+        TlsSettings::new(TlsParameters { trust, ca: None, identity: None, server_name: None, protocol })
+    }
+
+    #[test]
+    fn settings_are_equal_if_they_trust_and_speak_the_same() {
+        let empty = || Trust::Roots(Arc::new(RootCertStore::empty()));
+        let one = settings(empty(), Protocol::H2);
+        assert_eq!(one, settings(empty(), Protocol::H2), "built anew, as by a reload");
+        assert_ne!(one, settings(empty(), Protocol::Auto));
+        assert_ne!(one, settings(Trust::Anybody, Protocol::H2));
+    }
+
+    #[test]
+    fn what_is_offered_follows_the_protocol() {
+        let offered = |protocol| settings(Trust::Anybody, protocol).config.alpn_protocols.clone();
+        assert_eq!(offered(Protocol::Http1), [b"http/1.1"]);
+        assert_eq!(offered(Protocol::H2), [b"h2"]);
+        assert_eq!(offered(Protocol::Auto), [&b"h2"[..], b"http/1.1"]);
+    }
+
+    #[test]
+    fn the_name_to_verify_is_the_urls_host() {
+        let name = |url| server_name(&EndpointUrl::parse(url).unwrap().host);
+        assert_eq!(name("https://hosp.internal:8443"), ServerName::try_from("hosp.internal").ok());
+        assert_eq!(name("https://[2001:db8::1]"), ServerName::try_from("2001:db8::1").ok());
+        assert_eq!(name("https://-"), None);
+    }
+
+    #[test]
+    fn only_an_alert_instead_of_the_end_of_a_handshake_tells_that_nothing_was_looked_at() {
+        for (alert, expected) in [
+            (AlertDescription::CertificateRequired, true),
+            (AlertDescription::UnknownCA, true),
+            (AlertDescription::InternalError, false),
+            (AlertDescription::BadRecordMac, false),
+            (AlertDescription::CloseNotify, false),
+        ] {
+            assert_eq!(is_handshake_alert(&Error::AlertReceived(alert)), expected, "{alert:?}");
+        }
+        assert!(!is_handshake_alert(&Error::DecryptError));
+    }
+}

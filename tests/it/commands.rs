@@ -32,7 +32,7 @@ fn health_is_0_when_ready_and_1_while_draining_or_where_nobody_is() {
 fn check_is_0_for_a_good_file_and_2_with_every_error_of_a_bad_one() {
     let output = stent(&["check", "config/hosp.toml"]);
     assert_eq!(output.status.code(), Some(0));
-    let summary = "ok: config/hosp.toml: 1 listener, 2 clusters, 4 routes\n";
+    let summary = "ok: config/hosp.toml: 1 listener, 2 clusters, 5 routes\n";
     assert_eq!(said(&output), [summary.to_owned(), String::new()]);
 
     let output = stent(&["check", "config/hosp.toml", "--effective"]);

@@ -184,8 +184,8 @@ fn a_reply_of_the_proxy_to_head_has_no_body() {
     assert_eq!(client.get("/only").text(), "ok");
 }
 
-/// RFC 9112 sections 7.1.1 and 7.1.2: a recipient ignores extensions that it does not know, and may drop trailers, as
-/// those that nobody announced.
+/// RFC 9112 sections 7.1.1 and 7.1.2: a recipient ignores extensions that it does not know, and trailers that nobody
+/// announced are dropped.
 #[test]
 fn chunk_extensions_and_trailers_do_not_disturb_a_body() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\n\r\n";
@@ -201,10 +201,44 @@ fn chunk_extensions_and_trailers_do_not_disturb_a_body() {
     assert_eq!(requests.len(), 2);
     for request in requests {
         assert_eq!(request.body, b"abc");
-        assert!(!String::from_utf8_lossy(&request.raw).contains("Smuggled"), "they were not announced");
+        assert!(!String::from_utf8_lossy(&request.raw).contains("Smuggled"), "nobody announced it");
     }
     assert_eq!(backend.connections(), 1);
 }
+
+#[test]
+fn a_chunked_body_passes_whatever_the_method() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend));
+    let mut client = stent.client();
+    for method in ["GET", "POST", "DELETE"] {
+        assert_eq!(client.request_chunked(method, "/", &[b"a ", b"body"]).status, 200);
+    }
+    for request in backend.requests() {
+        assert_eq!(request.body, b"a body", "{}", request.method);
+    }
+}
+
+#[test]
+fn announced_trailers_pass_both_ways_to_a_caller_that_takes_them() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Set-Cookie\r\n\r\n\
+                  5\r\nhello\r\n0\r\nX-Sum: 2\r\nSet-Cookie: a=1\r\n\r\n";
+    let backend = Backend::new(move |_| Action::raw_kept_open(answer));
+    let stent = Stent::start(&Config::new(&backend));
+    let mut client = stent.client();
+    let head = [("Transfer-Encoding", "chunked"), ("Trailer", "X-Sum, Cookie"), ("TE", "trailers")];
+    client.send_head("POST", "/", &head);
+    client.send(b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nCookie: b=2\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.text(), "hello");
+    assert_eq!(response.headers.only("trailer"), Some("x-sum"));
+    let raw = String::from_utf8_lossy(&response.raw).to_lowercase();
+    assert!(raw.ends_with("0\r\nx-sum: 2\r\n\r\n"), "{raw:?}");
+    let request = backend.wait_for_requests(1).remove(0);
+    let raw = String::from_utf8_lossy(&request.raw).to_lowercase();
+    assert!(raw.ends_with("0\r\nx-sum: 1\r\n\r\n"), "{raw:?}");
+}
+
 #[test]
 fn an_answer_with_trailers_is_whole_and_its_connection_is_used_again() {
     for head in ["", "Trailer: X-Sum\r\n"] {

@@ -314,3 +314,32 @@ fn what_the_admin_listener_serves_is_not_on_the_public_one() {
         assert_eq!((response.status, response.text()), (404, path.to_owned()), "the backend's own answer");
     }
 }
+
+/// Whoever closes on bytes that it has not read sends an RST, which can overtake the answer, and makes a load balancer
+/// invent a 502.
+#[test]
+fn a_refusal_reaches_a_caller_that_is_still_sending_and_ends_with_fin() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("route.max_body", "64KiB"));
+    let body = vec![b'x'; 1 << 20];
+    let chunk = [b"100000\r\n", &body[..], b"\r\n0\r\n\r\n"].concat();
+    let length = body.len().to_string();
+    let large_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Large: {}\r\n\r\n", "h".repeat(200 << 10));
+    let put = |framing: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").into_bytes();
+    let cases = [
+        (413, [put(&format!("Content-Length: {length}")), body].concat()),
+        (413, [put("Transfer-Encoding: chunked"), chunk].concat()),
+        (431, large_head.into_bytes()),
+    ];
+    for (status, bytes) in cases.into_iter().cycle().take(9) {
+        let mut stream = TcpStream::connect(stent.listener()).unwrap();
+        let (first, more) = bytes.split_at(128 << 10);
+        stream.write_all(first).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("FIN and no RST");
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        for piece in more.chunks(16 << 10).take(10) {
+            stream.write_all(piece).unwrap_or_else(|error| panic!("after {status}: {error}"));
+        }
+    }
+}

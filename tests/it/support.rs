@@ -10,12 +10,14 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod frames;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod record;
 pub(crate) mod secure;
 pub(crate) mod stent;
 mod temp;
+pub(crate) mod tls;
 
 pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};

@@ -34,13 +34,32 @@ fn a_caller_that_goes_on_sending_is_not_silent() {
     let backend = Backend::healthy();
     let stent = Stent::start(&Config::new(&backend).set("listener.body_timeout", "300ms"));
     let mut client = stent.client();
-    client.send_head("PUT", "/", &[("Content-Length", "5")]);
+    client.send_head("PUT", "/", &[("Content-Length", "1000")]);
     for byte in b"drops" {
         std::thread::sleep(ms(150));
-        client.send(&[*byte]);
+        client.send(&[*byte; 200]);
     }
     assert_eq!(client.response().status, 200);
-    assert_eq!(backend.requests()[0].body, b"drops");
+    assert_eq!(backend.requests()[0].body.len(), 1000);
+}
+
+/// Otherwise a byte before each end of `body_timeout` would keep a connection to the backend for days.
+#[test]
+fn a_caller_that_drips_its_body_gets_a_408_when_its_pauses_add_up_to_body_timeout() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("listener.body_timeout", "600ms"));
+    let mut client = stent.client();
+    let start = Instant::now();
+    client.send_head("PUT", "/", &[("Content-Length", "1000")]);
+    while client.try_send(b"x").is_ok() && start.elapsed() < ms(1200) {
+        std::thread::sleep(ms(50));
+    }
+    assert_eq!(client.response().status, 408);
+    assert!(client.is_closed());
+    let line = stent.only_line();
+    assert!((595.0..1800.0).contains(&(line.number("duration_us") / 1000.0)), "{line:?}");
+    backend.wait_until_closed(1);
+    assert!(!backend.requests()[0].complete);
 }
 
 #[test]

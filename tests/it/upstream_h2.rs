@@ -7,7 +7,8 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use bytes::Bytes;
 use rustls::{ALL_VERSIONS, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::certificates::Authority;
@@ -16,7 +17,7 @@ use crate::support::frames::{
     CANCEL, FrameBackend, FrameConnection, INTERNAL_ERROR, MAX_STREAMS, NO_ERROR, REFUSED_STREAM,
 };
 use crate::support::secure::{Handshake, SecureBackend, server};
-use crate::support::{Config, Stent, TempDir, eventually, noise};
+use crate::support::{BOUND, Config, Stent, TempDir, eventually, noise};
 
 /// Everything goes to the backend, by prior knowledge.
 fn config(backend: &FrameBackend) -> Config {
@@ -310,6 +311,46 @@ fn an_answer_that_needs_no_more_of_the_request_is_whole() {
 }
 
 #[test]
+fn a_connection_that_has_fallen_silent_is_left_when_an_exchange_on_it_is_given_up() {
+    let backend = FrameBackend::new(|number, connection| {
+        connection.open(&[]);
+        if number > 1 {
+            return connection.serve("second");
+        }
+        while connection.next().is_some() {}
+    });
+    let stent = Stent::start(&config(&backend).retry("per_try_timeout", "1100ms"));
+    assert_eq!(stent.client().get("/").text(), "second");
+    assert_eq!(attempts(&stent), pairs(&[("timeout", "maybe"), ("200", "answered")]));
+    assert_connections(&stent, 0.0, 1.0);
+}
+
+#[test]
+fn connections_are_closed_when_they_are_idle_and_with_a_reload_that_drops_them() {
+    let backend = FrameBackend::new(|_, connection| {
+        connection.open(&[]);
+        connection.serve("served");
+    });
+    let stent = Stent::start(&config(&backend).set("cluster.hosp.idle_timeout", "50ms"));
+    assert_eq!(stent.client().get("/").status, 200);
+    assert_connections(&stent, 0.0, 0.0);
+    stent.reload(&config(&backend));
+    assert_eq!(stent.client().get("/").status, 200);
+    assert_connections(&stent, 0.0, 1.0);
+    let (gone, told) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let other = FrameBackend::new(move |_, connection| {
+        connection.open(&[]);
+        connection.serve("other");
+        gone.lock().unwrap().send(()).unwrap();
+    });
+    stent.reload(&config(&other));
+    assert_eq!(stent.client().get("/").text(), "other");
+    stent.reload(&config(&backend));
+    told.recv_timeout(BOUND).expect("the connection to a backend that is no longer configured is closed");
+}
+
+#[test]
 fn a_backend_that_speaks_no_http2_fails_before_anything_is_sent() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -492,6 +533,37 @@ fn auto_takes_what_the_backend_prefers_and_connects_once() {
         assert_eq!(stent.client().get("/").status, 502);
         assert!(matches!(&*stent.only_line().results()[0], "tls_protocol" | "tls_alert"));
     }
+}
+
+#[test]
+fn a_call_of_grpc_passes_both_ways_with_its_trailers() {
+    let address = echo(None);
+    let stent = Stent::start(&Config::with_endpoints(&[address]).set("cluster.hosp.protocol", "h2"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let call = async {
+        let socket = TcpStream::connect(stent.listener()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post("http://hosp.test/a.B/C")
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut stream) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+        stream.send_data(Bytes::from_static(b"first"), false).unwrap();
+        let (head, mut body) = response.await.unwrap().into_parts();
+        assert_eq!(head.headers["x-te"], "trailers");
+        // The answer comes while the request is still being sent.
+        assert_eq!(body.data().await.unwrap().unwrap(), "first");
+        stream.send_data(Bytes::from_static(b"second"), true).unwrap();
+        assert_eq!(body.data().await.unwrap().unwrap(), "second");
+        while let Some(rest) = body.data().await {
+            assert_eq!(rest.unwrap(), "");
+        }
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    };
+    runtime.block_on(async { timeout(BOUND, call).await.unwrap() });
+    assert_eq!(stent.only_line().text("outcome"), Some("ok"));
 }
 
 /// A real server of HTTP/2 that sends back what it got, and `grpc-status: 0` behind it.

@@ -80,7 +80,7 @@ fn server_name_is_what_is_asked_for_and_verified() {
     let issued = files.authority.issue(&["hosp.internal"]);
     let backend = SecureBackend::new(server(&issued, None, ALL_VERSIONS));
     let config = files.config(backend.address());
-    assert_eq!(failures(&config.clone()), ["tls_certificate"; 3], "the address is not in the certificate");
+    assert_eq!(failures(&config), ["tls_certificate"; 3], "the address is not in the certificate");
     let stent = Stent::start(&config.set("cluster.hosp.tls.server_name", "hosp.internal"));
     assert_eq!(stent.client().get("/").status, 200);
     let handshakes = backend.handshakes();
@@ -223,6 +223,26 @@ fn verification_can_be_switched_off_only_by_its_whole_phrase_and_is_warned_about
     let (output, _) = Stent::fail_to_start(Some(&text));
     let [_, errors] = command::said(&output);
     assert!(errors.contains("neither of its words") && errors.contains(phrase), "{errors}");
+}
+
+#[test]
+fn the_effective_configuration_names_the_files_and_reads_back() {
+    let files = Files::new();
+    let identity = certificate(&files, &files.authority.issue(&["stent.internal"]));
+    let config = files
+        .config("127.0.0.1:1".parse().unwrap())
+        .set("cluster.hosp.tls.server_name", "hosp.internal")
+        .set("cluster.hosp.tls.certificate", identity);
+    let effective = |text: &str| {
+        let path = files.write("stent.toml", text);
+        let output = command::stent(&["check", &path, "--effective"]);
+        assert!(output.status.success(), "{output:?}");
+        command::said(&output)[0].clone()
+    };
+    let text = effective(&config.text(std::path::Path::new("/dev/null")));
+    assert!(text.contains(&format!("ca = {:?}", files.path("ca.pem"))), "{text}");
+    assert!(text.contains(&format!("key = {:?}", files.path("client.key"))), "{text}");
+    assert_eq!(effective(&text), text);
 }
 
 #[test]

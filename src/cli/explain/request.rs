@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use crate::error::{Delivery, ErrorClass};
+use crate::fields::Scheme;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::Outcome;
 
@@ -14,14 +16,15 @@ use crate::policy::retry::Outcome;
 #[derive(Clone, Debug)]
 pub struct Request {
     pub(super) method: Method,
-    pub(super) host: String,
-    pub(super) path: String,
+    /// With its port.
+    pub(super) authority: String,
+    pub(super) target: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: u64,
 }
 
 impl Request {
-    /// Reads `line`, which is a method and a path; a query is left out, as it takes no part in routing. The host comes
+    /// Reads `line`, which is a method and a path, with or without a query. The host comes
     /// from `host`, or from a `Host` among `headers`, which are written `Name: value`. `body` is a size in bytes.
     pub fn new(line: &str, host: Option<&str>, headers: &[String], body: u64) -> Result<Self, String> {
         let form = "write the request as 'METHOD /path', for example 'POST /api/screenings/7'";
@@ -31,7 +34,9 @@ impl Request {
         if !target.starts_with('/') || target.contains(char::is_whitespace) {
             return Err(form.to_owned());
         }
-        let path = target.split(['?', '#']).next().unwrap_or(target).to_owned();
+        // Not `Uri::from_str`, which takes what stands between two slashes at the start for a host.
+        let target = target.split('#').next().unwrap_or(target);
+        let target: Uri = PathAndQuery::from_str(target).map_err(|_| form)?.into();
 
         let mut map = HeaderMap::new();
         for line in headers {
@@ -41,7 +46,23 @@ impl Request {
             map.append(name, value);
         }
         let given = host.or_else(|| map.get(header::HOST)?.to_str().ok()).unwrap_or_default();
-        Ok(Self { method, host: without_port(given).to_owned(), path, headers: map, body })
+        Ok(Self { method, authority: given.to_owned(), target, headers: map, body })
+    }
+
+    /// The host, without its port.
+    pub(super) fn host(&self) -> &str {
+        without_port(&self.authority)
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// What a trusted proxy would have said in `X-Forwarded-Proto`.
+    pub(super) fn scheme(&self) -> Scheme {
+        let value = self.headers.get("x-forwarded-proto");
+        let is_https = value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+        if is_https { Scheme::Https } else { Scheme::Http }
     }
 }
 

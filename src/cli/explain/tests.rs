@@ -50,6 +50,14 @@ name = "hurried"
 path = "/hurried"
 cluster = "hosp"
 deadline = "70ms"
+
+[[route]]
+name = "call"
+path = "/a.B/C"
+cluster = "pair"
+[route.retry]
+methods = ["POST"]
+grpc_statuses = ["unavailable"]
 "#;
 
 fn explained(line: &str, host: &str, headers: &[&str], body: u64, outcomes: &str) -> String {
@@ -265,6 +273,7 @@ route     none takes this host and path; there are:
           pair             any host, /pair, any method
           single           any host, /single, any method
           hurried          any host, /hurried, any method
+          call             any host, /a.B/C, any method
           upload           any host, /documents/*, any method
           some of them want a host: give one with --host
 answer    404, made by the proxy: no route for this host and path
@@ -281,6 +290,23 @@ answer    405, made by the proxy: the method is not allowed here
 ",
         "is now:\n{text}"
     );
+}
+
+#[test]
+fn a_redirect_is_told_with_its_location() {
+    let config = "[[listener]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nname = \"moved\"\nscheme = \"http\"\n\
+                  path = \"/*\"\nredirect = { scheme = \"https\", host = \"new.example.org\" }\n";
+    let config = config::parse(config, "stent.toml").unwrap();
+    let told = |headers: &[String]| {
+        explain(&config, &Request::new("POST /a//b?c=d", Some("old.example.org"), headers, 0).unwrap(), &[])
+    };
+    let expected = r"request   POST /a//b (old.example.org)
+route     moved: http, any host, /*, any method
+answer    308, made by the proxy: a redirect, no attempt is made
+          Location: https://new.example.org/a//b?c=d
+";
+    assert_eq!(told(&[]), expected, "is now:\n{}", told(&[]));
+    assert!(told(&["X-Forwarded-Proto: https".to_owned()]).contains("none takes this host and path"));
 }
 
 #[test]
@@ -336,6 +362,22 @@ fn a_host_loses_its_port_and_nothing_else() {
     for (given, host) in
         [("a.org:80", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")]
     {
-        assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host, host);
+        assert_eq!(Request::new("GET /", Some(given), &[], 0).unwrap().host(), host);
     }
+}
+
+#[test]
+fn a_failed_call_of_grpc_is_told_by_name_and_number() {
+    let text = explained("POST /a.B/C", "", &[], 0, "grpc-14 grpc-13 200");
+    for part in [
+        "gRPC, where an answer has no body: [unavailable]",
+        "attempt 1: grpc-14 (unavailable)",
+        "`unavailable` is in `grpc_statuses`",
+        "answer: the grpc-13 of attempt 2",
+        "not used: 200",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let text = explained("POST /pair", "", &[], 0, "grpc-14");
+    assert!(text.contains("answer: the grpc-14 of attempt 1"), "{text}");
 }

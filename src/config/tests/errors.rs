@@ -4,6 +4,8 @@ use super::*;
 
 mod backend;
 mod retry;
+mod rules;
 mod sites;
 mod syntax;
+mod tls;
 mod values;

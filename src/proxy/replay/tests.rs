@@ -121,6 +121,24 @@ async fn the_upload_is_timed_from_its_last_part() {
     replay.ended().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn waits_for_small_parts_add_up_to_one_silence() {
+    let (send, body) = ScriptedBody::open(None);
+    let replay = replay(body, 10_000, &memory(10_000));
+    let mut attempt = replay.attempt();
+    // Bytes, seconds of waiting for them, and the silence that the caller has run up by then, in milliseconds.
+    for (size, wait, silence) in
+        [(1, 10, 10_000), (1, 10, 19_998), (4000, 1, 20_996), (9000, 1, 13_996), (1, 0, 0)]
+    {
+        let wait = Duration::from_secs(wait);
+        assert!(tokio::time::timeout(wait, attempt.frame()).await.is_err());
+        let since = Instant::now() - Duration::from_millis(silence);
+        assert_eq!(replay.upload(), Upload::AwaitingCaller { since: since.into_std() }, "before {size}");
+        send.send(vec![b'x'; size].into()).unwrap();
+        read_parts(&mut attempt, 1).await;
+    }
+}
+
 proptest! {
     #[test]
     fn every_attempt_gets_the_whole_body_wherever_the_last_one_broke_off(

@@ -215,6 +215,10 @@ impl<B> Pool<B> {
 
     /// Lets go of connections that have ended, and gives room to those who wait for it.
     fn tend(self: &Rc<Self>) {
+        if self.endpoint.is_retired() {
+            // Nobody looks after the pool any more.
+            self.close_idle(Instant::now(), true);
+        }
         self.shared.borrow_mut().retain(|connection| connection.is_usable());
         while self.has_waiter() {
             let Some(permit) = self.free_stream() else { return };

@@ -76,13 +76,19 @@ const LOG: &[&str] = &[
     "whatever_bytes_come_in_one_record_is_one_line_of_valid_json",
     "what_some_viewer_takes_for_a_line_end_or_a_command_is_escaped",
 ];
-const TLS: Judge = Missing("TLS");
+const TLS: Judge = Missing("a test of TLS for it");
 const EXPORT: Judge = Missing("the export of the audit trail");
 const UPLOADS: Judge = Missing("notifications of uploads");
 
 const JUDGES: &[(&str, Judge)] = &[
     ("SL-01", Tests(&["a_head_that_comes_byte_by_byte_is_cut_off_after_header_timeout_in_all"])),
-    ("SL-02", Tests(&["a_caller_silent_inside_its_body_for_body_timeout_gets_a_408"])),
+    (
+        "SL-02",
+        Tests(&[
+            "a_caller_silent_inside_its_body_for_body_timeout_gets_a_408",
+            "a_caller_that_drips_its_body_gets_a_408_when_its_pauses_add_up_to_body_timeout",
+        ]),
+    ),
     (
         "SL-03",
         Tests(&[
@@ -93,7 +99,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("SL-04", Tests(&["an_idle_connection_is_closed_after_idle_timeout_and_not_before"])),
     ("SL-06", Tests(&["an_idle_connection_is_closed_after_idle_timeout_and_not_before"])),
     ("SL-08", Person("a measurement of the quiet and the loaded p99")),
-    ("SL-09", TLS),
+    ("SL-09", Tests(&["a_handshake_ends_for_a_reason_that_is_counted"])),
     (
         "SL-10",
         Tests(&[
@@ -104,7 +110,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("SL-11", Tests(&["an_upstream_silent_inside_its_body_for_body_timeout_is_a_truncated_answer"])),
     ("SL-12", Tests(&["a_connection_that_nobody_accepts_is_given_up_after_connect_timeout"])),
     ("SL-13", Tests(&["a_caller_who_leaves_during_a_backoff_ends_the_exchange_at_once"])),
-    ("SL-14", Missing("upgrades")),
+    ("SL-14", Tests(&["a_tunnel_in_which_nothing_passes_is_closed"])),
     (
         "SL-15",
         Tests(&[
@@ -130,7 +136,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("RT-13", Tests(&["a_wait_lies_within_its_range_and_never_over_max"])),
     ("RT-14", Tests(&["a_backoff_that_would_end_after_the_deadline_is_not_begun"])),
     ("RT-15", Tests(&["a_caller_that_waits_to_continue_gets_one_100_whatever_the_attempts"])),
-    ("RT-16", Tests(&["a_request_for_an_upgrade_is_never_sent_twice"])),
+    ("RT-16", Tests(&["a_tunnel_that_the_backend_breaks_ends_for_the_caller_and_is_never_begun_again"])),
     ("RT-17", Tests(&["every_idempotent_method_is_retried"])),
     ("RT-18", Tests(&["a_discarded_body_of_more_than_64_kib_costs_its_connection"])),
     ("RT-19", Tests(&["nothing_of_a_discarded_answer_reaches_the_caller"])),
@@ -143,23 +149,35 @@ const JUDGES: &[(&str, Judge)] = &[
     ),
     ("RT-21", Tests(&["a_caller_that_wants_the_connection_closed_gets_its_retry_first"])),
     ("RT-22", Tests(&["endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired"])),
-    ("RT-23", Missing("TLS towards the backend")),
+    ("RT-23", Tests(&["a_certificate_of_another_ca_or_another_time_is_refused_and_nothing_was_sent"])),
     ("RT-24", Person("the arithmetic of CloudFront's attempts and ours stands in the documentation")),
     ("RT-25", Tests(&["no_answer_may_be_cached"])),
-    ("TL-01", TLS),
-    ("TL-02", TLS),
-    ("TL-03", TLS),
-    ("TL-04", TLS),
-    ("TL-05", TLS),
-    ("TL-06", TLS),
-    ("TL-07", TLS),
-    ("TL-08", TLS),
+    ("TL-01", Tests(&["the_oldest_version_is_the_configured_one_and_a_reload_changes_it"])),
+    ("TL-02", Person("rustls has no renegotiation; a scanner shows it")),
+    ("TL-03", Person("rustls has none of these ciphers; a scanner shows it")),
+    (
+        "TL-04",
+        Tests(&[
+            "a_certificate_is_chosen_by_exact_name_then_by_wildcard_then_as_the_first",
+            "a_request_for_another_certificates_host_is_misdirected",
+        ]),
+    ),
+    ("TL-05", Tests(&["http2_and_http1_are_agreed_on"])),
+    ("TL-06", Person("openssl s_client -early_data; rustls takes none unless it is told to")),
+    ("TL-07", Tests(&["certificates_can_be_swapped_a_hundred_times_under_load"])),
+    (
+        "TL-08",
+        Tests(&[
+            "a_certificate_that_cannot_serve_is_found_before_the_start",
+            "a_bad_pair_leaves_the_old_one_and_is_said_once",
+        ]),
+    ),
     ("TL-09", TLS),
-    ("TL-10", TLS),
-    ("TL-11", TLS),
+    ("TL-10", Tests(&["a_handshake_ends_for_a_reason_that_is_counted"])),
+    ("TL-11", Person("a load of handshakes beside the tests")),
     ("TL-12", TLS),
-    ("TL-13", Missing("TLS towards the backend")),
-    ("TL-14", TLS),
+    ("TL-13", Tests(&["a_certificate_of_another_ca_or_another_time_is_refused_and_nothing_was_sent"])),
+    ("TL-14", Tests(&["every_form_of_key_serves"])),
     ("TL-15", TLS),
     ("TL-16", TLS),
     ("TL-17", Person("tlsfuzzer, sslyze and testssl, run beside the tests")),

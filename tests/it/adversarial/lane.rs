@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -43,6 +44,14 @@ impl Lane {
     pub(super) fn behind_balancer() -> Self {
         let lane = Self::new(|config| config.set("listener.proxy_protocol", "required"));
         Self { prefix: "PROXY TCP4 198.51.100.1 192.0.2.1 4711 80\r\n", ..lane }
+    }
+
+    /// A proxy that asks for a secret at `/f`.
+    pub(super) fn guarded(secret: &Path) -> Self {
+        let guard = format!("header = \"X-Origin-Verify\"\nsecret_files = [{secret:?}]");
+        let route = "[[route]]\nname = \"guarded\"\npath = \"/f\"\ncluster = \"hosp\"\n";
+        let routes = format!("{ROUTES}\n{route}[route.origin_guard]\n{guard}\n");
+        Self::new(|config| config.routes(&routes))
     }
 
     /// Plays a case and says what was wrong.

@@ -24,6 +24,8 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Headers,
     pub(crate) body: Vec<u8>,
+    /// Head and body, to the byte.
+    pub(crate) raw: Vec<u8>,
     /// Whether the connection ended before the body did.
     pub(crate) truncated: bool,
 }
@@ -162,8 +164,8 @@ impl Client {
         } else {
             self.wire.until_closed(&mut body)
         };
-        self.wire.take_raw();
-        Response { status, headers, body, truncated: end.is_err() }
+        let raw = self.wire.take_raw();
+        Response { status, headers, body, raw, truncated: end.is_err() }
     }
 
     /// Whether the proxy closed, and sent nothing more before it did.

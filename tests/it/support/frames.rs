@@ -70,7 +70,7 @@ impl Frame {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
 
-    /// The code of a RST_STREAM.
+    /// The code of a `RST_STREAM`.
     pub(crate) fn code(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }
@@ -116,13 +116,14 @@ impl FrameConnection {
         }
     }
 
-    /// The stream of the next request, its body read.
+    /// The stream of the next request that has come whole.
     pub(crate) fn request(&mut self) -> Option<u32> {
-        let head = self.head()?;
-        if !head.ends_stream() {
-            while !self.next()?.ends_stream() {}
+        loop {
+            let frame = self.next()?;
+            if frame.ends_stream() {
+                return Some(frame.stream);
+            }
         }
-        Some(head.stream)
     }
 
     /// The next request head.
@@ -135,7 +136,7 @@ impl FrameConnection {
         }
     }
 
-    /// The next RST_STREAM: its stream and code.
+    /// The next `RST_STREAM`: its stream and code.
     pub(crate) fn reset(&mut self) -> Option<(u32, u32)> {
         loop {
             let frame = self.next()?;
@@ -216,7 +217,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// SETTINGS_MAX_CONCURRENT_STREAMS.
+/// `SETTINGS_MAX_CONCURRENT_STREAMS`.
 pub(crate) const MAX_STREAMS: u16 = 3;
 pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const INTERNAL_ERROR: u32 = 2;

@@ -27,7 +27,68 @@ ca = ""
             LISTENER,
             ROUTE,
         ],
-        "",
+        r#"error: a cluster speaks TLS to all of its endpoints or to none
+ --> stent.toml:2:35
+  |
+2 | endpoints = ["https://10.0.1.10", "http://10.0.1.11"]
+  |              -------------------  ^^^^^^^^^^^^^^^^^^ this
+  |              |
+  |              and this
+  |
+  = help: make two clusters of them
+
+error: a `ca` is of no use where nothing is verified
+ --> stent.toml:4:16
+  |
+4 | verification = "off: whoever is on the way can read and change everything"
+  |                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ off here
+5 | ca = "no.pem"
+  |      -------- while this says whom to trust
+  |
+  = help: remove `verification`
+
+error: `auto` is settled in the TLS handshake
+ --> stent.toml:9:12
+  |
+9 | protocol = "auto"
+  |            ^^^^^^ no endpoint is https
+  |
+  = help: write "h2" or "http1", whichever the backend speaks without TLS
+
+error: TLS settings for a cluster that is reached without TLS
+  --> stent.toml:10:1
+   |
+10 | [cluster.plain.tls]
+   | ^^^^^^^^^^^^^^^^^^^ no endpoint is https
+   |
+   = help: write the endpoints as https://HOST:PORT, or leave this table out
+
+error: no certificate can hold for this host
+  --> stent.toml:14:14
+   |
+14 | endpoints = ["https://-"]
+   |              ^^^^^^^^^^^ not a name of TLS
+   |
+   = help: give `server_name` in the cluster's `tls` table
+
+error: invalid `protocol`
+  --> stent.toml:15:12
+   |
+15 | protocol = "h3"
+   |            ^^^^ not one of its words
+   |
+   = help: did you mean `h2`?
+
+error: invalid `ca`
+  --> stent.toml:17:6
+   |
+17 | ca = ""
+   |      ^^ not a path
+   |
+   = help: give the path of a file in PEM, such as "tls/hosp.pem"
+
+7 errors in stent.toml
+"#,
     );
 }
 
@@ -52,7 +113,56 @@ certificate = { chain = "/nowhere/stent.pem", key = "/nowhere/stent.key" }
             LISTENER,
             ROUTE,
         ],
-        "",
+        r#"error: cannot read the certificate file /nowhere/ca.pem: No such file or directory (os error 2)
+ --> stent.toml:4:6
+  |
+4 | ca = "/nowhere/ca.pem"
+  |      ^^^^^^^^^^^^^^^^^ this file
+  |
+  = help: check the path; a relative one starts at the configuration file's directory
+
+error: invalid `server_name`
+ --> stent.toml:5:15
+  |
+5 | server_name = "https://hosp.internal"
+  |               ^^^^^^^^^^^^^^^^^^^^^^^ neither a host name nor an IP address
+  |
+  = help: a name as the backend's certificate has it, without scheme and port: "hosp.internal"
+
+error: invalid `verification`
+ --> stent.toml:6:16
+  |
+6 | verification = "none"
+  |                ^^^^^^ neither of its words
+  |
+  = help: write "full", and `ca = "FILE"` if the backend's CA is one of your own; to do without, the whole phrase: "off: whoever is on the way can read and change everything"
+
+error: a client certificate has no `key`
+ --> stent.toml:7:15
+  |
+7 | certificate = { chain = "/nowhere/stent.pem" }
+  |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ `key` is missing
+  |
+  = help: write { chain = "tls/stent.pem", key = "tls/stent.key" }
+
+error: cannot read the certificate file /nowhere/ca.pem: No such file or directory (os error 2)
+  --> stent.toml:12:6
+   |
+12 | ca = "/nowhere/ca.pem"
+   |      ^^^^^^^^^^^^^^^^^ this file
+   |
+   = help: check the path; a relative one starts at the configuration file's directory
+
+error: cannot read the certificate file /nowhere/stent.pem: No such file or directory (os error 2)
+  --> stent.toml:13:25
+   |
+13 | certificate = { chain = "/nowhere/stent.pem", key = "/nowhere/stent.key" }
+   |                         ^^^^^^^^^^^^^^^^^^^^ this file
+   |
+   = help: check the path; a relative one starts at the configuration file's directory
+
+6 errors in stent.toml
+"#,
     );
 }
 
@@ -67,6 +177,41 @@ grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
             CLUSTER,
             ROUTE,
         ],
-        "",
+        r#"error: invalid `grpc_statuses`
+ --> stent.toml:2:18
+  |
+2 | grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
+  |                  ^^^^^^^^^^^^^ not a status of gRPC
+  |
+  = help: did you mean `unavailable`?
+
+error: `grpc_statuses` must be between 1 and 16
+ --> stent.toml:2:33
+  |
+2 | grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
+  |                                 ^^ out of bounds
+
+error: `grpc_statuses` must be between 1 and 16
+ --> stent.toml:2:37
+  |
+2 | grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
+  |                                     ^ out of bounds
+
+error: invalid `grpc_statuses`
+ --> stent.toml:2:40
+  |
+2 | grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
+  |                                        ^^^^ this is success
+  |
+  = help: list failures only, such as "unavailable"
+
+error: `grpc_statuses` takes statuses of gRPC, by name or number
+ --> stent.toml:2:46
+  |
+2 | grpc_statuses = ["unavailible", 17, 0, "ok", true, "internal", 14]
+  |                                              ^^^^ this is a boolean
+
+5 errors in stent.toml
+"#,
     );
 }

@@ -147,6 +147,12 @@ proxy_protocol = "on"
 max_streams = 0
 stream_window = "1KiB"
 max_resets = 1
+[[listener]]
+address = "127.0.0.1:8081"
+http2 = { stream_window = "2MiB" }
+[[listener]]
+address = "127.0.0.1:8082"
+http2 = { stream_window = "2MiB", connection_window = "1MiB" }
 "#,
             CLUSTER,
             ROUTE,
@@ -179,7 +185,25 @@ error: unknown key `max_resets` in `[listener.http2]`
   |
   = help: known here: `enabled`, `max_streams`, `max_cancelled`, `stream_window`, `connection_window`, `send_buffer`
 
-4 errors in stent.toml
+error: a stream's window is larger than its connection's
+  --> stent.toml:10:27
+   |
+10 | http2 = { stream_window = "2MiB" }
+   |                           ^^^^^^ no stream can use more than `connection_window`
+   |
+   = help: raise `connection_window`, or lower `stream_window`
+
+error: a stream's window is larger than its connection's
+  --> stent.toml:13:27
+   |
+13 | http2 = { stream_window = "2MiB", connection_window = "1MiB" }
+   |                           ^^^^^^                      ------ this one
+   |                           |
+   |                           no stream can use more than `connection_window`
+   |
+   = help: raise `connection_window`, or lower `stream_window`
+
+6 errors in stent.toml
 "#,
     );
 }
@@ -308,7 +332,7 @@ cluster = "hosp"
 8 | path = "/a/{key}"
   |        ^^^^^^^^^^ this path
   |
-  = help: set them apart by `host`, `path` or `methods`, or remove one
+  = help: set them apart by `scheme`, `host`, `path` or `methods`, or remove one
 
 1 error in stent.toml
 "#,

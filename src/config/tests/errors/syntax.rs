@@ -183,13 +183,13 @@ error: `[[route]]` has no `path`
   |
   = help: add `path = "/api/*"`
 
-error: `[[route]]` has no `cluster`
+error: `[[route]]` has neither `cluster` nor `redirect`
  --> stent.toml:5:1
   |
 5 | [[route]]
-  | ^^^^^^^^^ `cluster` is missing
+  | ^^^^^^^^^ one of them is missing
   |
-  = help: add `cluster = "hosp"`
+  = help: add `cluster = "hosp"`, or `redirect = { host = "new.example.org" }`
 
 5 errors in stent.toml
 "#,

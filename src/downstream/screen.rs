@@ -1,0 +1,25 @@
+//! What a listener asks of a request's fields before anything is routed by them.
+
+use http::HeaderMap;
+
+use crate::downstream::acceptor::OpenConnection;
+use crate::error::RequestFault;
+use crate::proxy::body::Refusal;
+
+impl OpenConnection {
+    /// Asks for the listener's secret, and then looks for names with underscores: whoever has no secret learns nothing.
+    ///
+    /// The settings are those in force now and not those of the connection's start. A load balancer keeps connections for
+    /// days, and a secret that has been exchanged must open them too.
+    pub(super) fn screen(&self, headers: &mut HeaderMap) -> Result<(), Refusal> {
+        let current = self.current();
+        let settings = &current.settings;
+        if let Some(guard) = &settings.origin_guard
+            && guard.admit(headers).is_err()
+        {
+            self.metrics().origin_refused.inc();
+            return Err(Refusal::Origin);
+        }
+        settings.underscores.apply(headers).map_err(|_| Refusal::Fault(RequestFault::Underscore))
+    }
+}

@@ -1,0 +1,160 @@
+//! Header fields: the names that a caller must not decide on, names with underscores, an operator's rules for the rest,
+//! and the guard that asks for a secret. Pure.
+
+use http::header::{HeaderMap, HeaderName};
+use thiserror::Error;
+
+pub mod guard;
+pub mod rules;
+#[cfg(test)]
+mod tests;
+
+/// How a request came to the first proxy that we trust, or to us, as `X-Forwarded-Proto` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Every scheme.
+    pub const ALL: [Self; 2] = [Self::Http, Self::Https];
+
+    /// As a URL has it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that a URL need not name.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What concerns one connection only (RFC 9110 section 7.6.1).
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a caller says to a proxy, or should not say at all. `Expect`: we tell the caller to go on as soon as a connection
+/// takes the body, and the upstream gets it without asking. `Proxy`: CGI programs read it as the address of a proxy of
+/// theirs ("httpoxy"). `X-Original-URL`, `X-Rewrite-URL`: some frameworks obey them instead of the request target, behind
+/// the back of every rule on paths. No load balancer sets them or takes them away, so who sent them does not matter.
+pub fn is_meant_for_proxies(name: &str) -> bool {
+    matches!(
+        name,
+        "expect" | "proxy" | "proxy-authorization" | "x-original-url" | "x-rewrite-url" | "x-stent-attempt"
+    )
+}
+
+/// What says who the client is and how it came: a trusted proxy's word, and made up by anybody else.
+pub fn is_claim(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("x-") else {
+        return matches!(
+            name,
+            "cf-connecting-ip"
+                | "client-cert"
+                | "client-cert-chain"
+                | "fastly-client-ip"
+                | "forwarded"
+                | "front-end-https"
+                | "true-client-ip"
+        ) || name.starts_with("ssl-client-");
+    };
+    matches!(rest, "client-ip" | "cluster-client-ip" | "forwarded" | "original-forwarded-for" | "real-ip")
+        || ["forwarded-", "ssl-client-", "amzn-mtls-", "client-cert"]
+            .iter()
+            .any(|prefix| rest.starts_with(prefix))
+}
+
+/// What a message's framing and destination, or our own record of it, rest on.
+fn is_essential(name: &str) -> bool {
+    matches!(name, "content-length" | "host" | "via" | "x-request-id")
+}
+
+/// Whether HTTP or a proxy gives the name a meaning that a caller must not get around by spelling it otherwise.
+fn is_reserved(name: &str) -> bool {
+    is_hop_by_hop(name) || is_meant_for_proxies(name) || is_claim(name) || is_essential(name)
+}
+
+/// Whether `name` is `other` with underscores for hyphens: a backend that turns fields into variables, as CGI does, takes
+/// one for the other.
+fn is_alias(name: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.contains('_') && name.len() == other.len() && name.bytes().map(plain).eq(other.bytes())
+}
+
+/// What is done about a request with header names that hold underscores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// Such fields are taken away, as NGINX does it: a backend may read `X_User` as `X-User`.
+    #[default]
+    Drop,
+    /// They are passed on, but for those that would stand for a field that a caller must not decide on.
+    Keep,
+    /// The request is refused.
+    Refuse,
+}
+
+/// A header name holds an underscore, and the listener refuses that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a header name holds an underscore")]
+pub struct UnderscoreFound;
+
+impl Underscores {
+    /// Every policy, in the order in which `config/reference.toml` lists them.
+    pub const ALL: [Self; 3] = [Self::Drop, Self::Keep, Self::Refuse];
+
+    /// The word in the configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Keep => "keep",
+            Self::Refuse => "refuse",
+        }
+    }
+
+    /// Makes a request's fields follow the policy.
+    pub fn apply(self, headers: &mut HeaderMap) -> Result<(), UnderscoreFound> {
+        if !headers.keys().any(has_underscore) {
+            return Ok(()); // nearly always
+        }
+        match self {
+            Self::Refuse => return Err(UnderscoreFound),
+            Self::Drop => remove_where(headers, has_underscore),
+            Self::Keep => remove_where(headers, |name| {
+                has_underscore(name) && is_reserved(&name.as_str().replace('_', "-"))
+            }),
+        }
+        Ok(())
+    }
+}
+
+fn has_underscore(name: &HeaderName) -> bool {
+    name.as_str().as_bytes().contains(&b'_')
+}
+
+fn remove_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<_> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}

@@ -75,6 +75,11 @@ pub(super) async fn serve<S, B>(
             event = limits.event() => event,
         };
         match event {
+            Event::OutOfTime if facts.state.is_half_way_through_a_head() => {
+                refused(facts.peer.address(), StatusCode::REQUEST_TIMEOUT);
+                // Boxed, because it is seldom needed and would make every connection larger.
+                return Box::pin(connection.into_parts().io.into_inner().say_last(LATE_HEAD)).await;
+            }
             Event::OutOfTime => return,
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
             Event::Draining => {}
@@ -88,6 +93,11 @@ pub(super) async fn serve<S, B>(
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }
 }
+
+/// The reply to a head that did not end in time. The codec has no request yet that it could answer.
+const LATE_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 61\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\
+    408 Request Timeout\nThe request head did not arrive in time.\n";
 
 /// Whether nothing can follow an answer to HTTP/1.0: its end is the connection's end, or it says so.
 fn ends_connection<B: Body>(response: &Response<B>) -> bool {

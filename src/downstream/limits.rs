@@ -133,6 +133,11 @@ impl State {
         self.activity.get() == Activity::Exchange
     }
 
+    /// Whether a part of a request head has come, and nothing of an answer waits to be written before a reply to it.
+    pub(super) fn is_half_way_through_a_head(&self) -> bool {
+        self.activity.get() == Activity::Head && self.stalled.get().is_none()
+    }
+
     /// Notes a request that is being answered for as long as the guard lives.
     pub(super) fn begin_exchange(self: &Rc<Self>) -> Running {
         self.running.set(self.running.get() + 1);

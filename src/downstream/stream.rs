@@ -41,6 +41,15 @@ impl Stream {
         self.ahead.splice(..0, bytes.iter().copied());
     }
 
+    /// Writes a reply after which nothing follows, to a caller that may not be there to read it.
+    pub(super) async fn say_last(mut self, reply: &str) {
+        let say = async {
+            self.write_all(reply.as_bytes()).await?;
+            self.shutdown().await
+        };
+        let _ = timeout(FAREWELL, say).await;
+    }
+
     /// Says that nothing follows, and throws away what a caller still sends that was refused: closing on it would make
     /// the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
     pub(super) async fn hear_out(mut self) {
@@ -57,7 +66,7 @@ impl Stream {
     }
 }
 
-/// How long a caller that was refused is heard out.
+/// How long a caller that was refused is heard out, or a last word may take to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How many bytes of it are thrown away.

@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 
+use self::codes::{CodeCounters, GrpcCounters};
+use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
+mod codes;
+mod register;
 mod tls;
 
 /// All metrics of the process.
@@ -555,110 +558,6 @@ impl ListenerMetrics {
     /// fixed words.
     pub fn proxy_protocol_error(&self, error: &'static str) -> IntCounter {
         self.proxy_protocol_errors.with_label_values(&[&*self.address, error])
-    }
-}
-
-/// One counter per status, made when first used: most of the 500 never are.
-struct CodeCounters {
-    cells: Box<[OnceLock<IntCounter>]>,
-    make: Box<dyn Fn(&str) -> IntCounter + Send + Sync>,
-}
-
-impl std::fmt::Debug for CodeCounters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.used()).finish()
-    }
-}
-
-impl CodeCounters {
-    /// Statuses 100 to 599, and one cell for what lies outside.
-    const CELLS: usize = 501;
-
-    fn new(make: impl Fn(&str) -> IntCounter + Send + Sync + 'static) -> Self {
-        Self { cells: (0..Self::CELLS).map(|_| OnceLock::new()).collect(), make: Box::new(make) }
-    }
-
-    fn get(&self, code: u16) -> &IntCounter {
-        let cell = usize::from(code).wrapping_sub(100).min(Self::CELLS - 1);
-        self.cells[cell].get_or_init(|| (self.make)(&Self::label(cell)))
-    }
-
-    /// The labels of the counters that exist.
-    fn used(&self) -> impl Iterator<Item = String> {
-        self.cells
-            .iter()
-            .enumerate()
-            .filter(|(_, cell)| cell.get().is_some())
-            .map(|(cell, _)| Self::label(cell))
-    }
-
-    fn label(cell: usize) -> String {
-        if cell == Self::CELLS - 1 { "other".to_owned() } else { (cell + 100).to_string() }
-    }
-}
-
-/// One counter per status of gRPC, made when first used.
-#[derive(Debug, Default)]
-struct GrpcCounters([OnceLock<IntCounter>; GrpcStatus::COUNT]);
-
-impl GrpcCounters {
-    fn get(&self, status: GrpcStatus, make: impl FnOnce(&str) -> IntCounter) -> &IntCounter {
-        self.0[usize::from(status.number())].get_or_init(|| make(status.label()))
-    }
-
-    /// The statuses whose counters exist.
-    fn used(&self) -> impl Iterator<Item = GrpcStatus> {
-        GrpcStatus::all().filter(|status| self.0[usize::from(status.number())].get().is_some())
-    }
-}
-
-/// Makes metrics and registers them. All names and labels are constants of this file, so nothing here can fail.
-struct Builder<'a> {
-    registry: &'a Registry,
-}
-
-impl Builder<'_> {
-    fn register(&self, collector: impl Collector + 'static) {
-        self.registry.register(Box::new(collector)).expect("each name is registered once");
-    }
-
-    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
-        let metric = metric.expect("names and labels are valid");
-        self.register(metric.clone());
-        metric
-    }
-
-    fn options(name: &str, help: &str) -> Opts {
-        Opts::new(name, help).namespace("stent")
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::with_opts(Self::options(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Self::options(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Gauge {
-        self.add(Gauge::with_opts(Self::options(name, help)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Self::options(name, help), labels))
-    }
-
-    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::with_opts(Self::options(name, help)))
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Self::options(name, help), labels))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).namespace("stent").buckets(buckets.to_vec());
-        self.add(HistogramVec::new(options, labels))
     }
 }
 

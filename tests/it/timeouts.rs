@@ -119,6 +119,21 @@ fn a_head_that_comes_byte_by_byte_is_cut_off_after_header_timeout_in_all() {
     let took = drip(&mut client);
     assert!((ms(395)..ms(1000)).contains(&took), "{took:?}");
     assert!(backend.requests().is_empty());
+    let line = stent.only_line();
+    assert_eq!((line.status(), line.text("origin")), (408, Some("downstream")));
+}
+
+#[test]
+fn a_head_that_stops_half_way_is_answered_with_408() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("listener.header_timeout", "300ms"));
+    let mut client = stent.client();
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: ");
+    let response = client.response();
+    assert_eq!((response.status, response.truncated, response.closes()), (408, false, true));
+    assert!(response.headers.lists("cache-control", "no-store"));
+    assert!(response.text().ends_with("The request head did not arrive in time.\n"), "{}", response.text());
+    assert!(client.is_closed());
 }
 
 /// A connection's limits are looked at every 5 s at least, so that a head may take that much longer.

@@ -319,7 +319,7 @@ fn a_connection_that_has_fallen_silent_is_left_when_an_exchange_on_it_is_given_u
         }
         while connection.next().is_some() {}
     });
-    let stent = Stent::start(&config(&backend).retry("per_try_timeout", "1100ms"));
+    let stent = Stent::start(&config(&backend).retry("per_try_timeout", "2s"));
     assert_eq!(stent.client().get("/").text(), "second");
     assert_eq!(attempts(&stent), pairs(&[("timeout", "maybe"), ("200", "answered")]));
     assert_connections(&stent, 0.0, 1.0);

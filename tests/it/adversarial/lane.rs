@@ -48,7 +48,7 @@ impl Lane {
 
     /// A proxy that asks for a secret at `/f`.
     pub(super) fn guarded(secret: &Path) -> Self {
-        let guard = format!("header = \"X-Origin-Verify\"\nsecret_files = [{secret:?}]");
+        let guard = format!("header = \"X-Origin-Verify\"\nsecret_files = [\"{}\"]", secret.display());
         let route = "[[route]]\nname = \"guarded\"\npath = \"/f\"\ncluster = \"hosp\"\n";
         let routes = format!("{ROUTES}\n{route}[route.origin_guard]\n{guard}\n");
         Self::new(|config| config.routes(&routes))

@@ -57,7 +57,8 @@ pub(crate) fn check(head: &mut Parts) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// A host name or address and, maybe, a port (RFC 9110 section 4.2): no user, no list, no blanks.
+/// A host name or address and, maybe, a port (RFC 9110 section 4.2): no user, no list, no blanks. Nor the percent sign,
+/// which a URL may hold there but no name does: two parsers could decode it or not, and h2 takes none.
 fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.iter().rposition(|byte| *byte == b':') {
         // A colon inside brackets belongs to an IPv6 address.
@@ -72,9 +73,9 @@ fn is_authority(value: &[u8]) -> bool {
         }),
         None => {
             !host.is_empty()
-                && host.iter().all(|byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-                })
+                && host
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
         }
     };
     is_host && is_port

@@ -309,3 +309,14 @@ fn trailers_are_passed_without_what_belongs_into_a_head() {
     // A backend can mean nothing but what it says; calls of gRPC end with metadata of any name.
     assert_eq!(cleaned(Side::Response), ["grpc-status", "x-sum", "x_sum"]);
 }
+
+proptest! {
+    #[test]
+    fn whatever_passes_for_a_host_can_be_said_over_http2(
+        host in "[a-z0-9._~%-]{1,8}(:[0-9]{0,6})?|\\[[0-9a-f:.]{2,9}\\](:[0-9]{0,2})?",
+    ) {
+        if is_authority(host.as_bytes()) {
+            prop_assert!(Authority::try_from(&*host).is_ok(), "{host}");
+        }
+    }
+}

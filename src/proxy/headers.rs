@@ -187,8 +187,8 @@ pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
-/// Our line in `Via` for a request, which names the protocol that it came by.
-fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
+/// Our line in `Via` for a message, which names the protocol that it came by.
+pub(crate) fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
     let http2 = || HeaderValue::from_bytes(&[b"2 ", received_by(via.as_bytes())?].concat()).ok();
     if version == Version::HTTP_2 { http2().unwrap_or_else(|| via.clone()) } else { via.clone() }
 }

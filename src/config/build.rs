@@ -349,9 +349,10 @@ impl Builder<'_> {
         let mut factor = raw.factor.clone().unwrap_or(default.factor());
         let max = raw.max.clone().unwrap_or(default.max());
         let jitter = raw.jitter.clone().unwrap_or(default.jitter());
+        let mode = raw.mode.clone().unwrap_or(default.mode());
         loop {
             let error = match Backoff::new(base, factor, max, jitter) {
-                Ok(backoff) => return backoff,
+                Ok(backoff) => return backoff.in_mode(mode),
                 Err(error) => error,
             };
             match error {

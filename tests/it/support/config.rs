@@ -88,7 +88,7 @@ address = "127.0.0.1:0"
 
 [retry]
 max_attempts = 3
-backoff = { base = "10ms", factor = 1.0, max = "10ms", jitter = "none" }
+backoff = { mode = "fixed", base = "10ms", factor = 1.0, max = "10ms", jitter = "none" }
 budget = { ratio = 10.0, min_per_second = 1000 }
 
 [cluster.hosp.ejection]

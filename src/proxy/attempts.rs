@@ -138,8 +138,7 @@ async fn attempt<T: Transport>(
     mut timer: Pin<&mut Sleep>,
     started: Instant,
 ) -> Result<Answer, Failure> {
-    let sent = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started);
-    let answer = sent.await?;
+    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
     if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
         return Ok(answer.map(AnswerBody::Direct));
     }

@@ -72,13 +72,13 @@ impl Hold<'_> {
             FirstLook::Some(frame) => Some(frame),
             FirstLook::Nothing => None,
         };
-        let mut held = Held::new(body, self.memory);
-        let ended = match began.and_then(|frame| held.take(frame, self.limits.size)) {
+        let mut ahead = Held::new(body, self.memory);
+        let ended = match began.and_then(|frame| ahead.take(frame, self.limits.size)) {
             Some(end) => Ok(end),
-            None => self.read_ahead(&mut held, timer.as_mut()).await,
+            None => self.read_ahead(&mut ahead, timer.as_mut()).await,
         };
         self.metrics.held(*ended.as_ref().unwrap_or(&HoldEnd::Broken)).inc();
-        ended.map(|_| Response::from_parts(head, held.into_body()))
+        ended.map(|_| Response::from_parts(head, ahead.into_body()))
     }
 
     /// Looks once at what has come with the head: for most answers that is all, and then nothing was held.

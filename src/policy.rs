@@ -6,5 +6,6 @@ pub mod budget;
 pub mod deadline;
 pub mod ejection;
 pub mod grpc;
+pub mod hold;
 pub mod recent;
 pub mod retry;

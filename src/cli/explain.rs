@@ -14,9 +14,10 @@ use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::HoldLimits;
 use crate::policy::recent::Recent;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
 };
 use crate::route::redirect::{Answer, Place, Redirect};
 use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
@@ -121,6 +122,7 @@ impl<'a> Exchange<'a> {
         }
         let per_try = show_duration(policy.per_try_timeout);
         page.more(format_args!("per try {per_try}, where another attempt could follow"));
+        self.show_hold(page);
         let backoff = &policy.backoff;
         let jitter = match backoff.jitter() {
             Jitter::Equal => "half of it to all of it",
@@ -158,6 +160,30 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    fn show_hold(&self, page: &mut Page) {
+        let hold = self.policy.hold;
+        if self.holds(BodyState::Whole) {
+            let (size, time) = (show_size(hold.size as u64), show_duration(hold.time));
+            let longest = show_duration(hold.time * HoldLimits::LONGEST);
+            page.more(format_args!(
+                "answers of up to {size} are held until whole: {time} from the last byte, at most {longest} in all"
+            ));
+        } else {
+            let why = if hold.size == 0 { "`hold` is 0B" } else { "no retry could mend one that breaks" };
+            page.more(format_args!("answers are not held until whole: {why}"));
+        }
+    }
+
+    fn holds(&self, body: BodyState) -> bool {
+        self.policy.holds(self.repeatable, body) && self.request.method != Method::HEAD
+    }
+
+    /// Whether the caller has the head of the broken answer already.
+    fn has_begun(&self, outcome: Outcome, body: BodyState) -> bool {
+        let is_broken = matches!(outcome, Outcome::Failed { class: Some(ErrorClass::Truncated), .. });
+        is_broken && !self.holds(body)
+    }
+
     fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) {
         page.section(
             "timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy",
@@ -180,6 +206,12 @@ impl<'a> Exchange<'a> {
                 Outcome::Answered { status, .. } => last_answer = Some((status, attempt)),
                 Outcome::Grpc { .. } => last_answer = Some((StatusCode::OK, attempt)),
                 Outcome::Failed { .. } => {}
+            }
+            if self.has_begun(given.0, body) {
+                page.decision(format_args!("no more ({}): {}", Veto::Started.label(), Veto::Started.rule()));
+                page.answer(&format!("that of attempt {attempt}, cut off where it broke"), clock);
+                page.unused(&outcomes[index + 1..], attempt);
+                return;
             }
             if clock.earliest >= self.route.deadline {
                 page.decision(format_args!(
@@ -273,7 +305,8 @@ impl<'a> Exchange<'a> {
             Outcome::Failed { delivery, .. } => {
                 let sent = match delivery {
                     Delivery::Never => "nothing was sent",
-                    Delivery::Maybe | Delivery::Answered => "the backend may have acted on it",
+                    Delivery::Maybe => "the backend may have acted on it",
+                    Delivery::Answered => "the answer broke inside its body",
                 };
                 let took = if took.latest.is_zero() { String::new() } else { format!(" after {took}") };
                 format!("{given}{took}: {sent}")

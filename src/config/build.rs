@@ -30,6 +30,7 @@ use crate::fields::rules::{HeaderRules, Side};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
+use crate::policy::hold::HoldLimits;
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::Redirect;
@@ -336,6 +337,10 @@ impl Builder<'_> {
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),
             per_try_timeout: retry.per_try_timeout.unwrap_or(default.per_try_timeout),
             body_limit: retry.body_limit.unwrap_or(default.body_limit),
+            hold: HoldLimits {
+                size: retry.hold.unwrap_or(default.hold.size),
+                time: retry.hold_time.unwrap_or(default.hold.time),
+            },
             backoff: self.backoff(&retry.backoff),
             retry_after_max: retry.backoff.retry_after_max.unwrap_or(default.retry_after_max),
         }

@@ -245,6 +245,8 @@ impl Document {
         self.string("idempotency_header", header.map_or("", |name| name.as_str()));
         self.string("per_try_timeout", &show_duration(retry.per_try_timeout));
         self.string("body_limit", &size(retry.body_limit));
+        self.string("hold", &size(retry.hold.size));
+        self.string("hold_time", &show_duration(retry.hold.time));
         let backoff = &retry.backoff;
         let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
         let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));

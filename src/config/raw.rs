@@ -210,6 +210,8 @@ pub(super) struct Retry {
     pub(super) idempotency_header: Field<Option<HeaderName>>,
     pub(super) per_try_timeout: Field<Duration>,
     pub(super) body_limit: Field<usize>,
+    pub(super) hold: Field<usize>,
+    pub(super) hold_time: Field<Duration>,
     pub(super) backoff: Backoff,
     pub(super) budget: Budget,
 }
@@ -238,6 +240,8 @@ impl Retry {
             idempotency_header: table.field("idempotency_header", values::header_name),
             per_try_timeout: table.field("per_try_timeout", |item| item.duration(WAIT)),
             body_limit: table.field("body_limit", |item| values::bytes(item, 0..=1 << 30)),
+            hold: table.field("hold", |item| values::bytes(item, HOLD)),
+            hold_time: table.field("hold_time", |item| item.duration(HOLD_TIME)),
             backoff: table.table("backoff").map(Backoff::read).unwrap_or_default(),
             budget: match budget {
                 BudgetPlace::Here => table.table("budget").map(Budget::read).unwrap_or_default(),
@@ -268,6 +272,8 @@ impl Retry {
             idempotency_header: own.idempotency_header.or(lower.idempotency_header),
             per_try_timeout: own.per_try_timeout.or(lower.per_try_timeout),
             body_limit: own.body_limit.or(lower.body_limit),
+            hold: own.hold.or(lower.hold),
+            hold_time: own.hold_time.or(lower.hold_time),
             backoff: Backoff {
                 mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),
@@ -538,6 +544,11 @@ const REFRESH: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration:
 const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 /// hyper takes no less than 8 KiB for a head, and beyond 1 MiB a head is an attack.
 const HEAD: RangeInclusive<u64> = 8 << 10..=1 << 20;
+
+/// None, or what a page and its data may weigh; a download that is held as a whole only comes later.
+const HOLD: RangeInclusive<u64> = 0..=16 << 20;
+/// What is held reaches the caller so much later, and at most five times that.
+const HOLD_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 
 /// A window is never smaller than RFC 9113 has it at first, nor larger than memory for a stream or two should be.
 const WINDOW: RangeInclusive<u64> = 64 << 10..=64 << 20;

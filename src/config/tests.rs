@@ -52,7 +52,7 @@ address = "0.0.0.0:8443"
 [retry]
 max_attempts = 3
 statuses = [500, 502]
-errors = ["connect", "tls", "reset", "timeout", "protocol"]
+errors = ["connect", "tls", "reset", "timeout", "protocol", "truncated"]
 methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 idempotency_header = "Idempotency-Key"
 per_try_timeout = "10s"
@@ -133,6 +133,8 @@ methods = []
 idempotency_header = ""
 per_try_timeout = "1s"
 body_limit = "0B"
+hold = "0B"
+hold_time = "1ms"
 backoff = { mode = "fixed", base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]

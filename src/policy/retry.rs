@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::hold::HoldLimits;
 use crate::policy::recent::Recent;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
@@ -30,6 +31,8 @@ pub struct RetryPolicy {
     pub per_try_timeout: Duration,
     /// The most of a request body that is kept for a retry, in bytes.
     pub body_limit: usize,
+    /// How much of an answer is held back, and how long, so that one that breaks can be retried.
+    pub hold: HoldLimits,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
@@ -54,6 +57,7 @@ impl Default for RetryPolicy {
             idempotency_header: Some(HeaderName::from_static("idempotency-key")),
             per_try_timeout: Duration::from_secs(10),
             body_limit: 1 << 20,
+            hold: HoldLimits::default(),
             backoff: Backoff::default(),
             retry_after_max: Duration::from_secs(5),
         }
@@ -70,7 +74,7 @@ pub enum Outcome {
         /// The wait that its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// None came.
+    /// None came, or it broke while it was held.
     Failed {
         /// Its class; none if no retry can help.
         class: Option<ErrorClass>,

@@ -14,12 +14,14 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::Arriving;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
+use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
@@ -36,7 +38,7 @@ pub trait Transport {
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError>;
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
 
 impl Transport for Pools<AttemptBody> {
@@ -45,13 +47,13 @@ impl Transport for Pools<AttemptBody> {
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         Pools::send(self, endpoint, request, progress).await
     }
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<UpstreamBody<AttemptBody>>;
+type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ struct Failure {
     limit: Option<Limit>,
 }
 
-/// One attempt, within its limits.
+/// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
@@ -136,6 +138,47 @@ async fn attempt<T: Transport>(
     mut timer: Pin<&mut Sleep>,
     started: Instant,
 ) -> Result<Answer, Failure> {
+    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
+    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+        return Ok(answer.map(AnswerBody::Direct));
+    }
+    let hold = Hold {
+        limits: route.settings.retry.hold,
+        deadline: outbound.limits.deadline_at(exchange.body().upload()),
+        memory: exchange.memory(),
+        metrics: exchange.metrics(),
+    };
+    hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
+}
+
+/// Lays a response head before the policy.
+fn may_hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: &Response<UpstreamBody<AttemptBody>>,
+) -> bool {
+    route.settings.retry.may_hold(&Arriving {
+        method: &outbound.head.method,
+        status: answer.status(),
+        headers: answer.headers(),
+        length: answer.body().size_hint().exact(),
+        attempt: exchange.attempt_number(),
+        repeatable: outbound.repeatable,
+        body: exchange.body().state(),
+    })
+}
+
+/// Sends a request and waits for the response head, within the limits of an attempt.
+async fn send<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    transport: &T,
+    endpoint: &Arc<Endpoint>,
+    mut timer: Pin<&mut Sleep>,
+    started: Instant,
+) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
     let body = exchange.body();
     let number = exchange.attempt_number();
     let limits = &outbound.limits;
@@ -293,7 +336,7 @@ async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
     };
     let is_whole = timeout_at(until, read).await == Ok(true);
     let kept = (!bytes.is_empty()).then(|| bytes.freeze());
-    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept)))
+    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept).into()))
 }
 
 /// The end of the loop: the answer at hand, the best that came earlier, or an error.
@@ -345,7 +388,10 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+    fn accept(
+        &self,
+        answer: Response<UpstreamBody<AttemptBody>>,
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

@@ -14,6 +14,7 @@ use prometheus::{
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::HoldEnd;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
@@ -36,6 +37,7 @@ pub struct Metrics {
     retry_recovered: IntCounterVec,
     retry_stopped: IntCounterVec,
     retry_wait: HistogramVec,
+    held_answers: IntCounterVec,
     retry_budget_available: GaugeVec,
     cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
@@ -58,6 +60,8 @@ pub struct Metrics {
     origin_refused: IntCounterVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
+    /// Bytes of answers that are held.
+    pub held_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
     pub replay_overflow: IntCounter,
     /// Access-log lines that found the queue full and were lost.
@@ -98,7 +102,7 @@ impl Metrics {
             ),
             attempt_duration: new.histograms(
                 "attempt_duration_seconds",
-                "Time from the start of an attempt to its response head or its error.",
+                "Time from the start of an attempt to its response head, the end of its hold or its error.",
                 &["cluster"],
                 DURATION_BUCKETS,
             ),
@@ -122,6 +126,11 @@ impl Metrics {
                 "Waits before retries.",
                 &["cluster"],
                 WAIT_BUCKETS,
+            ),
+            held_answers: new.counters(
+                "held_answers_total",
+                "Answers that were held because their bodies had not come whole with their heads, by how the hold ended.",
+                &["route", "end"],
             ),
             retry_budget_available: new.gauges(
                 "retry_budget_available",
@@ -224,6 +233,7 @@ impl Metrics {
                 &["listener", "error"],
             ),
             replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
+            held_bytes: new.int_gauge("held_bytes", "Bytes of answers held until they are whole."),
             replay_overflow: new.counter(
                 "replay_overflow_total",
                 "Request bodies whose copy was dropped because `body_limit` or `replay_memory` was reached.",
@@ -269,6 +279,7 @@ impl Metrics {
             retries: (self.retries.clone(), name.to_owned()),
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
+            held: HoldEnd::ALL.map(|end| self.held_answers.with_label_values(&[name, end.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
             tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
@@ -384,6 +395,7 @@ pub struct RouteMetrics {
     /// Requests that a retry saved.
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
+    held: [IntCounter; HoldEnd::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
     /// Connections that have changed to another protocol.
@@ -416,6 +428,11 @@ impl RouteMetrics {
     /// The counter of retries that `why` forbade.
     pub fn stopped(&self, why: Veto) -> &IntCounter {
         &self.stopped[why.index()]
+    }
+
+    /// The counter of held answers whose hold came to this end.
+    pub fn held(&self, end: HoldEnd) -> &IntCounter {
+        &self.held[end.index()]
     }
 }
 

@@ -18,6 +18,8 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("stent_retry_wait_seconds_count", &["cluster"]),
     ("stent_retry_budget_available", &["cluster"]),
     ("stent_cluster_recent_success", &["cluster"]),
+    ("stent_held_answers_total", &["end", "route"]),
+    ("stent_held_bytes", &[]),
     ("stent_replay_bytes", &[]),
     ("stent_replay_overflow_total", &[]),
     ("stent_requests_in_flight", &["route"]),

@@ -265,7 +265,7 @@ fn an_answer_that_breaks_off_is_cut_short_for_the_caller_too() {
             end(connection, stream);
             while connection.next().is_some() {}
         });
-        let stent = Stent::start(&config(&backend));
+        let stent = Stent::start(&config(&backend).retry("hold", "0B"));
         let mut caller = stent.client();
         caller.send_head("GET", "/", &[]);
         assert_eq!(caller.interim_status(), 200, "the head goes on before the body ends");

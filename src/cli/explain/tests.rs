@@ -91,8 +91,9 @@ fn the_whole_page() {
 route     screening: hosp.example.org, /api/screenings/{id}, GET, POST
 cluster   hosp: 1 endpoint
 policy    at most 4 attempts within 25s (deadline)
-          failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol]
+          failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol, truncated]
           per try 10s, where another attempt could follow
+          answers of up to 128KiB are held until whole: 100ms from the last byte, at most 500ms in all
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
           adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
           POST is in `methods`: sent again even if the backend may have acted on it
@@ -134,6 +135,41 @@ fn an_idempotency_key_makes_it_repeatable() {
     );
     let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
     assert!(text.contains("it carries idempotency-key: sent again even if"), "{text}");
+}
+
+#[test]
+fn an_answer_that_breaks_is_retried_where_it_was_held() {
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "truncated truncated 200"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `truncated` is in `errors`
+50ms to 100ms  attempt 2: truncated: the answer broke inside its body
+→ retry after 100ms to 200ms, at an endpoint already tried: `truncated` is in `errors`
+150ms to 300ms  attempt 3: 200
+150ms to 300ms  answer: the 200 of attempt 3",
+    );
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "truncated truncated truncated"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `truncated` is in `errors`
+50ms to 100ms  attempt 2: truncated: the answer broke inside its body
+→ retry after 100ms to 200ms, at an endpoint already tried: `truncated` is in `errors`
+150ms to 300ms  attempt 3: truncated: the answer broke inside its body
+→ no more (attempts): `max_attempts` is reached
+150ms to 300ms  answer: 502, made by the proxy",
+    );
+    assert_timeline(
+        &timeline("POST /pair", &[], 0, "truncated 200"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ no more (started): the response head already went to the caller
+0s  answer: that of attempt 1, cut off where it broke
+not used: 200 (nothing follows attempt 1)",
+    );
+    let text = explained("POST /pair", "", &[], 0, "200");
+    assert!(text.contains("answers are not held until whole: no retry could mend one that breaks"), "{text}");
 }
 
 #[test]

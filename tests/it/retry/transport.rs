@@ -164,7 +164,7 @@ fn a_body_that_breaks_off_breaks_off_for_the_caller_too_and_is_not_retried() {
     for failure in [Action::truncated(10, 100), Action::truncated(0, 5), Action::chunked_truncated()] {
         let what = format!("{failure:?}");
         let backend = Backend::scripted([failure]);
-        let stent = Stent::start(&Config::new(&backend));
+        let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
         let mut client = stent.client();
         client.send(&request("GET", "/", &[], b""));
         // The head may have waited for the body's first bytes, and then nothing at all is sent.
@@ -183,7 +183,7 @@ fn a_body_that_breaks_off_breaks_off_for_the_caller_too_and_is_not_retried() {
 fn a_body_that_is_reset_in_its_middle_breaks_off_for_the_caller_too() {
     let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it";
     let backend = Backend::scripted([Action::raw(half).then_reset()]);
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     let mut client = stent.client();
     client.send(&request("GET", "/", &[], b""));
     assert!(client.try_response().is_ok_and(|response| response.truncated));

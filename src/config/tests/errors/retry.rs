@@ -104,7 +104,7 @@ error: invalid `errors`
 2 | errors = ["conect", "gateway-error"]
   |                     ^^^^^^^^^^^^^^^ not one of its words
   |
-  = help: known here: `connect`, `tls`, `reset`, `timeout`, `protocol`
+  = help: known here: `connect`, `tls`, `reset`, `timeout`, `protocol`, `truncated`
 
 2 errors in stent.toml
 "#,

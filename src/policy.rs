@@ -7,3 +7,4 @@ pub mod deadline;
 pub mod ejection;
 pub mod grpc;
 pub mod retry;
+pub mod reuse;

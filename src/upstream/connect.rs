@@ -102,8 +102,10 @@ pub(super) struct Connection<B> {
 #[derive(Debug)]
 struct Rest {
     is_idle: Cell<bool>,
-    /// When it was last idle, or made.
+    /// Since when it is idle, or had been when it was last used.
     since: Cell<Instant>,
+    /// When it was last taken into use, or made.
+    taken: Cell<Instant>,
 }
 
 /// How long the endpoint has promised to keep the connection while it is idle. Its first answer tells, for all: a look at
@@ -142,7 +144,8 @@ where
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| UpstreamError::http(error, Delivery::Never))?;
-        let rest = Rc::new(Rest { is_idle: Cell::new(false), since: Cell::new(Instant::now()) });
+        let now = Instant::now();
+        let rest = Rc::new(Rest { is_idle: false.into(), since: now.into(), taken: now.into() });
         let (watched, of) = (rest.clone(), endpoint.clone());
         let driver = tokio::task::spawn_local(async move {
             let ended = connection.with_upgrades().await;
@@ -196,14 +199,21 @@ impl<B> Connection<B> {
         self.rest.is_idle.set(true);
     }
 
-    /// Notes that a request uses it.
-    pub(super) fn end_rest(&self) {
+    /// Notes that a request uses it from `now` on.
+    pub(super) fn end_rest(&self, now: Instant) {
         self.rest.is_idle.set(false);
+        self.rest.taken.set(now);
     }
 
     /// Since when it has been idle, or had been when it was last used.
     pub(super) fn idle_since(&self) -> Instant {
         self.rest.since.get()
+    }
+
+    /// When its last request began. The endpoint may have sent the end of the answer, and begun to count, at any time
+    /// since: we have it from buffers, after a caller that was slow to read, or after we were kept from looking.
+    pub(super) fn last_taken(&self) -> Instant {
+        self.rest.taken.get()
     }
 
     /// Keeps what an answer promises about the connection.

@@ -184,7 +184,7 @@ where
                 return None;
             }
             if connection.is_ready() {
-                connection.end_rest();
+                connection.end_rest(now);
                 return Some(connection);
             }
         }
@@ -232,20 +232,21 @@ where
     /// The newest connection, if it is well inside what the endpoint is known to keep.
     fn take_young(&self) -> Option<Connection<B>> {
         let now = Instant::now();
-        let age = |connection: &Connection<B>| now.duration_since(connection.idle_since());
         let mut idle = self.idle.borrow_mut();
         while idle.front().is_some_and(|oldest| !oldest.is_ready()) {
             idle.pop_front();
         }
-        self.endpoint.note_idle_survival(age(idle.front()?));
+        self.endpoint.note_idle_survival(now.duration_since(idle.front()?.idle_since()));
         while idle.back().is_some_and(|newest| !newest.is_ready()) {
             idle.pop_back();
         }
         let newest = idle.back()?;
-        if age(newest) >= self.endpoint.reusable_age(newest.promised()) {
+        // To learn, idleness is counted from the end of an answer, to be used from its beginning: each errs to the safe
+        // side.
+        if now.duration_since(newest.last_taken()) >= self.endpoint.reusable_age(newest.promised()) {
             return None;
         }
-        newest.end_rest();
+        newest.end_rest(now);
         idle.pop_back()
     }
 

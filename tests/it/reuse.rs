@@ -126,10 +126,16 @@ fn race(unsafe_reuse: &str) -> Outcome {
 
 #[test]
 fn a_post_does_not_race_with_the_close_of_an_idle_connection() {
-    let Outcome { failed, connections, metrics } = race("learned");
     let all = CALLERS * ROUNDS;
-    // None is expected to; the rest is for a machine that stands still for 25 ms just then.
-    assert!(failed * 100 <= all, "{failed} of {all} POSTs failed\n{metrics}");
+    let is_good = |outcome: &Outcome| outcome.failed * 200 <= all;
+    // None is expected to fail. A busy machine can keep the proxy from writing for longer than the backend is patient,
+    // after it has looked, but hardly in each of three races; without the rule a third of the POSTs fail in each.
+    let mut races = (0..3).map(|_| race("learned"));
+    let outcome = races.find_map(|outcome| {
+        eprintln!("{} of {all} POSTs failed\n{}", outcome.failed, outcome.metrics);
+        is_good(&outcome).then_some(outcome)
+    });
+    let Outcome { connections, metrics, .. } = outcome.expect("at most 0.5 % of POSTs fail");
     assert!(connections < all, "after a short pause connections are used again: {connections}");
     let learned = metrics.lines().find_map(|line| {
         line.strip_prefix("stent_endpoint_idle_limit_seconds{")?.rsplit_once(' ')?.1.parse::<f64>().ok()

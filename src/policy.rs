@@ -9,3 +9,4 @@ pub mod grpc;
 pub mod hold;
 pub mod recent;
 pub mod retry;
+pub mod reuse;

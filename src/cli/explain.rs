@@ -19,9 +19,10 @@ use crate::policy::recent::Recent;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
 };
+use crate::policy::reuse::UnsafeReuse;
 use crate::route::redirect::{Answer, Place, Redirect};
 use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
-use crate::upstream::cluster::{Balance, ClusterSettings};
+use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
 
 mod page;
 mod request;
@@ -149,9 +150,12 @@ impl<'a> Exchange<'a> {
             )),
             (Repeatable::Always, Some(name)) => page
                 .more(format_args!("it carries {name}: sent again even if the backend may have acted on it")),
-            _ => page.more(format_args!(
-                "{method} is not in `methods`: sent again only if nothing of it was sent"
-            )),
+            _ => {
+                page.more(format_args!(
+                    "{method} is not in `methods`: sent again only if nothing of it was sent"
+                ));
+                self.show_reuse(page);
+            }
         }
         if self.request.body > 0 {
             let (size, limit) = (show_size(self.request.body), show_size(policy.body_limit as u64));
@@ -182,6 +186,21 @@ impl<'a> Exchange<'a> {
     fn has_begun(&self, outcome: Outcome, body: BodyState) -> bool {
         let is_broken = matches!(outcome, Outcome::Failed { class: Some(ErrorClass::Truncated), .. });
         is_broken && !self.holds(body)
+    }
+
+    /// Which connection a request gets that must not be sent twice.
+    fn show_reuse(&self, page: &mut Page) {
+        if self.cluster.protocol == Protocol::H2 {
+            return;
+        }
+        let connection = match self.cluster.unsafe_reuse {
+            UnsafeReuse::Learned => {
+                "new, or used well within the time after which the endpoint closes idle ones"
+            }
+            UnsafeReuse::Never => "never one that was idle",
+            UnsafeReuse::Always => "any, also one that the endpoint may be closing",
+        };
+        page.more(format_args!("its connection: {connection} (unsafe_reuse)"));
     }
 
     fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) {

@@ -202,6 +202,7 @@ impl Builder<'_> {
             max_streams: cluster.max_streams.clone().unwrap_or(100),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
+            unsafe_reuse: cluster.unsafe_reuse.clone().unwrap_or_default(),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
             max_connections: cluster.max_connections.clone().unwrap_or(1024),
             connection_wait: cluster.connection_wait.clone().unwrap_or(Duration::from_secs(1)),

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::certificate::CertificateFiles;
 use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF, show_name};
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
-use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
+use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS, UNSAFE_REUSES};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
 use crate::downstream::http2::Http2Settings;
@@ -115,6 +115,7 @@ impl Document {
         self.string("protocol", word(&PROTOCOLS, cluster.protocol));
         self.string("connect_timeout", &show_duration(cluster.connect_timeout));
         self.string("idle_timeout", &show_duration(cluster.idle_timeout));
+        self.string("unsafe_reuse", word(&UNSAFE_REUSES, cluster.unsafe_reuse));
         self.string("body_timeout", &show_duration(cluster.body_timeout));
         self.key("max_connections", cluster.max_connections);
         self.key("max_streams", cluster.max_streams);

@@ -24,6 +24,7 @@ use crate::fields::rules::Side;
 use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
+use crate::policy::reuse::UnsafeReuse;
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::RedirectHost;
@@ -346,6 +347,7 @@ pub(super) struct Cluster {
     pub(super) protocol: Field<Protocol>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) idle_timeout: Field<Duration>,
+    pub(super) unsafe_reuse: Field<UnsafeReuse>,
     pub(super) body_timeout: Field<Duration>,
     pub(super) max_connections: Field<usize>,
     pub(super) max_streams: Field<usize>,
@@ -368,6 +370,7 @@ impl Cluster {
             protocol: table.field("protocol", |item| item.choice(&PROTOCOLS)),
             connect_timeout: table.field("connect_timeout", |item| item.duration(WAIT)),
             idle_timeout: table.field("idle_timeout", |item| item.duration(WAIT)),
+            unsafe_reuse: table.field("unsafe_reuse", |item| item.choice(&UNSAFE_REUSES)),
             body_timeout: table.field("body_timeout", |item| item.duration(WAIT)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             max_streams: table.field("max_streams", |item| item.integer(1..=10_000)),
@@ -569,6 +572,8 @@ pub(super) const LOG_FORMATS: [(&str, LogFormat); 3] =
 /// The schemes, as the configuration spells them.
 pub(super) const SCHEMES: [(&str, Scheme); 2] = [("http", Scheme::Http), ("https", Scheme::Https)];
 /// The ways to choose an endpoint, as the configuration spells them.
+pub(super) const UNSAFE_REUSES: [(&str, UnsafeReuse); 3] =
+    [("learned", UnsafeReuse::Learned), ("never", UnsafeReuse::Never), ("always", UnsafeReuse::Always)];
 pub(super) const BALANCES: [(&str, Balance); 2] =
     [("p2c", Balance::P2c), ("round_robin", Balance::RoundRobin)];
 /// Whether connections begin with a PROXY header, as the configuration spells it.

@@ -142,6 +142,7 @@ endpoints = ["https://[::1]:81", "https://hosp.internal"]
 protocol = "auto"
 connect_timeout = "3s"
 idle_timeout = "5s"
+unsafe_reuse = "never"
 body_timeout = "61s"
 max_connections = 7
 max_streams = 2

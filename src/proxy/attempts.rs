@@ -37,6 +37,7 @@ pub trait Transport {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
@@ -46,9 +47,10 @@ impl Transport for Pools<AttemptBody> {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
-        Pools::send(self, endpoint, request, progress).await
+        Pools::send(self, endpoint, request, repeatable, progress).await
     }
 }
 
@@ -187,7 +189,8 @@ async fn send<T: Transport>(
         limits.first(started.into_std(), body.upload(), successor)
     };
     let progress = Progress::default();
-    let mut answer = pin!(transport.send(endpoint, outbound.request(number, body.attempt()), &progress));
+    let request = outbound.request(number, body.attempt());
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, &progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.

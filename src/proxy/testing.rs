@@ -20,7 +20,7 @@ use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
@@ -79,6 +79,7 @@ impl Transport for Script {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        _repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let step = self.steps.borrow_mut().pop_front().expect("the script has a step for every attempt");

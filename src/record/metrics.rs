@@ -46,7 +46,10 @@ pub struct Metrics {
     upstream_connections: IntGaugeVec,
     upstream_connects: IntCounterVec,
     upstream_connection_waits: IntCounterVec,
+    upstream_idle_close_age: HistogramVec,
+    upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
+    endpoint_idle_limit: GaugeVec,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
@@ -172,9 +175,25 @@ impl Metrics {
                 "Attempts that found `max_connections` in use, by whether they got a connection in time.",
                 &["cluster", "result"],
             ),
+            upstream_idle_close_age: new.histograms(
+                "upstream_idle_close_age_seconds",
+                "How long connections had been idle that the backend closed.",
+                &["cluster"],
+                IDLE_BUCKETS,
+            ),
+            upstream_safety_connects: new.counters(
+                "upstream_safety_connects_total",
+                "New connections for requests that must not be sent twice, past idle ones that might be closing.",
+                &["cluster"],
+            ),
             endpoint_ejected: new.int_gauges(
                 "endpoint_ejected",
                 "1 while the endpoint is out of balancing.",
+                &["cluster", "endpoint"],
+            ),
+            endpoint_idle_limit: new.gauges(
+                "endpoint_idle_limit_seconds",
+                "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
                 &["cluster", "endpoint"],
             ),
             dns_lookups: new.counters(
@@ -300,6 +319,8 @@ impl Metrics {
             connect_failures: CONNECT_FAILURES.map(|kind| connects(kind.label())),
             waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
             waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
+            idle_close_age: self.upstream_idle_close_age.with_label_values(&[name]),
+            safety_connects: self.upstream_safety_connects.with_label_values(&[name]),
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
@@ -322,8 +343,10 @@ impl Metrics {
             attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
+            idle_limit: self.endpoint_idle_limit.with_label_values(&[cluster, endpoint]),
             attempts: self.attempts.clone(),
             ejections: self.endpoint_ejected.clone(),
+            idle_limits: self.endpoint_idle_limit.clone(),
             live: self.endpoints.clone(),
             labels: labels.clone(),
         });
@@ -458,6 +481,10 @@ pub struct ClusterMetrics {
     pub waits_served: IntCounter,
     /// Waits that ended in a refusal.
     pub waits_refused: IntCounter,
+    /// How long connections had been idle that the endpoint closed.
+    pub idle_close_age: Histogram,
+    /// Connections opened although there were idle ones.
+    pub safety_connects: IntCounter,
     /// Look-ups that gave addresses.
     pub dns_resolved: IntCounter,
     /// Look-ups that failed.
@@ -493,8 +520,11 @@ pub struct EndpointMetrics {
     cancelled: OnceLock<IntCounter>,
     /// 1 while out of balancing.
     pub ejected: IntGauge,
+    /// How long it keeps an idle connection; set before a scrape.
+    pub idle_limit: Gauge,
     attempts: IntCounterVec,
     ejections: IntGaugeVec,
+    idle_limits: GaugeVec,
     live: LiveEndpoints,
     labels: [String; 2],
 }
@@ -535,6 +565,7 @@ impl Drop for EndpointMetrics {
         let [cluster, endpoint] = &self.labels;
         // An error here would only say that the series does not exist.
         let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
+        let _ = self.idle_limits.remove_label_values(&[cluster, endpoint]);
         for code in self.attempts_by_status.used() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
         }
@@ -590,6 +621,7 @@ impl ListenerMetrics {
 const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0];
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0];
+const IDLE_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 4.0, 5.0, 10.0, 30.0, 60.0];
 
 #[cfg(test)]
 mod tests {

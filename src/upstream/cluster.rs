@@ -10,6 +10,7 @@ use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::recent::{Ending, Recent, Window};
 use crate::policy::retry::StatusSet;
+use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
@@ -30,6 +31,9 @@ pub struct ClusterSettings {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Which unused connections may carry a request that must not be sent twice; not for HTTP/2, where an endpoint says
+    /// what it has not acted on.
+    pub unsafe_reuse: UnsafeReuse,
     /// The longest silence inside a response body.
     pub body_timeout: Duration,
     /// Connections to one endpoint, over all workers; at least 1.
@@ -254,6 +258,7 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             open += endpoint.open_connections();
             active += endpoint.active_connections();
+            endpoint.metrics.idle_limit.set(endpoint.idle_limit().as_secs_f64());
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.connections_active.set(gauge(active));

@@ -21,6 +21,7 @@ mod proxy_protocol;
 mod rates;
 mod record;
 mod retry;
+mod reuse;
 mod routes;
 mod rules;
 mod strictness;

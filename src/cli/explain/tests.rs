@@ -124,6 +124,15 @@ not used: 200 (nothing follows attempt 1)");
 }
 
 #[test]
+fn what_must_not_be_sent_twice_is_told_which_connection_it_gets() {
+    let line = "its connection: new, or used well within the time";
+    let text = explained("POST /pair", "", &[], 0, "");
+    assert!(text.contains(line), "{text}");
+    let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
+    assert!(!text.contains("its connection"), "{text}");
+}
+
+#[test]
 fn an_idempotency_key_makes_it_repeatable() {
     assert_timeline(
         &timeline("POST /pair", &["Idempotency-Key: 7"], 0, "reset 200"),

@@ -16,6 +16,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         tls: None,
         connect_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_secs(4),
+        unsafe_reuse: UnsafeReuse::default(),
         body_timeout: Duration::from_mins(1),
         max_connections: 8,
         max_streams: 100,

@@ -46,7 +46,11 @@ fn a_failure_without_any_answer_is_a_reply_of_the_proxy() {
 #[test]
 fn a_post_on_a_stale_pooled_connection_is_sent_again_at_once_and_counts_no_attempt() {
     let backend = Backend::healthy();
-    let config = Config::new(&backend).retry("max_attempts", 1).backoff("5s");
+    // By default a POST does not get a connection that has been idle for so long.
+    let config = Config::new(&backend)
+        .retry("max_attempts", 1)
+        .backoff("5s")
+        .set("cluster.hosp.unsafe_reuse", "always");
     let stent = Stent::start(&config);
     let mut client = stent.client();
     assert_eq!(client.get("/").status, 200);

@@ -75,11 +75,14 @@ pub enum ErrorClass {
     Timeout,
     /// A failed TLS handshake with the upstream.
     Tls,
+    /// Broken inside the body, while the answer was held.
+    Truncated,
 }
 
 impl ErrorClass {
     /// Every class, in the order in which `config/reference.toml` lists them.
-    pub const ALL: [Self; 5] = [Self::Connect, Self::Tls, Self::Reset, Self::Timeout, Self::Protocol];
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Tls, Self::Reset, Self::Timeout, Self::Protocol, Self::Truncated];
 
     /// The word in the configuration, in metrics and for `stent explain`.
     pub fn label(self) -> &'static str {
@@ -89,6 +92,7 @@ impl ErrorClass {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Tls => "tls",
+            Self::Truncated => "truncated",
         }
     }
 
@@ -158,7 +162,7 @@ impl UpstreamErrorKind {
 
     /// The table. Statuses are those that RFC 9209 section 2.3 recommends for the token.
     fn row(self) -> Row {
-        use ErrorClass::{Connect, Protocol, Reset, Timeout, Tls};
+        use ErrorClass::{Connect, Protocol, Reset, Timeout, Tls, Truncated};
         let row = |status, token, label, class| Row { status, token, label, class };
         let (bad, late, full) =
             (StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE);
@@ -174,7 +178,7 @@ impl UpstreamErrorKind {
             Self::HeadTimeout => row(late, "http_response_timeout", "timeout", Some(Timeout)),
             Self::HeadTooLarge => row(bad, "http_response_header_section_size", "head_too_large", None),
             Self::Protocol => row(bad, "http_protocol_error", "protocol", Some(Protocol)),
-            Self::ResponseIncomplete => row(bad, "http_response_incomplete", "response_incomplete", None),
+            Self::ResponseIncomplete => row(bad, "http_response_incomplete", "truncated", Some(Truncated)),
             Self::TlsAlert => row(bad, "tls_alert_received", "tls_alert", Some(Tls)),
             Self::TlsCertificate => row(bad, "tls_certificate_error", "tls_certificate", Some(Tls)),
             Self::TlsProtocol => row(bad, "tls_protocol_error", "tls_protocol", Some(Tls)),

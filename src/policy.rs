@@ -6,4 +6,7 @@ pub mod budget;
 pub mod deadline;
 pub mod ejection;
 pub mod grpc;
+pub mod hold;
+pub mod recent;
 pub mod retry;
+pub mod reuse;

@@ -69,7 +69,7 @@ pub struct AttemptRecord {
     pub delivery: Delivery,
     /// From the request head to the attempt's start.
     pub started: Duration,
-    /// From its start to the response head or the error.
+    /// From its start to the response head, the end of the hold or the error.
     pub duration: Duration,
 }
 

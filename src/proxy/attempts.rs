@@ -14,12 +14,14 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::Arriving;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
+use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
@@ -35,8 +37,9 @@ pub trait Transport {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError>;
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
 
 impl Transport for Pools<AttemptBody> {
@@ -44,14 +47,15 @@ impl Transport for Pools<AttemptBody> {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError> {
-        Pools::send(self, endpoint, request, progress).await
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+        Pools::send(self, endpoint, request, repeatable, progress).await
     }
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<UpstreamBody<AttemptBody>>;
+type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -126,7 +130,7 @@ struct Failure {
     limit: Option<Limit>,
 }
 
-/// One attempt, within its limits.
+/// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
@@ -136,6 +140,47 @@ async fn attempt<T: Transport>(
     mut timer: Pin<&mut Sleep>,
     started: Instant,
 ) -> Result<Answer, Failure> {
+    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
+    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+        return Ok(answer.map(AnswerBody::Direct));
+    }
+    let hold = Hold {
+        limits: route.settings.retry.hold,
+        deadline: outbound.limits.deadline_at(exchange.body().upload()),
+        memory: exchange.memory(),
+        metrics: exchange.metrics(),
+    };
+    hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
+}
+
+/// Lays a response head before the policy.
+fn may_hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: &Response<UpstreamBody<AttemptBody>>,
+) -> bool {
+    route.settings.retry.may_hold(&Arriving {
+        method: &outbound.head.method,
+        status: answer.status(),
+        headers: answer.headers(),
+        length: answer.body().size_hint().exact(),
+        attempt: exchange.attempt_number(),
+        repeatable: outbound.repeatable,
+        body: exchange.body().state(),
+    })
+}
+
+/// Sends a request and waits for the response head, within the limits of an attempt.
+async fn send<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    transport: &T,
+    endpoint: &Arc<Endpoint>,
+    mut timer: Pin<&mut Sleep>,
+    started: Instant,
+) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
     let body = exchange.body();
     let number = exchange.attempt_number();
     let limits = &outbound.limits;
@@ -144,7 +189,8 @@ async fn attempt<T: Transport>(
         limits.first(started.into_std(), body.upload(), successor)
     };
     let progress = Progress::default();
-    let mut answer = pin!(transport.send(endpoint, outbound.request(number, body.attempt()), &progress));
+    let request = outbound.request(number, body.attempt());
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, &progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
@@ -225,6 +271,7 @@ fn decide(
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
+            recent: outbound.cluster.recent(around.since_start(now)),
             random: around.random(),
         },
     )
@@ -292,7 +339,7 @@ async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
     };
     let is_whole = timeout_at(until, read).await == Ok(true);
     let kept = (!bytes.is_empty()).then(|| bytes.freeze());
-    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept)))
+    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept).into()))
 }
 
 /// The end of the loop: the answer at hand, the best that came earlier, or an error.
@@ -344,7 +391,10 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+    fn accept(
+        &self,
+        answer: Response<UpstreamBody<AttemptBody>>,
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

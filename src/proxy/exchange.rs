@@ -13,7 +13,7 @@ use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
-use crate::proxy::replay::Replay;
+use crate::proxy::replay::{Replay, ReplayMemory};
 use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
 use crate::route::Route;
@@ -248,6 +248,11 @@ impl Exchange {
 
     pub(crate) fn body(&self) -> &Replay {
         &self.body
+    }
+
+    /// The process-wide account of what is kept and held.
+    pub(crate) fn memory(&self) -> &Arc<ReplayMemory> {
+        &self.surroundings.replay_memory
     }
 
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {

@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
@@ -31,6 +31,7 @@ use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
 use crate::route::{Action, PathPattern, Pattern, Route, RouteSettings, RouteTable};
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::body::testing::{Part, ScriptedAnswer};
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
 use crate::upstream::endpoint::Endpoint;
@@ -41,6 +42,8 @@ use crate::upstream::pool::Progress;
 pub(crate) enum Step {
     /// Takes the request body, waits, and answers.
     Answer(Duration, u16, Vec<(&'static str, String)>, &'static str),
+    /// Answers with a body that comes in parts, announced with a length or not.
+    Stream(u16, Vec<(&'static str, &'static str)>, Option<u64>, Vec<Part>),
     /// Answers without taking the request body.
     AnswerEarly(u16),
     /// Takes the first so many parts of the request body, and breaks off.
@@ -76,6 +79,7 @@ impl Transport for Script {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        _repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let step = self.steps.borrow_mut().pop_front().expect("the script has a step for every attempt");
@@ -85,7 +89,16 @@ impl Transport for Script {
         self.seen.borrow_mut().push(Seen { at, port, headers: head.headers, body: None });
         progress.set_sent(!matches!(step, Step::Fail(_, Delivery::Never)));
         let terminated = UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe);
+        if let Step::Stream(status, headers, length, parts) = step {
+            let mut response = Response::new(UpstreamBody::Scripted(ScriptedAnswer::new(parts, length)));
+            *response.status_mut() = status.try_into().unwrap();
+            for (name, value) in headers {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            return Ok(response);
+        }
         let (status, headers, text) = match step {
+            Step::Stream(..) => unreachable!("answered above"),
             Step::AnswerEarly(status) => (status, Vec::new(), ""),
             Step::Fail(kind, delivery) => return Err(UpstreamError::new(kind, delivery)),
             Step::BreakAfterParts(parts) | Step::StallAfterParts(parts) => {
@@ -135,11 +148,8 @@ pub(crate) struct Stage {
 
 /// A policy whose waits are exact: 100 ms, 200 ms, 400 ms, ...
 pub(crate) fn exact_policy() -> RetryPolicy {
-    RetryPolicy {
-        max_attempts: 4,
-        backoff: Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap(),
-        ..RetryPolicy::default()
-    }
+    let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None);
+    RetryPolicy { max_attempts: 4, backoff: backoff.unwrap().in_mode(Mode::Fixed), ..RetryPolicy::default() }
 }
 
 impl Stage {

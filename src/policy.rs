@@ -6,4 +6,5 @@ pub mod budget;
 pub mod deadline;
 pub mod ejection;
 pub mod grpc;
+pub mod outage;
 pub mod retry;

@@ -17,10 +17,13 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::line::LineMetrics;
+use self::line::LineVecs;
 use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod codes;
+mod line;
 mod register;
 mod tls;
 
@@ -44,6 +47,7 @@ pub struct Metrics {
     upstream_connects: IntCounterVec,
     upstream_connection_waits: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
+    lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
@@ -162,6 +166,7 @@ impl Metrics {
                 "1 while the endpoint is out of balancing.",
                 &["cluster", "endpoint"],
             ),
+            lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
                 "Look-ups of endpoints' host names.",
@@ -285,6 +290,11 @@ impl Metrics {
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
+    }
+
+    /// The handles of the line of the cluster `name`.
+    pub fn line(&self, name: &str) -> LineMetrics {
+        self.lines.of(name)
     }
 
     /// The handles of one endpoint. Its series end when the handles are dropped, so that addresses which come and go

@@ -8,10 +8,12 @@ use arc_swap::ArcSwap;
 
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::outage::{Change as OutageChange, LineSettings};
 use crate::policy::retry::StatusSet;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
+use crate::upstream::line::{Finished, Line, Turn};
 use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
@@ -47,6 +49,8 @@ pub struct ClusterSettings {
     pub balance: Balance,
     /// When an endpoint leaves balancing.
     pub ejection: EjectionSettings,
+    /// Who waits how long while all of it is down.
+    pub line: LineSettings,
     /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
     pub failures: StatusSet,
     /// How many retries the cluster may get.
@@ -100,6 +104,8 @@ pub struct Cluster {
     pub metrics: Arc<ClusterMetrics>,
     /// Its retries.
     pub budget: Budget,
+    /// Where exchanges wait while all of it is down.
+    pub line: Arc<Line>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -123,6 +129,7 @@ impl Cluster {
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
+            line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
             budget: Budget::new(settings.budget),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
@@ -174,6 +181,7 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             endpoint.retire();
         }
+        self.line.retire();
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
@@ -207,6 +215,31 @@ impl Cluster {
         }
     }
 
+    /// Tells the line how an attempt went that was made by `turn`, or without one while the cluster was up. `pause` gives
+    /// the wait before a probe by its number.
+    pub fn tell_line(
+        &self,
+        turn: Option<Turn>,
+        finished: Finished,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
+        // Nearly always nothing is wrong, and this is all.
+        if turn.is_none() && (finished.report == Report::Success && self.line.is_calm()) {
+            return;
+        }
+        let in_balancing: Vec<_> = match finished.report {
+            Report::Failure => balance::open(&self.endpoints.load()).map(|endpoint| endpoint.id).collect(),
+            Report::Nothing | Report::Success => Vec::new(),
+        };
+        let cluster = &self.settings.name;
+        match self.line.report(turn, finished, &in_balancing, pause, now) {
+            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
+            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
+            OutageChange::Nothing => {}
+        }
+    }
+
     fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
@@ -235,6 +268,7 @@ impl Cluster {
         self.metrics.connections_active.set(gauge(active));
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
+        self.line.before_scrape();
     }
 }
 

@@ -414,7 +414,7 @@ pub(super) struct Line {
 impl Line {
     fn read(mut table: Table<'_>) -> Self {
         let line = Self {
-            max: table.field("max", |item| item.integer(0..=1_000_000)),
+            max: table.field("max", |item| item.integer(0..=100_000)),
             max_wait: table.field("max_wait", |item| item.duration(ANY_DURATION)),
             enter_after: table.field("enter_after", |item| item.integer(0..=u32::MAX)),
         };

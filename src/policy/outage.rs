@@ -4,7 +4,7 @@
 //! A cluster is down when so many attempts in a row have failed, at every endpoint in balancing, that chance does not
 //! explain it. How many that is depends on how often attempts fail there anyway: with the rate p of the recent past a run
 //! of n failures has the probability pⁿ, and [`needed`] asks for pⁿ ≤ 10⁻⁴, but for `enter_after` at least. Where failures
-//! are rare (p ≤ 0.02) that is 3 in a row, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
+//! are rare (p ≤ 0.02) that is 3 in a row at most, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
 //! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer.
 
 use std::time::Duration;
@@ -299,8 +299,8 @@ pub fn needed(rate: f64) -> u32 {
 /// The probability below which a run of failures is not put down to chance.
 const CHANCE: f64 = 1e-4;
 
-/// A cluster that fails more seldom is taken for one that fails that often: two failures in a row are no outage.
-const USUAL_RATE: f64 = 0.02;
+/// A cluster that fails more seldom is taken for one that fails that often; there two in a row are no chance.
+const USUAL_RATE: f64 = 0.009;
 
 /// What one attempt weighs in the rate: the last hundred or so make it up.
 const WEIGHT: f64 = 1.0 / 64.0;

@@ -395,3 +395,6 @@ const DOWN: u8 = 2;
 
 /// How long one whose failure would be its answer waits for another that can knock at less cost, or half of its time.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,12 @@ demo *args:
 interop:
     cargo build --release --locked
     tests/interop/run.sh
+    tests/interop/protocols.sh
+    python3 tests/interop/load.py target/release/stent
+
+# Every fuzzer in turn: just fuzz [SECONDS].
+fuzz *args:
+    fuzz/run.sh {{ args }}
 
 # CPU per request beside NGINX's: just bench [ROUNDS] [SECONDS].
 bench *args:

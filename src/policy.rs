@@ -7,4 +7,5 @@ pub mod deadline;
 pub mod ejection;
 pub mod grpc;
 pub mod outage;
+pub mod recent;
 pub mod retry;

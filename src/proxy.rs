@@ -265,7 +265,7 @@ fn deliver(
     };
     headers::clean_response(&mut head.headers);
     if let Some(route) = exchange.route() {
-        head.headers.append(VIA, route.via.clone());
+        head.headers.append(VIA, headers::via_of(head.version, &route.via));
         route.settings.response_headers.apply(&mut head.headers);
     }
     if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {

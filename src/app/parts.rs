@@ -13,15 +13,15 @@ use crate::upstream::cluster::Cluster;
 
 /// The clusters in force, and the routes to them.
 #[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) clusters: Vec<Arc<Cluster>>,
-    pub(super) site: Site,
+pub(crate) struct Parts {
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    pub(crate) site: Site,
 }
 
 impl Parts {
     /// Builds what `config` says. A cluster of `old` whose settings are equal is taken over with its pools, its health
     /// and its budget.
-    pub(super) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
         let clusters: Vec<_> = config
             .clusters
             .iter()

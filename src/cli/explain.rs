@@ -1,6 +1,7 @@
 //! `stent explain`: what the proxy would do with a request whose attempts end as given. Pure, text in and text out;
 //! the decisions are those of [`RetryPolicy::decide`], which the proxy asks too.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -11,9 +12,10 @@ use crate::config::Config;
 use crate::config::effective::{show_host, show_statuses};
 use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
-use crate::policy::backoff::Jitter;
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::outage;
+use crate::policy::recent::Recent;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
 };
@@ -133,6 +135,12 @@ impl<'a> Exchange<'a> {
             show_duration(backoff.max()),
             show_duration(policy.retry_after_max)
         ));
+        if backoff.mode() == Mode::Adaptive {
+            page.more(format_args!(
+                "adaptive: that while the cluster fails, down to {} where its recent attempts mostly succeeded",
+                show(Backoff::QUICKEST)
+            ));
+        }
         let (method, listed) = (&self.request.method, policy.methods.contains(&self.request.method));
         match (self.repeatable, &policy.idempotency_header) {
             (Repeatable::Always, _) if listed => page.more(format_args!(
@@ -179,7 +187,7 @@ impl<'a> Exchange<'a> {
             if given.0.delivery() != Delivery::Never && !self.body_kept {
                 body = BodyState::Lost;
             }
-            let at = |elapsed, random| self.around(attempt, body, elapsed, random);
+            let at = |elapsed, luck| self.around(attempt, body, elapsed, luck);
             clock = clock.plus(self.duration(given.0, &at, begun)).at_most(self.route.deadline);
             page.step(attempt, begun, &Self::tell(*given, clock.since(begun)));
             match given.0 {
@@ -196,13 +204,17 @@ impl<'a> Exchange<'a> {
                 page.unused(&outcomes[index + 1..], attempt);
                 return;
             }
-            let early = self.policy.decide(given.0, &at(clock.earliest, 0.0));
-            let late = self.policy.decide(given.0, &at(clock.latest, 1.0));
+            let early = self.policy.decide(given.0, &at(clock.earliest, Luck::Good));
+            let late = self.policy.decide(given.0, &at(clock.latest, Luck::Bad));
             match early {
                 Verdict::Retry { reason, .. } => {
                     // Without the deadline, whose part in it is told apart.
-                    let unhurried = Circumstances { time_left: Duration::MAX, ..at(Duration::ZERO, 0.0) };
-                    let wait = Span::from(self.policy.wait_range(given.0, &unhurried));
+                    let unhurried =
+                        |luck| Circumstances { time_left: Duration::MAX, ..at(Duration::ZERO, luck) };
+                    let wait = Wait {
+                        at_best: self.policy.wait_range(given.0, &unhurried(Luck::Good)).into(),
+                        failing: self.policy.wait_range(given.0, &unhurried(Luck::Bad)).into(),
+                    };
                     page.decision(format_args!("{}", self.tell_retry(wait, reason, given.0, attempt)));
                     if let Verdict::Stop { why } = late {
                         page.decision(format_args!(
@@ -213,7 +225,7 @@ impl<'a> Exchange<'a> {
                     }
                     // No wait is begun that would leave less.
                     let latest = self.route.deadline.saturating_sub(RetryPolicy::LEAST_USEFUL);
-                    clock = clock.plus(wait).at_most(latest);
+                    clock = clock.plus(wait.span()).at_most(latest);
                 }
                 Verdict::Return => {
                     page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
@@ -232,7 +244,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// How long the attempt takes to end like that.
-    fn duration(&self, outcome: Outcome, at: &impl Fn(Duration, f64) -> Circumstances, begun: Span) -> Span {
+    fn duration(&self, outcome: Outcome, at: &impl Fn(Duration, Luck) -> Circumstances, begun: Span) -> Span {
         match outcome {
             // Refused at once, or given up.
             Outcome::Failed { class: Some(ErrorClass::Connect), .. } => {
@@ -240,7 +252,7 @@ impl<'a> Exchange<'a> {
             }
             Outcome::Failed { class: Some(ErrorClass::Timeout), .. } => {
                 let left = |at: Duration| self.route.deadline.saturating_sub(at);
-                let verdict = self.policy.decide(outcome, &at(begun.earliest, 0.0));
+                let verdict = self.policy.decide(outcome, &at(begun.earliest, Luck::Good));
                 let could_follow = matches!(verdict, Verdict::Retry { .. });
                 let limit = |at| {
                     if could_follow { self.policy.per_try_timeout.min(left(at)) } else { left(at) }
@@ -251,15 +263,20 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, random: f64) -> Circumstances {
+    fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, luck: Luck) -> Circumstances {
         // Untried endpoints come first, so each attempt takes one away.
         let is_untried = self.cluster.endpoints.len() > attempt as usize;
+        let (recent, random) = match luck {
+            Luck::Good => (Recent::calmest(attempt), 0.0),
+            Luck::Bad => (Recent::FAILING, 1.0),
+        };
         Circumstances {
             attempt,
             repeatable: self.repeatable,
             body,
             untried: if is_untried { Untried::Some } else { Untried::None },
             time_left: self.route.deadline.saturating_sub(elapsed),
+            recent,
             random,
         }
     }
@@ -278,7 +295,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn tell_retry(&self, wait: Span, reason: Reason, outcome: Outcome, attempt: u32) -> String {
+    fn tell_retry(&self, wait: Wait, reason: Reason, outcome: Outcome, attempt: u32) -> String {
         let reason = match reason {
             Reason::Status(status) => format!("{} is in `statuses`", status.as_u16()),
             Reason::Error(class) => format!("`{}` is in `errors`", class.label()),
@@ -296,7 +313,7 @@ impl<'a> Exchange<'a> {
                 if !wait.is_zero()
         );
         let asked = if asked { ", Retry-After kept" } else { "" };
-        if wait.latest.is_zero() {
+        if wait.failing.latest.is_zero() {
             return format!("retry at once, at {place}: {reason}");
         }
         format!("retry after {wait}, at {place}: {reason}{asked}")
@@ -363,6 +380,37 @@ impl<'a> Exchange<'a> {
             )),
             None => page.item(format_args!("the ratio carries every retry, even if all attempts fail")),
         }
+    }
+}
+
+/// What explaining cannot know: how the cluster is, and the jitter.
+#[derive(Clone, Copy)]
+enum Luck {
+    /// The cluster is as well as it can be, and the jitter short.
+    Good,
+    /// The cluster fails, and the jitter is long.
+    Bad,
+}
+
+/// A wait, by how the cluster is.
+#[derive(Clone, Copy)]
+struct Wait {
+    at_best: Span,
+    failing: Span,
+}
+
+impl Wait {
+    fn span(self) -> Span {
+        Span { earliest: self.at_best.earliest, latest: self.failing.latest }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at_best == self.failing {
+            return write!(f, "{}", self.failing);
+        }
+        write!(f, "{} at best, {} while the cluster fails", self.at_best, self.failing)
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Confi
             format: file.log.format.unwrap_or(LogFormat::Auto),
         },
         access_log: file.access_log.unwrap_or(AccessLogOutput::Stdout),
-        listeners: listeners.into_iter().filter_map(|listener| builder.listener(listener)).collect(),
+        listeners: builder.listeners(listeners),
         routes: routes
             .into_iter()
             .filter_map(|route| {
@@ -103,6 +103,20 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// The listeners, each of which knows what none of them may let a caller say.
+    fn listeners(&self, listeners: Vec<raw::Listener>) -> Vec<ListenerSettings> {
+        let mut built: Vec<_> =
+            listeners.into_iter().filter_map(|listener| self.listener(listener)).collect();
+        let client_auths = built.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+        let mut headers: Vec<_> = client_auths.filter_map(|auth| auth.subject_header.clone()).collect();
+        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        headers.dedup();
+        for listener in &mut built {
+            listener.subject_headers.clone_from(&headers);
+        }
+        built
+    }
+
     fn listener(&self, listener: raw::Listener) -> Option<ListenerSettings> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
@@ -123,6 +137,7 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             underscores: listener.underscores.unwrap_or_default(),
+            subject_headers: Vec::new(), // all listeners have to be known first
             origin_guard: origin_guard.flatten(),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
             tls,
@@ -337,9 +352,10 @@ impl Builder<'_> {
         let mut factor = raw.factor.clone().unwrap_or(default.factor());
         let max = raw.max.clone().unwrap_or(default.max());
         let jitter = raw.jitter.clone().unwrap_or(default.jitter());
+        let mode = raw.mode.clone().unwrap_or(default.mode());
         loop {
             let error = match Backoff::new(base, factor, max, jitter) {
-                Ok(backoff) => return backoff,
+                Ok(backoff) => return backoff.in_mode(mode),
                 Err(error) => error,
             };
             match error {

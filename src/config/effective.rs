@@ -252,11 +252,12 @@ impl Document {
         let backoff = &retry.backoff;
         let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
         let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));
+        let mode = quote(backoff.mode().label());
         let asked = quote(&show_duration(retry.retry_after_max));
         self.key(
             "backoff",
             format!(
-                "{{ base = {base}, factor = {factor}, max = {max}, jitter = {jitter}, retry_after_max = {asked} }}"
+                "{{ mode = {mode}, base = {base}, factor = {factor}, max = {max}, jitter = {jitter}, retry_after_max = {asked} }}"
             ),
         );
     }

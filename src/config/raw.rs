@@ -21,7 +21,7 @@ use crate::error::ErrorClass;
 use crate::fields::Scheme;
 use crate::fields::Underscores;
 use crate::fields::rules::Side;
-use crate::policy::backoff::Jitter;
+use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::record::QueryPolicy;
@@ -269,6 +269,7 @@ impl Retry {
             per_try_timeout: own.per_try_timeout.or(lower.per_try_timeout),
             body_limit: own.body_limit.or(lower.body_limit),
             backoff: Backoff {
+                mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),
                 factor: own.backoff.factor.or(lower.backoff.factor),
                 max: own.backoff.max.or(lower.backoff.max),
@@ -287,6 +288,7 @@ impl Retry {
 /// `backoff` in a `retry` table.
 #[derive(Clone, Default)]
 pub(super) struct Backoff {
+    pub(super) mode: Field<Mode>,
     pub(super) base: Field<Duration>,
     pub(super) factor: Field<f64>,
     pub(super) max: Field<Duration>,
@@ -297,6 +299,7 @@ pub(super) struct Backoff {
 impl Backoff {
     fn read(mut table: Table<'_>) -> Self {
         let backoff = Self {
+            mode: table.field("mode", |item| item.choice(&Mode::ALL.map(|mode| (mode.label(), mode)))),
             base: table.field("base", |item| item.duration(ANY_DURATION)),
             factor: table.field("factor", Item::number),
             max: table.field("max", |item| item.duration(ANY_DURATION)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::retry::RetryPolicy;
 
 mod errors;
@@ -57,7 +57,7 @@ methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 idempotency_header = "Idempotency-Key"
 per_try_timeout = "10s"
 body_limit = "1MiB"
-backoff = { base = "100ms", factor = 2.0, max = "2s", jitter = "equal", retry_after_max = "5s" }
+backoff = { mode = "adaptive", base = "100ms", factor = 2.0, max = "2s", jitter = "equal", retry_after_max = "5s" }
 budget = { ratio = 0.2, min_per_second = 10, window = "10s" }
 
 [cluster.hosp]
@@ -133,7 +133,7 @@ methods = []
 idempotency_header = ""
 per_try_timeout = "1s"
 body_limit = "0B"
-backoff = { base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
+backoff = { mode = "fixed", base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]
 endpoints = ["https://[::1]:81", "https://hosp.internal"]
@@ -305,7 +305,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
         [retry]
         max_attempts = 2
         per_try_timeout = \"1s\"
-        backoff = { base = \"10ms\", max = \"1s\", jitter = \"none\" }
+        backoff = { mode = \"fixed\", base = \"10ms\", max = \"1s\", jitter = \"none\" }
         budget = { ratio = 0.1, min_per_second = 1 }
         [[listener]]
         address = \"127.0.0.1:0\"
@@ -323,7 +323,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
         cluster = \"a\"
         [route.retry]
         max_attempts = 5
-        backoff = { factor = 3.0 }
+        backoff = { mode = \"adaptive\", factor = 3.0 }
         [[route]]
         name = \"b\"
         path = \"/b\"
@@ -342,7 +342,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
     let expected = RetryPolicy {
         max_attempts: 2,
         per_try_timeout: millis(1000),
-        backoff: Backoff::new(millis(10), 2.0, millis(1000), Jitter::None).unwrap(),
+        backoff: Backoff::new(millis(10), 2.0, millis(1000), Jitter::None).unwrap().in_mode(Mode::Fixed),
         ..RetryPolicy::default()
     };
     assert_eq!(config.routes[1].retry, expected);

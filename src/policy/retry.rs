@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::recent::Recent;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,6 +129,8 @@ pub struct Circumstances {
     pub untried: Untried,
     /// What is left until the deadline.
     pub time_left: Duration,
+    /// How the cluster's recent attempts went, this one included.
+    pub recent: Recent,
     /// A random number in [0, 1) for the jitter.
     pub random: f64,
 }
@@ -303,7 +306,8 @@ impl RetryPolicy {
         let after = if never_sent && around.untried == Untried::Some {
             Duration::ZERO
         } else {
-            self.backoff.wait(around.attempt, around.random).max(asked)
+            let success = around.recent.success(around.attempt);
+            self.backoff.wait(around.attempt, success, around.random).max(asked)
         };
         if after.saturating_add(Self::LEAST_USEFUL) > around.time_left {
             return stop(Veto::Deadline);
@@ -311,7 +315,7 @@ impl RetryPolicy {
         Verdict::Retry { after, reason }
     }
 
-    /// The shortest and the longest wait that [`RetryPolicy::decide`] can give, for `stent explain`.
+    /// The shortest and the longest wait that [`RetryPolicy::decide`] can give as the cluster is, for `stent explain`.
     pub fn wait_range(&self, outcome: Outcome, around: &Circumstances) -> RangeInclusive<Duration> {
         let wait = |random| match self.decide(outcome, &Circumstances { random, ..*around }) {
             Verdict::Retry { after, .. } => after,

@@ -235,6 +235,7 @@ fn decide(
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
+            recent: outbound.cluster.recent(around.since_start(now)),
             random: around.random(),
         },
     )

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{ProxyError, RequestFault, UpstreamError};
+use crate::fields::rules::Side;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::replay::AttemptBody;
@@ -153,7 +154,7 @@ impl Body for ResponseBody {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers);
+                    headers::clean_trailers(trailers, Side::Response);
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {

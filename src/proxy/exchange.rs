@@ -209,7 +209,8 @@ impl Exchange {
             cluster.report(&attempt.pick, report, now);
             let finished = Finished { report, endpoint: attempt.pick.endpoint.id, delivery };
             let pause = |number| match &self.route {
-                Some(route) => route.settings.retry.backoff.wait(number, self.surroundings.random()),
+                // Nothing is to be hoped for until it is answered: all of the wait.
+                Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
                 None => Duration::ZERO,
             };
             cluster.tell_line(self.turn.take(), finished, pause, now);

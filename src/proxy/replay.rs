@@ -18,6 +18,7 @@ use thiserror::Error as ThisError;
 use tokio::time::Instant;
 
 use crate::error::{ProxyError, RequestFault};
+use crate::fields::rules::Side;
 use crate::policy::deadline::Upload;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
@@ -308,7 +309,7 @@ impl State {
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
         if let Ok(mut trailers) = frame.into_trailers() {
-            headers::clean_trailers(&mut trailers);
+            headers::clean_trailers(&mut trailers, Side::Request);
             self.trailers = (!trailers.is_empty()).then_some(trailers);
             self.end(); // nothing follows them
         }

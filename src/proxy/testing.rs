@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::outage::LineSettings;
 use crate::policy::retry::RetryPolicy;
@@ -141,11 +141,8 @@ pub(crate) struct Stage {
 
 /// A policy whose waits are exact: 100 ms, 200 ms, 400 ms, ...
 pub(crate) fn exact_policy() -> RetryPolicy {
-    RetryPolicy {
-        max_attempts: 4,
-        backoff: Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap(),
-        ..RetryPolicy::default()
-    }
+    let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None);
+    RetryPolicy { max_attempts: 4, backoff: backoff.unwrap().in_mode(Mode::Fixed), ..RetryPolicy::default() }
 }
 
 impl Stage {

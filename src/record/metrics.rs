@@ -40,6 +40,7 @@ pub struct Metrics {
     retry_stopped: IntCounterVec,
     retry_wait: HistogramVec,
     retry_budget_available: GaugeVec,
+    cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
     tunnels_open: IntGaugeVec,
     client_aborts: IntCounterVec,
@@ -129,6 +130,11 @@ impl Metrics {
             retry_budget_available: new.gauges(
                 "retry_budget_available",
                 "Retries that the cluster's budget holds now.",
+                &["cluster"],
+            ),
+            cluster_recent_success: new.gauges(
+                "cluster_recent_success",
+                "The chance that an attempt succeeds, by how recent ones went; adaptive waits follow it.",
                 &["cluster"],
             ),
             requests_in_flight: new.int_gauges(
@@ -281,6 +287,7 @@ impl Metrics {
             attempt_duration: self.attempt_duration.with_label_values(&[name]),
             retry_wait: self.retry_wait.with_label_values(&[name]),
             budget_available: self.retry_budget_available.with_label_values(&[name]),
+            recent_success: self.cluster_recent_success.with_label_values(&[name]),
             connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
             connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
             connected: connects("ok"),
@@ -431,6 +438,8 @@ pub struct ClusterMetrics {
     pub retry_wait: Histogram,
     /// What the budget holds; set before a scrape.
     pub budget_available: Gauge,
+    /// The chance that an attempt succeeds; set before a scrape.
+    pub recent_success: Gauge,
     /// Connections that carry a request.
     pub connections_active: IntGauge,
     /// Connections in a pool.

@@ -1,6 +1,6 @@
 //! A named group of endpoints.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::outage::{Change as OutageChange, LineSettings};
+use crate::policy::recent::{Ending, Recent, Window};
 use crate::policy::retry::StatusSet;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
@@ -106,6 +107,8 @@ pub struct Cluster {
     pub budget: Budget,
     /// Where exchanges wait while all of it is down.
     pub line: Arc<Line>,
+    /// A [`Window`], packed: how recent attempts went, in all workers.
+    recent: AtomicU64,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -131,6 +134,7 @@ impl Cluster {
             metrics: Arc::new(registry.cluster(&settings.name)),
             line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
             budget: Budget::new(settings.budget),
+            recent: AtomicU64::new(Window::default().pack()),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
@@ -185,6 +189,7 @@ impl Cluster {
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
+        self.metrics.recent_success.set(1.0); // as of a cluster of which nothing is known
     }
 
     /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used.
@@ -197,9 +202,28 @@ impl Cluster {
         balance::has_untried(&self.endpoints.load(), tried)
     }
 
-    /// Tells the endpoint's health how an attempt went.
+    /// How recent attempts went.
+    pub fn recent(&self, now: Duration) -> Recent {
+        Window::unpack(self.recent.load(Ordering::Relaxed)).at(now)
+    }
+
+    fn note_recent(&self, ending: Ending, now: Duration) {
+        let note = |word| {
+            let noted = Window::unpack(word).note(ending, now).pack();
+            (noted != word).then_some(noted)
+        };
+        // What need not be written is an `Err` here: most often the attempt succeeded like all before it.
+        let _ = self.recent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, note);
+    }
+
+    /// Tells the endpoint's health, and the cluster, how an attempt went.
     pub fn report(&self, pick: &Pick, report: Report, now: Duration) {
         let endpoint = &pick.endpoint;
+        match report {
+            Report::Failure => self.note_recent(Ending::Failure, now),
+            Report::Nothing => {}
+            Report::Success => self.note_recent(Ending::Success, now),
+        }
         match report {
             Report::Success if endpoint.is_troubled() => {
                 if endpoint.with_health(Health::success) == Change::Restored {
@@ -269,6 +293,7 @@ impl Cluster {
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
         self.line.before_scrape();
+        self.metrics.recent_success.set(self.recent(now).success(0));
     }
 }
 

@@ -17,6 +17,7 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("stent_retry_stopped_total", &["route", "why"]),
     ("stent_retry_wait_seconds_count", &["cluster"]),
     ("stent_retry_budget_available", &["cluster"]),
+    ("stent_cluster_recent_success", &["cluster"]),
     ("stent_replay_bytes", &[]),
     ("stent_replay_overflow_total", &[]),
     ("stent_requests_in_flight", &["route"]),

@@ -286,6 +286,22 @@ fn the_subject_goes_to_the_backend_and_cannot_be_forged() {
 }
 
 #[test]
+fn the_subject_cannot_be_forged_on_another_listener_either() {
+    let (pki, clients) = (Pki::new(), Authority::new("clients"));
+    let (backend, config) = site(vec![pki.pair("hosp", &pki.authority.issue(&["hosp.test"]))]);
+    let config = config
+        .set("listener.tls.client_ca", pki.write("clients.pem", &clients.pem))
+        .set("listener.tls.client_subject_header", "X-Client-Subject")
+        .listener("address = '127.0.0.1:0'\ntrusted_proxies = ['127.0.0.0/8']\nunderscores = 'keep'");
+    let stent = Stent::start(&config);
+    let mut client = Client::connect(stent.listeners()[1]);
+    let forged = [("Host", "hosp.test"), ("X-Client-Subject", "CN=admin"), ("X_Client_Subject", "CN=admin")];
+    assert_eq!(client.request("GET", "/", &forged, b"").status, 200);
+    let headers = &backend.requests()[0].headers;
+    assert!(headers.iter().all(|(_, value)| value != "CN=admin"), "{headers:?}");
+}
+
+#[test]
 fn sessions_do_not_outlive_the_trust_that_they_were_made_under() {
     let (pki, clients, others) = (Pki::new(), Authority::new("clients"), Authority::new("others"));
     let (backend, stent) = mutual(&pki, &clients, "required");

@@ -553,6 +553,7 @@ fn a_call_of_grpc_passes_both_ways_with_its_trailers() {
         stream.send_data(Bytes::from_static(b"first"), false).unwrap();
         let (head, mut body) = response.await.unwrap().into_parts();
         assert_eq!(head.headers["x-te"], "trailers");
+        assert_eq!(head.headers["via"], "2 stent", "the protocol that the answer came by");
         // The answer comes while the request is still being sent.
         assert_eq!(body.data().await.unwrap().unwrap(), "first");
         stream.send_data(Bytes::from_static(b"second"), true).unwrap();

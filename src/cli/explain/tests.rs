@@ -7,6 +7,9 @@ const CONFIG: &str = r#"
 [[listener]]
 address = "127.0.0.1:8080"
 
+[retry.backoff]
+mode = "fixed"
+
 [cluster.hosp]
 endpoints = ["http://10.0.1.10:8080"]
 [cluster.hosp.retry]
@@ -24,6 +27,7 @@ methods = ["GET", "POST"]
 cluster = "hosp"
 [route.retry]
 methods = ["GET", "POST"]
+backoff = { mode = "adaptive" }
 
 [[route]]
 name = "upload"
@@ -90,16 +94,17 @@ policy    at most 4 attempts within 25s (deadline)
           failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol]
           per try 10s, where another attempt could follow
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
+          adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
           POST is in `methods`: sent again even if the backend may have acted on it
           waits in line, at most 10s, while all of the cluster fails: 3 in a row (8 where 30 % fail anyway)
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
                 0s  attempt 1: 502
-                    → retry after 50ms to 100ms, at the same endpoint: 502 is in `statuses`
-     50ms to 100ms  attempt 2: 502
-                    → retry after 100ms to 200ms, at the same endpoint: 502 is in `statuses`
-    150ms to 300ms  attempt 3: 200
-    150ms to 300ms  answer: the 200 of attempt 3
+                    → retry after 0.1ms at best, 50ms to 100ms while the cluster fails, at the same endpoint: 502 is in `statuses`
+    0.1ms to 100ms  attempt 2: 502
+                    → retry after 0.1ms at best, 100ms to 200ms while the cluster fails, at the same endpoint: 502 is in `statuses`
+    0.2ms to 300ms  attempt 3: 200
+    0.2ms to 300ms  answer: the 200 of attempt 3
 
 budget, shared by all requests to the cluster; each retry takes 1 out of it
   income: 0.5 per request over the last 10s, and 10 per second in any case

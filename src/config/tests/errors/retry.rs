@@ -196,6 +196,39 @@ error: `factor` must be between 1.0 and 100.0
 }
 
 #[test]
+fn a_mode_of_backoff_that_does_not_exist_is_answered_with_those_that_do() {
+    assert_rejected(
+        &[
+            r#"[retry]
+backoff = { mode = "adaptiv" }
+
+[cluster.hosp.retry]
+backoff = { mode = true }
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `mode`
+ --> stent.toml:2:20
+  |
+2 | backoff = { mode = "adaptiv" }
+  |                    ^^^^^^^^^ not one of its words
+  |
+  = help: did you mean `adaptive`?
+
+error: `mode` takes a string
+ --> stent.toml:5:20
+  |
+5 | backoff = { mode = true }
+  |                    ^^^^ this is a boolean
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
 fn a_backoff_whose_cap_lies_below_its_base_points_at_both() {
     assert_rejected(
         &[

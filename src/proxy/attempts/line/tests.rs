@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
+use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::outage::LineSettings;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
@@ -79,6 +80,18 @@ async fn an_outage_of_400_ms_costs_no_request_and_few_attempts() {
     let attempts = stage.attempts_at().len();
     assert!(attempts <= 510, "{attempts} attempts for 500 requests");
     assert_eq!((counted(&stage).outages.get(), stage.cluster.line.waiting()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_no_more_where_retries_follow_almost_at_once() {
+    for outage in [bad_for_400_ms, refused_for_300_ms] {
+        let backoff = Backoff::default().in_mode(Mode::Adaptive);
+        let retry = RetryPolicy { backoff, ..exact_policy() };
+        let stage = Rc::new(Stage::with_line(LineSettings::default(), retry, outage));
+        assert_eq!(lost(&stage, |_| Method::GET).await, 0);
+        let attempts = stage.attempts_at().len();
+        assert!(attempts <= 510, "{attempts} attempts for 500 requests");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use thiserror::Error;
@@ -416,6 +417,12 @@ pub enum ProxyError {
     /// The request lacks the secret that the listener or the route asks for.
     #[error("the request did not come by the way that it must")]
     OriginRefused,
+    /// All of the cluster is down, and the line for it is full or leads nowhere in time.
+    #[error("the backend is down")]
+    Outage {
+        /// When it may be worth coming again.
+        retry_after: Duration,
+    },
     /// The listener or the process has all the work it may take.
     #[error("the proxy is overloaded")]
     Overloaded,
@@ -454,7 +461,9 @@ impl ProxyError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::Outage { .. } | Self::Overloaded | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -478,7 +487,7 @@ impl ProxyError {
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
-            Self::NoEndpoint => "destination_unavailable",
+            Self::NoEndpoint | Self::Outage { .. } => "destination_unavailable",
             Self::OriginRefused => "http_request_denied",
             Self::Overloaded => "connection_limit_reached",
             Self::ShuttingDown => "proxy_internal_response",
@@ -503,6 +512,7 @@ impl ProxyError {
             | Self::LoopDetected
             | Self::NoEndpoint
             | Self::NoRoute
+            | Self::Outage { .. }
             | Self::Overloaded
             | Self::ShuttingDown => Origin::Proxy,
             Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,

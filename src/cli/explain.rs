@@ -15,6 +15,7 @@ use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamError
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::HoldLimits;
+use crate::policy::outage;
 use crate::policy::recent::Recent;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
@@ -162,6 +163,19 @@ impl<'a> Exchange<'a> {
             let kept = if self.body_kept { "kept" } else { "not kept" };
             page.more(format_args!("its body of {size} is {kept} for a retry (body_limit {limit})"));
         }
+        self.show_line(page);
+    }
+
+    fn show_line(&self, page: &mut Page) {
+        let line = &self.cluster.line;
+        if line.max() == 0 {
+            return;
+        }
+        let wait = show_duration(line.max_wait().min(self.route.deadline));
+        let (least, often) = (line.enter_after(), outage::needed(0.3).max(line.enter_after()));
+        page.more(format_args!(
+            "waits in line, at most {wait}, while all of the cluster fails: {least} in a row ({often} where 30 % fail anyway)"
+        ));
     }
 
     fn show_hold(&self, page: &mut Page) {

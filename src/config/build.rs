@@ -31,6 +31,7 @@ use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::hold::HoldLimits;
+use crate::policy::outage::{InvalidLine, LineSettings};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::Redirect;
@@ -193,6 +194,7 @@ impl Builder<'_> {
         // Checked at each cluster too: no route may use it yet.
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
+        let line = self.line(&cluster.line);
         let budget = self.budget(&retry.budget);
         Some(ClusterSettings {
             name: Arc::from(&**name),
@@ -211,6 +213,7 @@ impl Builder<'_> {
             dns_refresh: cluster.dns_refresh.clone().unwrap_or(Duration::from_secs(30)),
             balance: cluster.balance.clone().unwrap_or_default(),
             ejection,
+            line,
             failures: policy.statuses,
             budget,
         })
@@ -451,6 +454,31 @@ impl Builder<'_> {
                 InvalidEjection::MaxEjected => {
                     self.misfit(&error, [raw.max_ejected.span()], None);
                     max_ejected = default.max_ejected();
+                }
+            }
+        }
+    }
+
+    fn line(&self, raw: &raw::Line) -> LineSettings {
+        let default = LineSettings::default();
+        let max = raw.max.clone().unwrap_or(default.max());
+        let mut max_wait = raw.max_wait.clone().unwrap_or(default.max_wait());
+        let mut enter_after = raw.enter_after.clone().unwrap_or(default.enter_after());
+        loop {
+            let error = match LineSettings::new(max, max_wait, enter_after) {
+                Ok(line) => return line,
+                Err(error) => error,
+            };
+            match error {
+                InvalidLine::EnterAfter => {
+                    let help = "`max = 0` switches the line off".to_owned();
+                    self.misfit(&error, [raw.enter_after.span()], Some(help));
+                    enter_after = default.enter_after();
+                }
+                InvalidLine::MaxWait => {
+                    let help = "`max = 0` switches the line off".to_owned();
+                    self.misfit(&error, [raw.max_wait.span()], Some(help));
+                    max_wait = default.max_wait();
                 }
             }
         }

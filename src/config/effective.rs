@@ -140,6 +140,10 @@ impl Document {
         self.string("open", &show_duration(cluster.ejection.open()));
         self.string("max_open", &show_duration(cluster.ejection.max_open()));
         self.key("max_ejected", number(cluster.ejection.max_ejected()));
+        self.header(&format!("[cluster.{name}.line]"));
+        self.key("max", cluster.line.max());
+        self.string("max_wait", &show_duration(cluster.line.max_wait()));
+        self.key("enter_after", cluster.line.enter_after());
     }
 
     fn cluster_tls(&mut self, tls: &ClusterTls) {

@@ -359,6 +359,7 @@ pub(super) struct Cluster {
     pub(super) tls: Option<ClusterTls>,
     pub(super) retry: Retry,
     pub(super) ejection: Ejection,
+    pub(super) line: Line,
 }
 
 impl Cluster {
@@ -385,6 +386,7 @@ impl Cluster {
                 .map(|table| Retry::read(table, BudgetPlace::Here))
                 .unwrap_or_default(),
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
+            line: table.table("line").map(Line::read).unwrap_or_default(),
         };
         table.finish();
         cluster
@@ -410,6 +412,26 @@ impl Ejection {
         };
         table.finish();
         ejection
+    }
+}
+
+/// `[cluster.NAME.line]`
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) max: Field<usize>,
+    pub(super) max_wait: Field<Duration>,
+    pub(super) enter_after: Field<u32>,
+}
+
+impl Line {
+    fn read(mut table: Table<'_>) -> Self {
+        let line = Self {
+            max: table.field("max", |item| item.integer(0..=100_000)),
+            max_wait: table.field("max_wait", |item| item.duration(ANY_DURATION)),
+            enter_after: table.field("enter_after", |item| item.integer(0..=u32::MAX)),
+        };
+        table.finish();
+        line
     }
 }
 

@@ -159,6 +159,10 @@ consecutive_failures = 1
 open = "1ms"
 max_open = "1ms"
 max_ejected = 1
+[cluster."odd.name".line]
+max = 0
+max_wait = "1ms"
+enter_after = 100
 [[route]]
 name = "a"
 host = "*.example.org"
@@ -231,6 +235,7 @@ fn the_reference_holds_every_key() {
         "{strange}[server]{strange}[admin]{strange}[log]{strange}[access_log]{strange}[[listener]]{strange}\
          [listener.tls]{strange}[[listener.tls.certificates]]{strange}[retry]{strange}[retry.backoff]{strange}\
          [retry.budget]{strange}[cluster.main]{strange}[cluster.main.retry]{strange}[cluster.main.ejection]{strange}\
+         [cluster.main.line]{strange}\
          [[route]]{strange}[route.retry]{strange}[route.request_headers]{strange}[route.response_headers]{strange}\
          [listener.origin_guard]{strange}[route.origin_guard]{strange}[route.redirect]{strange}"
     );
@@ -244,7 +249,7 @@ fn the_reference_holds_every_key() {
             tables.insert(table, keys.split(", ").map(|key| key.trim_matches('`')).collect());
         }
     }
-    assert_eq!(tables.len(), 21, "{report}");
+    assert_eq!(tables.len(), 22, "{report}");
 
     for (table, keys) in tables {
         // A redirect is written in one line, and its keys stand in it.

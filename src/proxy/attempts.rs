@@ -29,6 +29,8 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::{Pools, Progress};
 
+mod line;
+
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
 pub trait Transport {
@@ -97,6 +99,13 @@ pub(crate) async fn run<T: Transport>(
     let mut now = exchange.began();
     outbound.cluster.budget.deposit(around.since_start(now));
     loop {
+        if outbound.cluster.line.is_in_force() {
+            // Boxed, because an outage is rare.
+            if let Err(refusal) = Box::pin(line::wait(exchange, route, outbound, around, now)).await {
+                return exhausted(kept).ok_or(refusal);
+            }
+            now = Instant::now();
+        }
         let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
@@ -112,7 +121,8 @@ pub(crate) async fn run<T: Transport>(
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
         match decide(exchange, route, outbound, &outcome, around, now) {
-            Verdict::Retry { after, reason } if outbound.cluster.budget.withdraw(around.since_start(now)) => {
+            Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
+                let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
                 // Boxed, so that a request that needs no retry carries no room for one.
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
@@ -379,6 +389,12 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
+    /// itself.
+    fn may_retry(&self, now: Duration) -> bool {
+        self.cluster.line.is_in_force() || self.cluster.budget.withdraw(now)
+    }
+
     fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();

@@ -20,6 +20,7 @@ use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
+use crate::policy::outage::LineSettings;
 use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
@@ -70,6 +71,8 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: RefCell<VecDeque<Step>>,
+    /// What follows the steps, by the time since the start.
+    then: Option<fn(Duration) -> Step>,
     pub(crate) seen: RefCell<Vec<Seen>>,
     start: Instant,
 }
@@ -82,7 +85,9 @@ impl Transport for Script {
         _repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
-        let step = self.steps.borrow_mut().pop_front().expect("the script has a step for every attempt");
+        let step = self.steps.borrow_mut().pop_front();
+        let step = step.or_else(|| self.then.map(|then| then(self.start.elapsed())));
+        let step = step.expect("the script has a step for every attempt");
         let (head, mut body) = request.into_parts();
         let index = self.seen.borrow().len();
         let (at, port) = (self.start.elapsed(), endpoint.address.port());
@@ -143,6 +148,7 @@ pub(crate) struct Stage {
     pub(crate) route: Arc<Route>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) memory: Arc<ReplayMemory>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) start: Instant,
 }
 
@@ -157,14 +163,28 @@ impl Stage {
         Self::with(steps, 1, exact_policy(), BudgetSettings::default())
     }
 
+    /// A stage whose cluster has a line, and whose upstream does what `then` says at each time.
+    pub(crate) fn with_line(line: LineSettings, retry: RetryPolicy, then: fn(Duration) -> Step) -> Self {
+        let settings = ClusterSettings { line, ..settings(1, Balance::RoundRobin) };
+        Self::of(settings, [], Some(then), retry)
+    }
+
     pub(crate) fn with(
         steps: impl IntoIterator<Item = Step>,
         endpoints: u16,
         retry: RetryPolicy,
         budget: BudgetSettings,
     ) -> Self {
+        Self::of(ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) }, steps, None, retry)
+    }
+
+    fn of(
+        settings: ClusterSettings,
+        steps: impl IntoIterator<Item = Step>,
+        then: Option<fn(Duration) -> Step>,
+        retry: RetryPolicy,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let settings = ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) };
         let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
         let pattern =
             Pattern { scheme: None, host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
@@ -200,10 +220,17 @@ impl Stage {
             random: fastrand::Rng::with_seed(1).into(),
         };
         let site = Site { routes: RouteTable::new([(pattern, route.clone())]) };
-        let script =
-            Script { steps: RefCell::new(steps.into_iter().collect()), seen: RefCell::default(), start };
+        let steps = RefCell::new(steps.into_iter().collect());
+        let script = Script { steps, then, seen: RefCell::default(), start };
         let site = Arc::new(ArcSwap::from_pointee(site));
-        Self { proxy: Rc::new(Proxy::new(site, script, Rc::new(around))), route, cluster, memory, start }
+        Self {
+            proxy: Rc::new(Proxy::new(site, script, Rc::new(around))),
+            route,
+            cluster,
+            memory,
+            metrics,
+            start,
+        }
     }
 
     /// The same stage with the route changed.

@@ -18,10 +18,13 @@ use crate::policy::hold::HoldEnd;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::line::LineMetrics;
+use self::line::LineVecs;
 use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod codes;
+mod line;
 mod register;
 mod tls;
 
@@ -50,6 +53,7 @@ pub struct Metrics {
     upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
     endpoint_idle_limit: GaugeVec,
+    lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
@@ -196,6 +200,7 @@ impl Metrics {
                 "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
                 &["cluster", "endpoint"],
             ),
+            lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
                 "Look-ups of endpoints' host names.",
@@ -324,6 +329,11 @@ impl Metrics {
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
+    }
+
+    /// The handles of the line of the cluster `name`.
+    pub fn line(&self, name: &str) -> LineMetrics {
+        self.lines.of(name)
     }
 
     /// The handles of one endpoint. Its series end when the handles are dropped, so that addresses which come and go

@@ -8,12 +8,14 @@ use arc_swap::ArcSwap;
 
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::outage::{Change as OutageChange, LineSettings};
 use crate::policy::recent::{Ending, Recent, Window};
 use crate::policy::retry::StatusSet;
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
+use crate::upstream::line::{Finished, Line, Turn};
 use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
@@ -52,6 +54,8 @@ pub struct ClusterSettings {
     pub balance: Balance,
     /// When an endpoint leaves balancing.
     pub ejection: EjectionSettings,
+    /// Who waits how long while all of it is down.
+    pub line: LineSettings,
     /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
     pub failures: StatusSet,
     /// How many retries the cluster may get.
@@ -105,6 +109,8 @@ pub struct Cluster {
     pub metrics: Arc<ClusterMetrics>,
     /// Its retries.
     pub budget: Budget,
+    /// Where exchanges wait while all of it is down.
+    pub line: Arc<Line>,
     /// A [`Window`], packed: how recent attempts went, in all workers.
     recent: AtomicU64,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
@@ -130,6 +136,7 @@ impl Cluster {
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
+            line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
             budget: Budget::new(settings.budget),
             recent: AtomicU64::new(Window::default().pack()),
             endpoints: ArcSwap::default(),
@@ -182,6 +189,7 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             endpoint.retire();
         }
+        self.line.retire();
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
@@ -235,6 +243,31 @@ impl Cluster {
         }
     }
 
+    /// Tells the line how an attempt went that was made by `turn`, or without one while the cluster was up. `pause` gives
+    /// the wait before a probe by its number.
+    pub fn tell_line(
+        &self,
+        turn: Option<Turn>,
+        finished: Finished,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
+        // Nearly always nothing is wrong, and this is all.
+        if turn.is_none() && (finished.report == Report::Success && self.line.is_calm()) {
+            return;
+        }
+        let in_balancing: Vec<_> = match finished.report {
+            Report::Failure => balance::open(&self.endpoints.load()).map(|endpoint| endpoint.id).collect(),
+            Report::Nothing | Report::Success => Vec::new(),
+        };
+        let cluster = &self.settings.name;
+        match self.line.report(turn, finished, &in_balancing, pause, now) {
+            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
+            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
+            OutageChange::Nothing => {}
+        }
+    }
+
     fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
@@ -264,6 +297,7 @@ impl Cluster {
         self.metrics.connections_active.set(gauge(active));
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
+        self.line.before_scrape();
         self.metrics.recent_success.set(self.recent(now).success(0));
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 mod memory;
 mod metrics;
 mod origin_guard;
+mod outage;
 mod proxy_protocol;
 mod rates;
 mod record;

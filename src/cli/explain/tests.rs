@@ -97,6 +97,7 @@ policy    at most 4 attempts within 25s (deadline)
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
           adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
           POST is in `methods`: sent again even if the backend may have acted on it
+          waits in line, at most 10s, while all of the cluster fails: 3 in a row (8 where 30 % fail anyway)
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
                 0s  attempt 1: 502

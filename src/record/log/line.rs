@@ -39,6 +39,7 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.number("bytes_out", record.bytes_out);
     object.microseconds("duration_us", Some(record.duration));
     object.microseconds("time_to_head_us", record.time_to_head);
+    object.microseconds("line_us", record.in_line);
     object.text("user_agent", record.target.user_agent());
     object.attempts("attempts", &record.attempts);
     object.word("retry_stopped", record.retry_stopped.map(Veto::label));

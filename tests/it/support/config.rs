@@ -94,6 +94,9 @@ budget = { ratio = 10.0, min_per_second = 1000 }
 [cluster.hosp.ejection]
 consecutive_failures = 100000
 
+[cluster.hosp.line]
+max = 0
+
 [[route]]
 name = "everything"
 path = "/*"

@@ -360,3 +360,37 @@ error: `max_ejected` must be between 0.0 and 1.0
 "#,
     );
 }
+
+#[test]
+fn a_line_keeps_its_bounds() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.line]
+max_wait = "0s"
+enter_after = 1
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `max_wait` must be between 1ms and 1h
+ --> stent.toml:4:12
+  |
+4 | max_wait = "0s"
+  |            ^^^^ out of bounds
+  |
+  = help: `max = 0` switches the line off
+
+error: `enter_after` must be between 2 and 100: one failure is no outage
+ --> stent.toml:5:15
+  |
+5 | enter_after = 1
+  |               ^ out of bounds
+  |
+  = help: `max = 0` switches the line off
+
+2 errors in stent.toml
+"#,
+    );
+}

@@ -38,13 +38,13 @@ pub(super) async fn serve<S, B>(
     let http = service_fn(|request: Request<Incoming>| {
         let running = facts.state.begin_exchange();
         let version = request.version();
-        let request = facts.inbound(request, Some(handover.clone()));
-        let (state, service, has_refused) = (facts.state.clone(), service.clone(), &has_refused);
+        let (handover, mut service, has_refused) = (handover.clone(), service.clone(), &has_refused);
         async move {
-            let Ok(mut response) = service.oneshot(request).await;
+            let Ok(service) = service.ready().await;
+            let Ok(mut response) = service.call(facts.inbound(request, Some(handover))).await;
             let has_failed = response.status().is_client_error() || response.status().is_server_error();
             has_refused.set(has_failed && response.headers().contains_key(CONNECTION));
-            if state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if facts.state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if version == Version::HTTP_10 && ends_connection(&response) {
@@ -87,7 +87,8 @@ pub(super) async fn serve<S, B>(
     }
     if let Some(tunnel) = handover.take() {
         let parts = connection.into_parts();
-        tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+        // Boxed, because few connections become one, and it would make every connection three times as large.
+        Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
     } else if has_refused.get() {
         // Boxed, because it is seldom needed and would make every connection larger.
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;

@@ -40,13 +40,14 @@ pub trait Transport {
 }
 
 impl Transport for Pools<AttemptBody> {
-    async fn send(
+    // The future itself: one around it would hold the request a second time.
+    fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError> {
-        Pools::send(self, endpoint, request, progress).await
+    ) -> impl Future<Output = Result<Answer, UpstreamError>> {
+        Pools::send(self, endpoint, request, progress)
     }
 }
 

@@ -88,7 +88,7 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            match connection.send(request).await {
+            match connection.send(request).await.map_err(SendFailure::from) {
                 Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
                 Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
@@ -137,7 +137,7 @@ where
 struct Pool<B> {
     endpoint: Arc<Endpoint>,
     /// The newest at the back.
-    idle: RefCell<VecDeque<Connection<B>>>,
+    idle: RefCell<VecDeque<Box<Connection<B>>>>,
     /// Attempts of this worker that wait for a connection, the first at the front.
     waiters: RefCell<VecDeque<oneshot::Sender<Granted<B>>>>,
     /// HTTP/2 connections that can take more, in the order in which they fill.
@@ -155,7 +155,7 @@ struct Pool<B> {
 #[derive(Debug)]
 enum Granted<B> {
     /// Somebody's connection.
-    Connection(Connection<B>),
+    Connection(Box<Connection<B>>),
     /// Leave to open one.
     Slot(OwnedSemaphorePermit),
     /// Room on a shared one.
@@ -168,7 +168,7 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     /// The newest idle connection that is open and not too old.
-    fn take_idle(&self) -> Option<Connection<B>> {
+    fn take_idle(&self) -> Option<Box<Connection<B>>> {
         let mut idle = self.idle.borrow_mut();
         let mut now = None;
         while let Some(connection) = idle.pop_back() {
@@ -185,7 +185,7 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self) -> Result<Connection<B>, UpstreamError> {
+    async fn open(&self) -> Result<Box<Connection<B>>, UpstreamError> {
         let slot = match self.endpoint.slots.clone().try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => match self.wait().await? {
@@ -244,7 +244,7 @@ where
     fn answer(
         self: Rc<Self>,
         mut response: Response<Incoming>,
-        connection: Connection<B>,
+        connection: Box<Connection<B>>,
         in_flight: InFlight,
     ) -> Response<UpstreamBody<B>> {
         let longest_silence = self.endpoint.settings.body_timeout;
@@ -257,7 +257,7 @@ where
     }
 
     /// Takes a connection back whose answer has ended.
-    fn put(self: Rc<Self>, mut connection: Connection<B>) {
+    fn put(self: Rc<Self>, mut connection: Box<Connection<B>>) {
         if connection.is_closed() {
             return;
         }
@@ -274,7 +274,7 @@ where
     }
 
     /// Gives a free connection to who waits for one, or keeps it.
-    fn offer(&self, mut connection: Connection<B>) {
+    fn offer(&self, mut connection: Box<Connection<B>>) {
         if self.endpoint.is_retired() {
             return;
         }
@@ -345,7 +345,7 @@ impl Drop for Waiting<'_> {
 /// The use of a connection by one exchange. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(super) struct Lease<B> {
-    connection: Connection<B>,
+    connection: Box<Connection<B>>,
     pool: Rc<Pool<B>>,
     _in_flight: InFlight,
 }

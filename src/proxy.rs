@@ -106,16 +106,22 @@ impl<T: Transport> Proxy<T> {
         Self { site, transport, around }
     }
 
-    /// Answers a request.
-    pub async fn handle(&self, request: Request<Inbound>) -> Response<ResponseBody> {
+    /// Answers a request. The exchange begins at once; the future then holds the parts of the request, and not the whole
+    /// besides.
+    pub fn handle(
+        self: Rc<Self>,
+        request: Request<Inbound>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
-        match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
-            Ok(Answered::ByUpstream(concluded)) => {
-                deliver(exchange, concluded, caller.proxy_status, handover)
-            }
-            Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
-            Err(error) => reply::reply(exchange, &error, caller.proxy_status),
+        async move {
+            Ok(match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
+                Ok(Answered::ByUpstream(concluded)) => {
+                    deliver(exchange, concluded, caller.proxy_status, handover)
+                }
+                Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
+                Err(error) => reply::reply(exchange, &error, caller.proxy_status),
+            })
         }
     }
 
@@ -236,18 +242,11 @@ impl Proxy {
     pub fn service(
         self: Rc<Self>,
     ) -> impl Service<Request<Inbound>, Response = Response<ResponseBody>, Error = Infallible> + Clone {
-        tower::service_fn(move |request| {
-            let proxy = self.clone();
-            Box::pin(async move { Ok(proxy.handle(request).await) })
-        })
+        tower::service_fn(move |request| Box::pin(self.clone().handle(request)))
     }
 }
 
 /// Who answers, where nothing went wrong.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and a box would cost an allocation"
-)]
 enum Answered {
     ByRedirect(Moved),
     ByUpstream(Concluded),

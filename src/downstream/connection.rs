@@ -43,7 +43,8 @@ where
     let mut limits = Limits::new(state.clone(), settings.clone(), phase);
     let peer = if settings.proxy_protocol == ProxyProtocol::Required {
         state.expect_head();
-        let named = limits.within(proxy_protocol::read(&mut stream)).await;
+        // Boxed, so that the connection does not keep the room for the longest header.
+        let named = Box::pin(limits.within(proxy_protocol::read(&mut stream))).await;
         match named.ok_or("timeout").and_then(|read| read.map_err(proxy_protocol::Refusal::label)) {
             Ok(named) => {
                 state.begin_idling();

@@ -40,12 +40,12 @@ pub(super) async fn serve<S, B>(
     let http = service_fn(|request: Request<Incoming>| {
         let running = facts.state.begin_exchange();
         let (version, has_body) = (request.version(), !request.body().is_end_stream());
-        let request = facts.inbound(request, Some(handover.clone()));
-        let (state, service, may_be_unread) = (facts.state.clone(), service.clone(), &may_be_unread);
+        let (handover, mut service, may_be_unread) = (handover.clone(), service.clone(), &may_be_unread);
         async move {
-            let Ok(mut response) = service.oneshot(request).await;
+            let Ok(service) = service.ready().await;
+            let Ok(mut response) = service.call(facts.inbound(request, Some(handover))).await;
             may_be_unread.set(has_body || response.headers().contains_key(CONNECTION));
-            if state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if facts.state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if version == Version::HTTP_10 && ends_connection(&response) {
@@ -88,7 +88,8 @@ pub(super) async fn serve<S, B>(
     }
     if let Some(tunnel) = handover.take() {
         let parts = connection.into_parts();
-        tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+        // Boxed, because few connections become one, and it would make every connection three times as large.
+        Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
     } else if may_be_unread.get() {
         // Boxed, because it is seldom needed and would make every connection larger.
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;

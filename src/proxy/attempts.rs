@@ -45,14 +45,15 @@ pub trait Transport {
 }
 
 impl Transport for Pools<AttemptBody> {
-    async fn send(
+    // The future itself: one around it would hold the request a second time.
+    fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
         repeatable: Repeatable,
         progress: &Progress,
-    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
-        Pools::send(self, endpoint, request, repeatable, progress).await
+    ) -> impl Future<Output = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>> {
+        Pools::send(self, endpoint, request, repeatable, progress)
     }
 }
 

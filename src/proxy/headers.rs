@@ -159,11 +159,14 @@ pub(crate) fn clean_request(
     version: Version,
     via: &HeaderValue,
 ) -> Result<(), ProxyError> {
-    if has_passed(headers, via) {
-        return Err(ProxyError::LoopDetected);
+    match headers.entry(VIA) {
+        Entry::Occupied(entry) if has_passed(entry.iter(), via) => return Err(ProxyError::LoopDetected),
+        Entry::Occupied(mut entry) => entry.append(via_of(version, via)),
+        Entry::Vacant(entry) => drop(entry.insert(via_of(version, via))),
     }
-    remove_hop_by_hop(headers, Side::Request);
-    if headers.keys().any(|name| is_meant_for_proxies(name.as_str())) {
+    // Most heads have none of all these.
+    if headers.keys().any(|name| is_hop_by_hop(name.as_str()) || is_meant_for_proxies(name.as_str())) {
+        remove_hop_by_hop(headers, Side::Request);
         // A caller is told to continue as soon as a connection takes its body; nothing else can be promised it.
         let is_kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         if !headers.get_all(EXPECT).iter().all(is_kept) {
@@ -171,7 +174,6 @@ pub(crate) fn clean_request(
         }
         remove_if_any(headers, |name| is_meant_for_proxies(name.as_str()));
     }
-    headers.append(VIA, via_of(version, via));
     Ok(())
 }
 
@@ -251,10 +253,10 @@ fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
         || side == Side::Request && word.contains('_')
 }
 
-/// Whether `Via` names us (RFC 9110 section 7.6.3).
-fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
+/// Whether `Via`, with these values, names us (RFC 9110 section 7.6.3).
+fn has_passed<'a>(values: impl Iterator<Item = &'a HeaderValue>, via: &HeaderValue) -> bool {
     let Some(own) = received_by(via.as_bytes()) else { return false };
-    let mut hops = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut hops = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     hops.any(|hop| received_by(hop).is_some_and(|name| name.eq_ignore_ascii_case(own)))
 }
 
@@ -265,14 +267,16 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap, side: Side) {
-    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
-        return;
+    let unwanted = names_where(headers, |name| is_hop_by_hop(name.as_str()));
+    if unwanted.contains(&CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
     }
-    for name in named_by_connection(headers) {
+    let trailers = if unwanted.contains(&TRAILER) { announced_trailers(headers, side) } else { None };
+    for name in unwanted {
         headers.remove(name);
     }
-    let trailers = announced_trailers(headers, side);
-    remove_if_any(headers, |name| is_hop_by_hop(name.as_str()));
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
     }
@@ -292,22 +296,25 @@ fn announced_trailers(headers: &HeaderMap, side: Side) -> Option<HeaderValue> {
     (!names.is_empty()).then(|| HeaderValue::try_from(list).ok()).flatten()
 }
 
-/// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
 fn remove_if_any(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
-    if headers.keys().any(&is_unwanted) {
-        let unwanted: Vec<_> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
-        for name in unwanted {
-            headers.remove(name);
-        }
+    for name in names_where(headers, is_unwanted) {
+        headers.remove(name);
     }
+}
+
+/// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
+fn names_where(headers: &HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
+    headers.keys().filter(|name| is_meant(name)).cloned().collect()
 }
 
 /// The fields that `Connection` names, but for those that routing, framing and the client's address rest on: a caller
 /// must not be able to take them away behind the proxy's back.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
-    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
+    let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    // The usual word names what goes anyway.
+    let names =
+        words.filter(|word| *word != b"keep-alive").filter_map(|word| HeaderName::from_bytes(word).ok());
     let mut names: Vec<_> = names.filter(|name| headers.contains_key(name) && !is_protected(name)).collect();
     names.dedup();
     names
@@ -327,13 +334,15 @@ pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) ->
         (1..=LONGEST_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(&byte))
     };
-    let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_plain);
-    if let Some(id) = given {
+    let entry = headers.entry(X_REQUEST_ID);
+    if let Entry::Occupied(entry) = &entry
+        && let Some(id) = entry.get().to_str().ok().filter(is_plain)
+    {
         return id.into();
     }
     let id = new_id(random);
     if let Ok(value) = HeaderValue::from_str(&id) {
-        match headers.entry(X_REQUEST_ID) {
+        match entry {
             Entry::Occupied(mut entry) => drop(entry.insert_mult(value)),
             Entry::Vacant(entry) => drop(entry.insert(value)),
         }
@@ -344,13 +353,12 @@ pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) ->
 /// 128 random bits in hexadecimal.
 pub(crate) fn new_id(random: &mut fastrand::Rng) -> Box<str> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut bits = random.u128(..);
-    let mut id = String::with_capacity(32);
-    for _ in 0..32 {
-        id.push(char::from(DIGITS[usize::from(bits.to_le_bytes()[0] & 15)]));
-        bits >>= 4;
-    }
-    id.into()
+    let bytes = random.u128(..).to_le_bytes();
+    let id: [u8; 32] = std::array::from_fn(|place| {
+        let byte = bytes[place / 2];
+        DIGITS[usize::from(if place % 2 == 0 { byte & 15 } else { byte >> 4 })]
+    });
+    std::str::from_utf8(&id).expect("digits are text").into()
 }
 
 /// No method that is in use comes near to it; a longer one would be kept in every record.

@@ -278,7 +278,8 @@ impl Stage {
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        self.proxy.handle(request).await
+        let Ok(response) = self.proxy.clone().handle(request).await;
+        response
     }
 
     pub(crate) async fn get(&self) -> Response<ResponseBody> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -25,8 +26,8 @@ use crate::upstream::stream::{Refusal, Stream};
 
 /// A connection to an endpoint, in the protocol that it turned out to speak.
 pub(super) enum Fresh<B> {
-    /// For one exchange after the other.
-    Http1(Connection<B>),
+    /// For one exchange after the other. Boxed for good, because it passes through many hands with every exchange.
+    Http1(Box<Connection<B>>),
     /// For many at once.
     Http2(Handshaken, OwnedSemaphorePermit),
 }
@@ -49,7 +50,7 @@ where
         if speaks_http2(endpoint.settings.protocol, &stream)? {
             Ok(Fresh::Http2(Handshaken::new(endpoint, stream, on_room).await?, slot))
         } else {
-            Ok(Fresh::Http1(Connection::new(endpoint, stream, slot).await?))
+            Ok(Fresh::Http1(Box::new(Connection::new(endpoint, stream, slot).await?)))
         }
     };
     let late = || Err(UpstreamError::new(UpstreamErrorKind::ConnectTimeout, Delivery::Never));
@@ -121,11 +122,21 @@ enum Promise {
 }
 
 /// Why a request brought no response head.
+#[derive(Debug)]
 pub(super) enum SendFailure<B> {
     /// It was sent, at least in part, or cannot be sent at all.
     Sent(UpstreamError),
     /// Not a byte of it was: here it is again.
     Unsent(Box<Request<B>>),
+}
+
+impl<B> From<TrySendError<Request<B>>> for SendFailure<B> {
+    fn from(mut failure: TrySendError<Request<B>>) -> Self {
+        match failure.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => Self::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
+        }
+    }
 }
 
 impl<B> Connection<B>
@@ -168,19 +179,13 @@ where
         })
     }
 
-    /// Sends a request; the future waits for the response head, however long that takes. It does not hold the request,
-    /// which is large, and would be moved about with it.
+    /// Sends a request; the future waits for the response head, however long that takes. It is hyper's own, because one
+    /// around it would be twice as large; its error is a [`SendFailure`].
     pub(super) fn send(
         &mut self,
         request: Request<B>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendFailure<B>>> + use<B> {
-        let answered = self.sender.try_send_request(request);
-        async {
-            answered.await.map_err(|mut failure| match failure.take_message() {
-                Some(request) => SendFailure::Unsent(Box::new(request)),
-                None => SendFailure::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
-            })
-        }
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        self.sender.try_send_request(request)
     }
 
     /// What an error of [`Connection::send`] means, if the endpoint has refused the TLS handshake only now.

@@ -93,7 +93,7 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            match connection.send(request).await {
+            match connection.send(request).await.map_err(SendFailure::from) {
                 Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
                 Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
@@ -143,7 +143,7 @@ where
 struct Pool<B> {
     endpoint: Arc<Endpoint>,
     /// The newest at the back.
-    idle: RefCell<VecDeque<Connection<B>>>,
+    idle: RefCell<VecDeque<Box<Connection<B>>>>,
     /// Attempts of this worker that wait for a connection, the first at the front.
     waiters: RefCell<VecDeque<oneshot::Sender<Granted<B>>>>,
     /// HTTP/2 connections that can take more, in the order in which they fill.
@@ -161,7 +161,7 @@ struct Pool<B> {
 #[derive(Debug)]
 enum Granted<B> {
     /// Somebody's connection.
-    Connection(Connection<B>),
+    Connection(Box<Connection<B>>),
     /// Leave to open one.
     Slot(OwnedSemaphorePermit),
     /// Room on a shared one.
@@ -174,7 +174,7 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     /// The newest idle connection that is open and not too old.
-    fn take_idle(&self) -> Option<Connection<B>> {
+    fn take_idle(&self) -> Option<Box<Connection<B>>> {
         let mut idle = self.idle.borrow_mut();
         let mut now = None;
         while let Some(connection) = idle.pop_back() {
@@ -192,7 +192,7 @@ where
     }
 
     /// An idle connection for a request that may, or must not, be sent twice.
-    async fn take_for(&self, repeatable: Repeatable) -> Option<Connection<B>> {
+    async fn take_for(&self, repeatable: Repeatable) -> Option<Box<Connection<B>>> {
         match repeatable {
             Repeatable::Always => self.take_idle(),
             Repeatable::OnlyIfNeverSent => self.take_unsafe().await,
@@ -201,7 +201,7 @@ where
 
     /// An idle connection that may carry a request that must not be sent twice: the newest, if it is open and has not
     /// been idle so long that the endpoint may be closing it.
-    async fn take_unsafe(&self) -> Option<Connection<B>> {
+    async fn take_unsafe(&self) -> Option<Box<Connection<B>>> {
         if self.idle.borrow().is_empty() {
             return None;
         }
@@ -230,7 +230,7 @@ where
     }
 
     /// The newest connection, if it is well inside what the endpoint is known to keep.
-    fn take_young(&self) -> Option<Connection<B>> {
+    fn take_young(&self) -> Option<Box<Connection<B>>> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while idle.front().is_some_and(|oldest| !oldest.is_ready()) {
@@ -266,7 +266,7 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self) -> Result<Connection<B>, UpstreamError> {
+    async fn open(&self) -> Result<Box<Connection<B>>, UpstreamError> {
         let slot = match self.free_slot() {
             Some(slot) => slot,
             None => match self.wait().await? {
@@ -325,7 +325,7 @@ where
     fn answer(
         self: Rc<Self>,
         mut response: Response<Incoming>,
-        mut connection: Connection<B>,
+        mut connection: Box<Connection<B>>,
         in_flight: InFlight,
     ) -> Response<UpstreamBody<B>> {
         connection.note_promise(response.headers());
@@ -339,7 +339,7 @@ where
     }
 
     /// Takes a connection back whose answer has ended.
-    fn put(self: Rc<Self>, mut connection: Connection<B>) {
+    fn put(self: Rc<Self>, mut connection: Box<Connection<B>>) {
         if connection.is_closed() {
             return;
         }
@@ -356,7 +356,7 @@ where
     }
 
     /// Gives a free connection to who waits for one, or keeps it.
-    fn offer(&self, mut connection: Connection<B>) {
+    fn offer(&self, mut connection: Box<Connection<B>>) {
         if self.endpoint.is_retired() {
             return;
         }
@@ -429,7 +429,7 @@ impl Drop for Waiting<'_> {
 /// The use of a connection by one exchange. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(super) struct Lease<B> {
-    connection: Connection<B>,
+    connection: Box<Connection<B>>,
     pool: Rc<Pool<B>>,
     _in_flight: InFlight,
 }

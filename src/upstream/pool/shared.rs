@@ -26,7 +26,7 @@ use crate::upstream::http2::{SharedConnection, Upload};
 #[derive(Debug)]
 pub(super) enum Carrier<B> {
     /// A connection of its own.
-    Connection(Connection<B>),
+    Connection(Box<Connection<B>>),
     /// A stream of a shared one.
     Stream(Permit<B>),
 }
@@ -65,7 +65,7 @@ where
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
                     request.headers_mut().remove(TE);
-                    match connection.send(request).await {
+                    match connection.send(request).await.map_err(SendFailure::from) {
                         Ok(response) => return Ok(self.answer(response, connection, in_flight)),
                         Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                         Err(SendFailure::Unsent(unsent)) => request = *unsent,

@@ -28,10 +28,20 @@ demo *args:
 interop:
     cargo build --release --locked
     tests/interop/run.sh
+    tests/interop/protocols.sh
+    python3 tests/interop/load.py target/release/stent
+
+# Every fuzzer in turn: just fuzz [SECONDS].
+fuzz *args:
+    fuzz/run.sh {{ args }}
 
 # CPU per request beside NGINX's: just bench [ROUNDS] [SECONDS].
 bench *args:
     bench/load/run.sh {{ args }}
+
+# What users see of a failing backend, through Stent and the peers: just reliability [--short] [--scenario NAME].
+reliability *args:
+    bench/reliability/run.sh {{ args }}
 
 # Licences, advisories and sources of the dependencies.
 deny:

@@ -20,7 +20,7 @@ use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
-mod parts;
+pub(crate) mod parts;
 mod tls;
 
 /// What an operator sets for the process, checked.

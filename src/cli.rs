@@ -71,7 +71,7 @@ struct ExplainArguments {
     config: PathBuf,
     /// The request: a method and a path, such as 'POST /api/screenings/7'
     request: String,
-    /// How its attempts end: a status (502, 502:retry-after=3, grpc-14), connect, tls, reset, timeout or protocol
+    /// How its attempts end: a status (502, 502:retry-after=3, grpc-14), connect, tls, reset, timeout, protocol or truncated
     outcomes: Vec<explain::Given>,
     /// The host that the request names
     #[arg(long)]

@@ -18,6 +18,7 @@ pub use self::effective::effective;
 pub use self::report::{Colour, ConfigErrors};
 
 mod build;
+mod certificate_files;
 mod cluster_tls;
 pub(crate) mod effective;
 mod listener_tls;

@@ -2,7 +2,7 @@
 
 pub mod acceptor;
 pub mod connection;
-mod forwarded;
+pub(crate) mod forwarded;
 mod http1;
 pub mod http2;
 mod limits;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use thiserror::Error;
@@ -75,11 +76,14 @@ pub enum ErrorClass {
     Timeout,
     /// A failed TLS handshake with the upstream.
     Tls,
+    /// Broken inside the body, while the answer was held.
+    Truncated,
 }
 
 impl ErrorClass {
     /// Every class, in the order in which `config/reference.toml` lists them.
-    pub const ALL: [Self; 5] = [Self::Connect, Self::Tls, Self::Reset, Self::Timeout, Self::Protocol];
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Tls, Self::Reset, Self::Timeout, Self::Protocol, Self::Truncated];
 
     /// The word in the configuration, in metrics and for `stent explain`.
     pub fn label(self) -> &'static str {
@@ -89,6 +93,7 @@ impl ErrorClass {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Tls => "tls",
+            Self::Truncated => "truncated",
         }
     }
 
@@ -158,7 +163,7 @@ impl UpstreamErrorKind {
 
     /// The table. Statuses are those that RFC 9209 section 2.3 recommends for the token.
     fn row(self) -> Row {
-        use ErrorClass::{Connect, Protocol, Reset, Timeout, Tls};
+        use ErrorClass::{Connect, Protocol, Reset, Timeout, Tls, Truncated};
         let row = |status, token, label, class| Row { status, token, label, class };
         let (bad, late, full) =
             (StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE);
@@ -174,7 +179,7 @@ impl UpstreamErrorKind {
             Self::HeadTimeout => row(late, "http_response_timeout", "timeout", Some(Timeout)),
             Self::HeadTooLarge => row(bad, "http_response_header_section_size", "head_too_large", None),
             Self::Protocol => row(bad, "http_protocol_error", "protocol", Some(Protocol)),
-            Self::ResponseIncomplete => row(bad, "http_response_incomplete", "response_incomplete", None),
+            Self::ResponseIncomplete => row(bad, "http_response_incomplete", "truncated", Some(Truncated)),
             Self::TlsAlert => row(bad, "tls_alert_received", "tls_alert", Some(Tls)),
             Self::TlsCertificate => row(bad, "tls_certificate_error", "tls_certificate", Some(Tls)),
             Self::TlsProtocol => row(bad, "tls_protocol_error", "tls_protocol", Some(Tls)),
@@ -412,6 +417,12 @@ pub enum ProxyError {
     /// The request lacks the secret that the listener or the route asks for.
     #[error("the request did not come by the way that it must")]
     OriginRefused,
+    /// All of the cluster is down, and the line for it is full or leads nowhere in time.
+    #[error("the backend is down")]
+    Outage {
+        /// When it may be worth coming again.
+        retry_after: Duration,
+    },
     /// The listener or the process has all the work it may take.
     #[error("the proxy is overloaded")]
     Overloaded,
@@ -450,7 +461,9 @@ impl ProxyError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoEndpoint | Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::Outage { .. } | Self::Overloaded | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -474,7 +487,7 @@ impl ProxyError {
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
             Self::LoopDetected => "proxy_loop_detected",
-            Self::NoEndpoint => "destination_unavailable",
+            Self::NoEndpoint | Self::Outage { .. } => "destination_unavailable",
             Self::OriginRefused => "http_request_denied",
             Self::Overloaded => "connection_limit_reached",
             Self::ShuttingDown => "proxy_internal_response",
@@ -499,6 +512,7 @@ impl ProxyError {
             | Self::LoopDetected
             | Self::NoEndpoint
             | Self::NoRoute
+            | Self::Outage { .. }
             | Self::Overloaded
             | Self::ShuttingDown => Origin::Proxy,
             Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,

@@ -95,11 +95,15 @@ fn is_reserved(name: &str) -> bool {
     is_hop_by_hop(name) || is_meant_for_proxies(name) || is_claim(name) || is_essential(name)
 }
 
-/// Whether `name` is `other` with underscores for hyphens: a backend that turns fields into variables, as CGI does, takes
-/// one for the other.
-fn is_alias(name: &str, other: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    name.contains('_') && name.len() == other.len() && name.bytes().map(plain).eq(other.bytes())
+/// Takes away `name` and every field that a backend may read as it: one that turns fields into variables, as CGI does,
+/// tells letters and digits apart and nothing else.
+pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
+    let plain = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
+    let name = name.as_str();
+    remove_where(headers, |other| {
+        let other = other.as_str();
+        other.len() == name.len() && other.bytes().map(plain).eq(name.bytes().map(plain))
+    });
 }
 
 /// What is done about a request with header names that hold underscores.

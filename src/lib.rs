@@ -6,9 +6,10 @@
 //! TCP accept -> worker (least loaded)                  downstream::acceptor, worker
 //!   -> PROXY header, TLS, which protocol, time limits  downstream::connection, tls
 //!   -> HTTP/1.1 or HTTP/2 (hyper)                      downstream::http1, http2
+//!   -> origin guard, underscores           403, 400    downstream::screen, fields
 //!   -> who is the client? trusted proxies, from right  downstream::forwarded
 //!   -> Exchange begins (id, clock, record)             proxy::exchange
-//!   -> Route (host, path, method)          404, 405    route; a redirect ends here
+//!   -> Route (scheme, host, path, method)  404, 405    route; a redirect ends here
 //!   -> head without hop-by-hop, Replay                 proxy::headers, proxy::replay
 //!   -> attempt loop: pick endpoint -> pool -> send     proxy::attempts, upstream
 //!        decide(outcome) -> Return | Retry | Stop      policy::retry
@@ -28,6 +29,9 @@ pub mod demo;
 pub mod downstream;
 pub mod error;
 pub mod fields;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod policy;
 pub mod proxy;
 pub mod record;

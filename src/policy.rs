@@ -6,4 +6,8 @@ pub mod budget;
 pub mod deadline;
 pub mod ejection;
 pub mod grpc;
+pub mod hold;
+pub mod outage;
+pub mod recent;
 pub mod retry;
+pub mod reuse;

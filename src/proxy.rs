@@ -24,6 +24,7 @@ use crate::proxy::attempts::{Concluded, Outbound, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
 use crate::proxy::headers::BodyPresence;
+use crate::proxy::hold::AnswerBody;
 use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
 use crate::proxy::reply::Moved;
 use crate::proxy::upgrade::{Handover, Tunnel};
@@ -43,6 +44,7 @@ pub use self::attempts::Transport;
 pub mod body;
 mod exchange;
 mod headers;
+mod hold;
 pub mod replay;
 mod reply;
 #[cfg(test)]
@@ -72,7 +74,7 @@ pub struct Surroundings {
     pub log: LogSender,
     /// Counts exchanges that match no route.
     pub unmatched: Arc<RouteMetrics>,
-    /// The process-wide account of kept request bodies.
+    /// The process-wide account of kept request bodies and held answers.
     pub replay_memory: Arc<ReplayMemory>,
     /// The moment that budgets and health count from, the same in all workers.
     pub start: Instant,
@@ -259,12 +261,12 @@ fn deliver(
 ) -> Response<ResponseBody> {
     let (mut head, body) = concluded.answer.into_parts();
     let protocol = match &body {
-        UpstreamBody::Switched(_) => head.headers.get(UPGRADE).cloned(),
-        UpstreamBody::Kept(_) | UpstreamBody::Multiplexed(_) | UpstreamBody::Streaming(_) => None,
+        AnswerBody::Direct(UpstreamBody::Switched(_)) => head.headers.get(UPGRADE).cloned(),
+        AnswerBody::Direct(_) | AnswerBody::Held(_) => None,
     };
     headers::clean_response(&mut head.headers);
     if let Some(route) = exchange.route() {
-        head.headers.append(VIA, route.via.clone());
+        head.headers.append(VIA, headers::via_of(head.version, &route.via));
         route.settings.response_headers.apply(&mut head.headers);
     }
     if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
@@ -273,7 +275,7 @@ fn deliver(
     }
     exchange.answer(head.status, Instant::now());
     let body = match (body, protocol, handover) {
-        (UpstreamBody::Switched(switched), Some(protocol), Some(handover)) => {
+        (AnswerBody::Direct(UpstreamBody::Switched(switched)), Some(protocol), Some(handover)) => {
             headers::set_upgrade(&mut head.headers, protocol);
             handover.leave(Tunnel::new(exchange, switched));
             ResponseBody::tunnel()

@@ -52,6 +52,8 @@ pub struct Record {
     pub duration: Duration,
     /// From the request head to the response head; none if there was none.
     pub time_to_head: Option<Duration>,
+    /// In line, while all of the cluster was down; none if it never was there.
+    pub in_line: Option<Duration>,
     /// Every attempt, in order.
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.
@@ -69,7 +71,7 @@ pub struct AttemptRecord {
     pub delivery: Delivery,
     /// From the request head to the attempt's start.
     pub started: Duration,
-    /// From its start to the response head or the error.
+    /// From its start to the response head, the end of the hold or the error.
     pub duration: Duration,
 }
 

@@ -6,6 +6,7 @@ pub mod cluster;
 mod connect;
 pub mod endpoint;
 pub mod http2;
+pub mod line;
 pub mod pool;
 pub mod resolve;
 mod stream;

@@ -63,7 +63,7 @@ impl Control {
         let state = AdminState {
             render: {
                 let (metrics, clusters) = (metrics.clone(), clusters.clone());
-                Arc::new(move || parts::render(&metrics, &clusters, replay_memory.used(), start.elapsed()))
+                Arc::new(move || parts::render(&metrics, &clusters, &replay_memory, start.elapsed()))
             },
             ready: {
                 let readiness = readiness.clone();

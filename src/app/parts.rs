@@ -7,21 +7,22 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::proxy::Site;
+use crate::proxy::replay::ReplayMemory;
 use crate::record::metrics::Metrics;
 use crate::route::{Action, Route, RouteTable};
 use crate::upstream::cluster::Cluster;
 
 /// The clusters in force, and the routes to them.
 #[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) clusters: Vec<Arc<Cluster>>,
-    pub(super) site: Site,
+pub(crate) struct Parts {
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    pub(crate) site: Site,
 }
 
 impl Parts {
     /// Builds what `config` says. A cluster of `old` whose settings are equal is taken over with its pools, its health
     /// and its budget.
-    pub(super) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
         let clusters: Vec<_> = config
             .clusters
             .iter()
@@ -59,12 +60,15 @@ impl Parts {
 pub(super) fn render(
     metrics: &Metrics,
     clusters: &ArcSwap<Vec<Arc<Cluster>>>,
-    replay_bytes: usize,
+    memory: &ReplayMemory,
     since_start: std::time::Duration,
 ) -> Vec<u8> {
     for cluster in clusters.load().iter() {
         cluster.before_scrape(since_start);
     }
-    metrics.replay_bytes.set(i64::try_from(replay_bytes).unwrap_or(i64::MAX));
+    let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let held = memory.held();
+    metrics.held_bytes.set(gauge(held));
+    metrics.replay_bytes.set(gauge(memory.used().saturating_sub(held)));
     metrics.render()
 }

@@ -1,6 +1,7 @@
 //! `stent explain`: what the proxy would do with a request whose attempts end as given. Pure, text in and text out;
 //! the decisions are those of [`RetryPolicy::decide`], which the proxy asks too.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -11,14 +12,18 @@ use crate::config::Config;
 use crate::config::effective::{show_host, show_statuses};
 use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
-use crate::policy::backoff::Jitter;
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::HoldLimits;
+use crate::policy::outage;
+use crate::policy::recent::Recent;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
 };
+use crate::policy::reuse::UnsafeReuse;
 use crate::route::redirect::{Answer, Place, Redirect};
 use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
-use crate::upstream::cluster::{Balance, ClusterSettings};
+use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
 
 mod page;
 mod request;
@@ -119,6 +124,7 @@ impl<'a> Exchange<'a> {
         }
         let per_try = show_duration(policy.per_try_timeout);
         page.more(format_args!("per try {per_try}, where another attempt could follow"));
+        self.show_hold(page);
         let backoff = &policy.backoff;
         let jitter = match backoff.jitter() {
             Jitter::Equal => "half of it to all of it",
@@ -132,6 +138,12 @@ impl<'a> Exchange<'a> {
             show_duration(backoff.max()),
             show_duration(policy.retry_after_max)
         ));
+        if backoff.mode() == Mode::Adaptive {
+            page.more(format_args!(
+                "adaptive: that while the cluster fails, down to {} where its recent attempts mostly succeeded",
+                show(Backoff::QUICKEST)
+            ));
+        }
         let (method, listed) = (&self.request.method, policy.methods.contains(&self.request.method));
         match (self.repeatable, &policy.idempotency_header) {
             (Repeatable::Always, _) if listed => page.more(format_args!(
@@ -139,15 +151,70 @@ impl<'a> Exchange<'a> {
             )),
             (Repeatable::Always, Some(name)) => page
                 .more(format_args!("it carries {name}: sent again even if the backend may have acted on it")),
-            _ => page.more(format_args!(
-                "{method} is not in `methods`: sent again only if nothing of it was sent"
-            )),
+            _ => {
+                page.more(format_args!(
+                    "{method} is not in `methods`: sent again only if nothing of it was sent"
+                ));
+                self.show_reuse(page);
+            }
         }
         if self.request.body > 0 {
             let (size, limit) = (show_size(self.request.body), show_size(policy.body_limit as u64));
             let kept = if self.body_kept { "kept" } else { "not kept" };
             page.more(format_args!("its body of {size} is {kept} for a retry (body_limit {limit})"));
         }
+        self.show_line(page);
+    }
+
+    fn show_line(&self, page: &mut Page) {
+        let line = &self.cluster.line;
+        if line.max() == 0 {
+            return;
+        }
+        let wait = show_duration(line.max_wait().min(self.route.deadline));
+        let (least, often) = (line.enter_after(), outage::needed(0.3).max(line.enter_after()));
+        page.more(format_args!(
+            "waits in line, at most {wait}, while all of the cluster fails: {least} in a row ({often} where 30 % fail anyway)"
+        ));
+    }
+
+    fn show_hold(&self, page: &mut Page) {
+        let hold = self.policy.hold;
+        if self.holds(BodyState::Whole) {
+            let (size, time) = (show_size(hold.size as u64), show_duration(hold.time));
+            let longest = show_duration(hold.time * HoldLimits::LONGEST);
+            page.more(format_args!(
+                "answers of up to {size} are held until whole: {time} from the last byte, at most {longest} in all"
+            ));
+        } else {
+            let why = if hold.size == 0 { "`hold` is 0B" } else { "no retry could mend one that breaks" };
+            page.more(format_args!("answers are not held until whole: {why}"));
+        }
+    }
+
+    fn holds(&self, body: BodyState) -> bool {
+        self.policy.holds(self.repeatable, body) && self.request.method != Method::HEAD
+    }
+
+    /// Whether the caller has the head of the broken answer already.
+    fn has_begun(&self, outcome: Outcome, body: BodyState) -> bool {
+        let is_broken = matches!(outcome, Outcome::Failed { class: Some(ErrorClass::Truncated), .. });
+        is_broken && !self.holds(body)
+    }
+
+    /// Which connection a request gets that must not be sent twice.
+    fn show_reuse(&self, page: &mut Page) {
+        if self.cluster.protocol == Protocol::H2 {
+            return;
+        }
+        let connection = match self.cluster.unsafe_reuse {
+            UnsafeReuse::Learned => {
+                "new, or used well within the time after which the endpoint closes idle ones"
+            }
+            UnsafeReuse::Never => "never one that was idle",
+            UnsafeReuse::Always => "any, also one that the endpoint may be closing",
+        };
+        page.more(format_args!("its connection: {connection} (unsafe_reuse)"));
     }
 
     fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) {
@@ -165,13 +232,19 @@ impl<'a> Exchange<'a> {
             if given.0.delivery() != Delivery::Never && !self.body_kept {
                 body = BodyState::Lost;
             }
-            let at = |elapsed, random| self.around(attempt, body, elapsed, random);
+            let at = |elapsed, luck| self.around(attempt, body, elapsed, luck);
             clock = clock.plus(self.duration(given.0, &at, begun)).at_most(self.route.deadline);
             page.step(attempt, begun, &Self::tell(*given, clock.since(begun)));
             match given.0 {
                 Outcome::Answered { status, .. } => last_answer = Some((status, attempt)),
                 Outcome::Grpc { .. } => last_answer = Some((StatusCode::OK, attempt)),
                 Outcome::Failed { .. } => {}
+            }
+            if self.has_begun(given.0, body) {
+                page.decision(format_args!("no more ({}): {}", Veto::Started.label(), Veto::Started.rule()));
+                page.answer(&format!("that of attempt {attempt}, cut off where it broke"), clock);
+                page.unused(&outcomes[index + 1..], attempt);
+                return;
             }
             if clock.earliest >= self.route.deadline {
                 page.decision(format_args!(
@@ -182,13 +255,17 @@ impl<'a> Exchange<'a> {
                 page.unused(&outcomes[index + 1..], attempt);
                 return;
             }
-            let early = self.policy.decide(given.0, &at(clock.earliest, 0.0));
-            let late = self.policy.decide(given.0, &at(clock.latest, 1.0));
+            let early = self.policy.decide(given.0, &at(clock.earliest, Luck::Good));
+            let late = self.policy.decide(given.0, &at(clock.latest, Luck::Bad));
             match early {
                 Verdict::Retry { reason, .. } => {
                     // Without the deadline, whose part in it is told apart.
-                    let unhurried = Circumstances { time_left: Duration::MAX, ..at(Duration::ZERO, 0.0) };
-                    let wait = Span::from(self.policy.wait_range(given.0, &unhurried));
+                    let unhurried =
+                        |luck| Circumstances { time_left: Duration::MAX, ..at(Duration::ZERO, luck) };
+                    let wait = Wait {
+                        at_best: self.policy.wait_range(given.0, &unhurried(Luck::Good)).into(),
+                        failing: self.policy.wait_range(given.0, &unhurried(Luck::Bad)).into(),
+                    };
                     page.decision(format_args!("{}", self.tell_retry(wait, reason, given.0, attempt)));
                     if let Verdict::Stop { why } = late {
                         page.decision(format_args!(
@@ -199,7 +276,7 @@ impl<'a> Exchange<'a> {
                     }
                     // No wait is begun that would leave less.
                     let latest = self.route.deadline.saturating_sub(RetryPolicy::LEAST_USEFUL);
-                    clock = clock.plus(wait).at_most(latest);
+                    clock = clock.plus(wait.span()).at_most(latest);
                 }
                 Verdict::Return => {
                     page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
@@ -218,7 +295,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// How long the attempt takes to end like that.
-    fn duration(&self, outcome: Outcome, at: &impl Fn(Duration, f64) -> Circumstances, begun: Span) -> Span {
+    fn duration(&self, outcome: Outcome, at: &impl Fn(Duration, Luck) -> Circumstances, begun: Span) -> Span {
         match outcome {
             // Refused at once, or given up.
             Outcome::Failed { class: Some(ErrorClass::Connect), .. } => {
@@ -226,7 +303,7 @@ impl<'a> Exchange<'a> {
             }
             Outcome::Failed { class: Some(ErrorClass::Timeout), .. } => {
                 let left = |at: Duration| self.route.deadline.saturating_sub(at);
-                let verdict = self.policy.decide(outcome, &at(begun.earliest, 0.0));
+                let verdict = self.policy.decide(outcome, &at(begun.earliest, Luck::Good));
                 let could_follow = matches!(verdict, Verdict::Retry { .. });
                 let limit = |at| {
                     if could_follow { self.policy.per_try_timeout.min(left(at)) } else { left(at) }
@@ -237,15 +314,20 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, random: f64) -> Circumstances {
+    fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, luck: Luck) -> Circumstances {
         // Untried endpoints come first, so each attempt takes one away.
         let is_untried = self.cluster.endpoints.len() > attempt as usize;
+        let (recent, random) = match luck {
+            Luck::Good => (Recent::calmest(attempt), 0.0),
+            Luck::Bad => (Recent::FAILING, 1.0),
+        };
         Circumstances {
             attempt,
             repeatable: self.repeatable,
             body,
             untried: if is_untried { Untried::Some } else { Untried::None },
             time_left: self.route.deadline.saturating_sub(elapsed),
+            recent,
             random,
         }
     }
@@ -256,7 +338,8 @@ impl<'a> Exchange<'a> {
             Outcome::Failed { delivery, .. } => {
                 let sent = match delivery {
                     Delivery::Never => "nothing was sent",
-                    Delivery::Maybe | Delivery::Answered => "the backend may have acted on it",
+                    Delivery::Maybe => "the backend may have acted on it",
+                    Delivery::Answered => "the answer broke inside its body",
                 };
                 let took = if took.latest.is_zero() { String::new() } else { format!(" after {took}") };
                 format!("{given}{took}: {sent}")
@@ -264,7 +347,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn tell_retry(&self, wait: Span, reason: Reason, outcome: Outcome, attempt: u32) -> String {
+    fn tell_retry(&self, wait: Wait, reason: Reason, outcome: Outcome, attempt: u32) -> String {
         let reason = match reason {
             Reason::Status(status) => format!("{} is in `statuses`", status.as_u16()),
             Reason::Error(class) => format!("`{}` is in `errors`", class.label()),
@@ -282,7 +365,7 @@ impl<'a> Exchange<'a> {
                 if !wait.is_zero()
         );
         let asked = if asked { ", Retry-After kept" } else { "" };
-        if wait.latest.is_zero() {
+        if wait.failing.latest.is_zero() {
             return format!("retry at once, at {place}: {reason}");
         }
         format!("retry after {wait}, at {place}: {reason}{asked}")
@@ -349,6 +432,37 @@ impl<'a> Exchange<'a> {
             )),
             None => page.item(format_args!("the ratio carries every retry, even if all attempts fail")),
         }
+    }
+}
+
+/// What explaining cannot know: how the cluster is, and the jitter.
+#[derive(Clone, Copy)]
+enum Luck {
+    /// The cluster is as well as it can be, and the jitter short.
+    Good,
+    /// The cluster fails, and the jitter is long.
+    Bad,
+}
+
+/// A wait, by how the cluster is.
+#[derive(Clone, Copy)]
+struct Wait {
+    at_best: Span,
+    failing: Span,
+}
+
+impl Wait {
+    fn span(self) -> Span {
+        Span { earliest: self.at_best.earliest, latest: self.failing.latest }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at_best == self.failing {
+            return write!(f, "{}", self.failing);
+        }
+        write!(f, "{} at best, {} while the cluster fails", self.at_best, self.failing)
     }
 }
 

@@ -30,6 +30,8 @@ use crate::fields::rules::{HeaderRules, Side};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
+use crate::policy::hold::HoldLimits;
+use crate::policy::outage::{InvalidLine, LineSettings};
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::Redirect;
@@ -55,7 +57,7 @@ pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Confi
             format: file.log.format.unwrap_or(LogFormat::Auto),
         },
         access_log: file.access_log.unwrap_or(AccessLogOutput::Stdout),
-        listeners: listeners.into_iter().filter_map(|listener| builder.listener(listener)).collect(),
+        listeners: builder.listeners(listeners),
         routes: routes
             .into_iter()
             .filter_map(|route| {
@@ -102,6 +104,20 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// The listeners, each of which knows what none of them may let a caller say.
+    fn listeners(&self, listeners: Vec<raw::Listener>) -> Vec<ListenerSettings> {
+        let mut built: Vec<_> =
+            listeners.into_iter().filter_map(|listener| self.listener(listener)).collect();
+        let client_auths = built.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+        let mut headers: Vec<_> = client_auths.filter_map(|auth| auth.subject_header.clone()).collect();
+        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        headers.dedup();
+        for listener in &mut built {
+            listener.subject_headers.clone_from(&headers);
+        }
+        built
+    }
+
     fn listener(&self, listener: raw::Listener) -> Option<ListenerSettings> {
         let needs = Needs { table: "[[listener]]", header: &listener.header };
         let address = self.required(listener.address, &needs, "address", "address = \"0.0.0.0:8080\"");
@@ -122,6 +138,7 @@ impl Builder<'_> {
             max_header_bytes: listener.max_header_bytes.unwrap_or(64 << 10),
             max_connections: listener.max_connections.unwrap_or(10_000),
             underscores: listener.underscores.unwrap_or_default(),
+            subject_headers: Vec::new(), // all listeners have to be known first
             origin_guard: origin_guard.flatten(),
             emit_proxy_status: listener.emit_proxy_status.unwrap_or(false),
             tls,
@@ -177,6 +194,7 @@ impl Builder<'_> {
         // Checked at each cluster too: no route may use it yet.
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
+        let line = self.line(&cluster.line);
         let budget = self.budget(&retry.budget);
         Some(ClusterSettings {
             name: Arc::from(&**name),
@@ -186,6 +204,7 @@ impl Builder<'_> {
             max_streams: cluster.max_streams.clone().unwrap_or(100),
             connect_timeout: cluster.connect_timeout.clone().unwrap_or(Duration::from_secs(2)),
             idle_timeout: cluster.idle_timeout.clone().unwrap_or(Duration::from_secs(4)),
+            unsafe_reuse: cluster.unsafe_reuse.clone().unwrap_or_default(),
             body_timeout: cluster.body_timeout.clone().unwrap_or(Duration::from_mins(1)),
             max_connections: cluster.max_connections.clone().unwrap_or(1024),
             connection_wait: cluster.connection_wait.clone().unwrap_or(Duration::from_secs(1)),
@@ -194,6 +213,7 @@ impl Builder<'_> {
             dns_refresh: cluster.dns_refresh.clone().unwrap_or(Duration::from_secs(30)),
             balance: cluster.balance.clone().unwrap_or_default(),
             ejection,
+            line,
             failures: policy.statuses,
             budget,
         })
@@ -321,6 +341,10 @@ impl Builder<'_> {
             idempotency_header: retry.idempotency_header.unwrap_or(default.idempotency_header),
             per_try_timeout: retry.per_try_timeout.unwrap_or(default.per_try_timeout),
             body_limit: retry.body_limit.unwrap_or(default.body_limit),
+            hold: HoldLimits {
+                size: retry.hold.unwrap_or(default.hold.size),
+                time: retry.hold_time.unwrap_or(default.hold.time),
+            },
             backoff: self.backoff(&retry.backoff),
             retry_after_max: retry.backoff.retry_after_max.unwrap_or(default.retry_after_max),
         }
@@ -334,9 +358,10 @@ impl Builder<'_> {
         let mut factor = raw.factor.clone().unwrap_or(default.factor());
         let max = raw.max.clone().unwrap_or(default.max());
         let jitter = raw.jitter.clone().unwrap_or(default.jitter());
+        let mode = raw.mode.clone().unwrap_or(default.mode());
         loop {
             let error = match Backoff::new(base, factor, max, jitter) {
-                Ok(backoff) => return backoff,
+                Ok(backoff) => return backoff.in_mode(mode),
                 Err(error) => error,
             };
             match error {
@@ -429,6 +454,31 @@ impl Builder<'_> {
                 InvalidEjection::MaxEjected => {
                     self.misfit(&error, [raw.max_ejected.span()], None);
                     max_ejected = default.max_ejected();
+                }
+            }
+        }
+    }
+
+    fn line(&self, raw: &raw::Line) -> LineSettings {
+        let default = LineSettings::default();
+        let max = raw.max.clone().unwrap_or(default.max());
+        let mut max_wait = raw.max_wait.clone().unwrap_or(default.max_wait());
+        let mut enter_after = raw.enter_after.clone().unwrap_or(default.enter_after());
+        loop {
+            let error = match LineSettings::new(max, max_wait, enter_after) {
+                Ok(line) => return line,
+                Err(error) => error,
+            };
+            match error {
+                InvalidLine::EnterAfter => {
+                    let help = "`max = 0` switches the line off".to_owned();
+                    self.misfit(&error, [raw.enter_after.span()], Some(help));
+                    enter_after = default.enter_after();
+                }
+                InvalidLine::MaxWait => {
+                    let help = "`max = 0` switches the line off".to_owned();
+                    self.misfit(&error, [raw.max_wait.span()], Some(help));
+                    max_wait = default.max_wait();
                 }
             }
         }

@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use toml::Spanned;
 
-use crate::certificate::{self, CertificateFiles, FileRole};
-use crate::config::listener_tls::{file, resolve, unusable};
+use crate::certificate;
+use crate::config::certificate_files::{Kind, Named, RawCertificate, file, resolve, unusable};
 use crate::config::raw;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, Faults};
@@ -24,16 +23,8 @@ pub(super) struct ClusterTls {
     header: Range<usize>,
     ca: Field<String>,
     server_name: Field<ServerName<'static>>,
-    certificate: Option<ClientCertificate>,
+    certificate: Option<RawCertificate>,
     verification: Field<Verification>,
-}
-
-/// Its `certificate`.
-struct ClientCertificate {
-    header: Range<usize>,
-    chain: Field<String>,
-    key: Field<String>,
-    passphrase_file: Field<String>,
 }
 
 /// Whether the backend's certificate is looked at.
@@ -49,24 +40,11 @@ impl ClusterTls {
             header: table.header(),
             ca: table.field("ca", file),
             server_name: table.field("server_name", name),
-            certificate: table.table("certificate").map(ClientCertificate::read),
+            certificate: table.table("certificate").map(RawCertificate::read),
             verification: table.field("verification", verification),
         };
         table.finish();
         tls
-    }
-}
-
-impl ClientCertificate {
-    fn read(mut table: Table<'_>) -> Self {
-        let certificate = Self {
-            header: table.header(),
-            chain: table.field("chain", file),
-            key: table.field("key", file),
-            passphrase_file: table.field("passphrase_file", file),
-        };
-        table.finish();
-        certificate
     }
 }
 
@@ -202,44 +180,9 @@ fn roots(
     roots
 }
 
-fn identity(raw: &ClientCertificate, directory: &Path, faults: &Faults) -> Option<Identity> {
-    let required = |field: &Field<String>, key: &str| match field {
-        Field::Given(path) => Some(path.clone()),
-        Field::Broken => None,
-        Field::Absent => {
-            let label = format!("`{key}` is missing");
-            let fault = Fault::at(raw.header.clone(), format!("a client certificate has no `{key}`"), label);
-            faults.push(fault.help("write { chain = \"tls/stent.pem\", key = \"tls/stent.key\" }"));
-            None
-        }
-    };
-    // Both, so that both are reported.
-    let (chain, key) = (required(&raw.chain, "chain"), required(&raw.key, "key"));
-    let (chain, key) = (chain?, key?);
-    if raw.passphrase_file.is_broken() {
-        return None;
-    }
-    let passphrase_file = raw.passphrase_file.given();
-    let files = CertificateFiles {
-        chain: resolve(directory, chain.get_ref()),
-        key: resolve(directory, key.get_ref()),
-        passphrase_file: passphrase_file.map(|path| resolve(directory, path.get_ref())),
-    };
-    match certificate::load(&files, SystemTime::now()) {
-        Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| faults.warn(warning));
-            Some(Identity { files, key: loaded.certified_key })
-        }
-        Err(error) => {
-            let span = match error.role() {
-                FileRole::Chain => chain.span(),
-                FileRole::Key => key.span(),
-                FileRole::Passphrase => passphrase_file.map_or(key.span(), Spanned::span),
-            };
-            faults.push(unusable(&error, span));
-            None
-        }
-    }
+fn identity(raw: &RawCertificate, directory: &Path, faults: &Faults) -> Option<Identity> {
+    let Named { files, certificate, .. } = raw.load(&CERTIFICATE, directory, faults)?;
+    Some(Identity { files, key: certificate?.certified_key })
 }
 
 /// A name of TLS as the configuration has it.
@@ -249,6 +192,10 @@ pub(super) fn show_name(name: &ServerName<'_>) -> String {
         name => name.to_str().into_owned(),
     }
 }
+
+/// Its `certificate`.
+const CERTIFICATE: Kind =
+    Kind { name: "a client certificate", example: "{ chain = \"tls/stent.pem\", key = \"tls/stent.key\" }" };
 
 /// The certificate has to be signed by a CA that is trusted, for the endpoint's name, and of today.
 pub(super) const VERIFICATION_FULL: &str = "full";

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::certificate::CertificateFiles;
 use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF, show_name};
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
-use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS};
+use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS, UNSAFE_REUSES};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, ListenerSettings};
 use crate::downstream::http2::Http2Settings;
@@ -115,6 +115,7 @@ impl Document {
         self.string("protocol", word(&PROTOCOLS, cluster.protocol));
         self.string("connect_timeout", &show_duration(cluster.connect_timeout));
         self.string("idle_timeout", &show_duration(cluster.idle_timeout));
+        self.string("unsafe_reuse", word(&UNSAFE_REUSES, cluster.unsafe_reuse));
         self.string("body_timeout", &show_duration(cluster.body_timeout));
         self.key("max_connections", cluster.max_connections);
         self.key("max_streams", cluster.max_streams);
@@ -139,6 +140,10 @@ impl Document {
         self.string("open", &show_duration(cluster.ejection.open()));
         self.string("max_open", &show_duration(cluster.ejection.max_open()));
         self.key("max_ejected", number(cluster.ejection.max_ejected()));
+        self.header(&format!("[cluster.{name}.line]"));
+        self.key("max", cluster.line.max());
+        self.string("max_wait", &show_duration(cluster.line.max_wait()));
+        self.key("enter_after", cluster.line.enter_after());
     }
 
     fn cluster_tls(&mut self, tls: &ClusterTls) {
@@ -245,14 +250,17 @@ impl Document {
         self.string("idempotency_header", header.map_or("", |name| name.as_str()));
         self.string("per_try_timeout", &show_duration(retry.per_try_timeout));
         self.string("body_limit", &size(retry.body_limit));
+        self.string("hold", &size(retry.hold.size));
+        self.string("hold_time", &show_duration(retry.hold.time));
         let backoff = &retry.backoff;
         let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
         let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));
+        let mode = quote(backoff.mode().label());
         let asked = quote(&show_duration(retry.retry_after_max));
         self.key(
             "backoff",
             format!(
-                "{{ base = {base}, factor = {factor}, max = {max}, jitter = {jitter}, retry_after_max = {asked} }}"
+                "{{ mode = {mode}, base = {base}, factor = {factor}, max = {max}, jitter = {jitter}, retry_after_max = {asked} }}"
             ),
         );
     }

@@ -21,9 +21,10 @@ use crate::error::ErrorClass;
 use crate::fields::Scheme;
 use crate::fields::Underscores;
 use crate::fields::rules::Side;
-use crate::policy::backoff::Jitter;
+use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::retry::{ErrorSet, StatusSet};
+use crate::policy::reuse::UnsafeReuse;
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::RedirectHost;
@@ -210,6 +211,8 @@ pub(super) struct Retry {
     pub(super) idempotency_header: Field<Option<HeaderName>>,
     pub(super) per_try_timeout: Field<Duration>,
     pub(super) body_limit: Field<usize>,
+    pub(super) hold: Field<usize>,
+    pub(super) hold_time: Field<Duration>,
     pub(super) backoff: Backoff,
     pub(super) budget: Budget,
 }
@@ -238,6 +241,8 @@ impl Retry {
             idempotency_header: table.field("idempotency_header", values::header_name),
             per_try_timeout: table.field("per_try_timeout", |item| item.duration(WAIT)),
             body_limit: table.field("body_limit", |item| values::bytes(item, 0..=1 << 30)),
+            hold: table.field("hold", |item| values::bytes(item, HOLD)),
+            hold_time: table.field("hold_time", |item| item.duration(HOLD_TIME)),
             backoff: table.table("backoff").map(Backoff::read).unwrap_or_default(),
             budget: match budget {
                 BudgetPlace::Here => table.table("budget").map(Budget::read).unwrap_or_default(),
@@ -268,7 +273,10 @@ impl Retry {
             idempotency_header: own.idempotency_header.or(lower.idempotency_header),
             per_try_timeout: own.per_try_timeout.or(lower.per_try_timeout),
             body_limit: own.body_limit.or(lower.body_limit),
+            hold: own.hold.or(lower.hold),
+            hold_time: own.hold_time.or(lower.hold_time),
             backoff: Backoff {
+                mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),
                 factor: own.backoff.factor.or(lower.backoff.factor),
                 max: own.backoff.max.or(lower.backoff.max),
@@ -287,6 +295,7 @@ impl Retry {
 /// `backoff` in a `retry` table.
 #[derive(Clone, Default)]
 pub(super) struct Backoff {
+    pub(super) mode: Field<Mode>,
     pub(super) base: Field<Duration>,
     pub(super) factor: Field<f64>,
     pub(super) max: Field<Duration>,
@@ -297,6 +306,7 @@ pub(super) struct Backoff {
 impl Backoff {
     fn read(mut table: Table<'_>) -> Self {
         let backoff = Self {
+            mode: table.field("mode", |item| item.choice(&Mode::ALL.map(|mode| (mode.label(), mode)))),
             base: table.field("base", |item| item.duration(ANY_DURATION)),
             factor: table.field("factor", Item::number),
             max: table.field("max", |item| item.duration(ANY_DURATION)),
@@ -337,6 +347,7 @@ pub(super) struct Cluster {
     pub(super) protocol: Field<Protocol>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) idle_timeout: Field<Duration>,
+    pub(super) unsafe_reuse: Field<UnsafeReuse>,
     pub(super) body_timeout: Field<Duration>,
     pub(super) max_connections: Field<usize>,
     pub(super) max_streams: Field<usize>,
@@ -348,6 +359,7 @@ pub(super) struct Cluster {
     pub(super) tls: Option<ClusterTls>,
     pub(super) retry: Retry,
     pub(super) ejection: Ejection,
+    pub(super) line: Line,
 }
 
 impl Cluster {
@@ -359,6 +371,7 @@ impl Cluster {
             protocol: table.field("protocol", |item| item.choice(&PROTOCOLS)),
             connect_timeout: table.field("connect_timeout", |item| item.duration(WAIT)),
             idle_timeout: table.field("idle_timeout", |item| item.duration(WAIT)),
+            unsafe_reuse: table.field("unsafe_reuse", |item| item.choice(&UNSAFE_REUSES)),
             body_timeout: table.field("body_timeout", |item| item.duration(WAIT)),
             max_connections: table.field("max_connections", |item| item.integer(1..=1_000_000)),
             max_streams: table.field("max_streams", |item| item.integer(1..=10_000)),
@@ -373,6 +386,7 @@ impl Cluster {
                 .map(|table| Retry::read(table, BudgetPlace::Here))
                 .unwrap_or_default(),
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
+            line: table.table("line").map(Line::read).unwrap_or_default(),
         };
         table.finish();
         cluster
@@ -398,6 +412,26 @@ impl Ejection {
         };
         table.finish();
         ejection
+    }
+}
+
+/// `[cluster.NAME.line]`
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) max: Field<usize>,
+    pub(super) max_wait: Field<Duration>,
+    pub(super) enter_after: Field<u32>,
+}
+
+impl Line {
+    fn read(mut table: Table<'_>) -> Self {
+        let line = Self {
+            max: table.field("max", |item| item.integer(0..=100_000)),
+            max_wait: table.field("max_wait", |item| item.duration(ANY_DURATION)),
+            enter_after: table.field("enter_after", |item| item.integer(0..=u32::MAX)),
+        };
+        table.finish();
+        line
     }
 }
 
@@ -536,6 +570,11 @@ const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 /// hyper takes no less than 8 KiB for a head, and beyond 1 MiB a head is an attack.
 const HEAD: RangeInclusive<u64> = 8 << 10..=1 << 20;
 
+/// None, or what a page and its data may weigh; a download that is held as a whole only comes later.
+const HOLD: RangeInclusive<u64> = 0..=16 << 20;
+/// What is held reaches the caller so much later, and at most five times that.
+const HOLD_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+
 /// A window is never smaller than RFC 9113 has it at first, nor larger than memory for a stream or two should be.
 const WINDOW: RangeInclusive<u64> = 64 << 10..=64 << 20;
 /// From a frame to what a fast caller far away can use.
@@ -555,6 +594,8 @@ pub(super) const LOG_FORMATS: [(&str, LogFormat); 3] =
 /// The schemes, as the configuration spells them.
 pub(super) const SCHEMES: [(&str, Scheme); 2] = [("http", Scheme::Http), ("https", Scheme::Https)];
 /// The ways to choose an endpoint, as the configuration spells them.
+pub(super) const UNSAFE_REUSES: [(&str, UnsafeReuse); 3] =
+    [("learned", UnsafeReuse::Learned), ("never", UnsafeReuse::Never), ("always", UnsafeReuse::Always)];
 pub(super) const BALANCES: [(&str, Balance); 2] =
     [("p2c", Balance::P2c), ("round_robin", Balance::RoundRobin)];
 /// Whether connections begin with a PROXY header, as the configuration spells it.

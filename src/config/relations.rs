@@ -122,16 +122,30 @@ fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
     }
 }
 
-/// A listener takes its guard's header away, and a route that asks for it would refuse everything.
+/// A listener takes away its guard's header, and all of them the header of a verified subject: a route that asks for
+/// one of these would refuse everything.
 fn distinct_guards(faults: &Faults, listeners: &[raw::Listener], routes: &[raw::Route]) {
     let header = |guard: &Option<raw::OriginGuard>| guard.as_ref()?.header.given().cloned();
     let outer: Vec<_> = listeners.iter().filter_map(|listener| header(&listener.origin_guard)).collect();
+    let subjects: Vec<_> =
+        listeners.iter().filter_map(|listener| listener.tls.as_ref()?.subject_header()).collect();
     for inner in routes.iter().filter_map(|route| header(&route.origin_guard)) {
         if let Some(outer) = outer.iter().find(|outer| outer.get_ref() == inner.get_ref()) {
             faults.push(
                 Fault::at(inner.span(), "two guards ask for one header", "never gets here")
                     .also(outer.span(), "taken away here")
                     .help("give the route's guard a header of its own, or leave it to the listener's"),
+            );
+        }
+        if let Some((_, span)) = subjects.iter().find(|(name, _)| *name == inner.get_ref()) {
+            faults.push(
+                Fault::at(
+                    inner.span(),
+                    "a guard asks for the header of callers' subjects",
+                    "never gets here",
+                )
+                .also(span.clone(), "no caller may say it")
+                .help("give the guard a header of its own"),
             );
         }
     }

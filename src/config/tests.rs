@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::retry::RetryPolicy;
 
 mod errors;
@@ -52,12 +52,12 @@ address = "0.0.0.0:8443"
 [retry]
 max_attempts = 3
 statuses = [500, 502]
-errors = ["connect", "tls", "reset", "timeout", "protocol"]
+errors = ["connect", "tls", "reset", "timeout", "protocol", "truncated"]
 methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 idempotency_header = "Idempotency-Key"
 per_try_timeout = "10s"
 body_limit = "1MiB"
-backoff = { base = "100ms", factor = 2.0, max = "2s", jitter = "equal", retry_after_max = "5s" }
+backoff = { mode = "adaptive", base = "100ms", factor = 2.0, max = "2s", jitter = "equal", retry_after_max = "5s" }
 budget = { ratio = 0.2, min_per_second = 10, window = "10s" }
 
 [cluster.hosp]
@@ -133,13 +133,16 @@ methods = []
 idempotency_header = ""
 per_try_timeout = "1s"
 body_limit = "0B"
-backoff = { base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
+hold = "0B"
+hold_time = "1ms"
+backoff = { mode = "fixed", base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]
 endpoints = ["https://[::1]:81", "https://hosp.internal"]
 protocol = "auto"
 connect_timeout = "3s"
 idle_timeout = "5s"
+unsafe_reuse = "never"
 body_timeout = "61s"
 max_connections = 7
 max_streams = 2
@@ -156,6 +159,10 @@ consecutive_failures = 1
 open = "1ms"
 max_open = "1ms"
 max_ejected = 1
+[cluster."odd.name".line]
+max = 0
+max_wait = "1ms"
+enter_after = 100
 [[route]]
 name = "a"
 host = "*.example.org"
@@ -228,6 +235,7 @@ fn the_reference_holds_every_key() {
         "{strange}[server]{strange}[admin]{strange}[log]{strange}[access_log]{strange}[[listener]]{strange}\
          [listener.tls]{strange}[[listener.tls.certificates]]{strange}[retry]{strange}[retry.backoff]{strange}\
          [retry.budget]{strange}[cluster.main]{strange}[cluster.main.retry]{strange}[cluster.main.ejection]{strange}\
+         [cluster.main.line]{strange}\
          [[route]]{strange}[route.retry]{strange}[route.request_headers]{strange}[route.response_headers]{strange}\
          [listener.origin_guard]{strange}[route.origin_guard]{strange}[route.redirect]{strange}"
     );
@@ -241,7 +249,7 @@ fn the_reference_holds_every_key() {
             tables.insert(table, keys.split(", ").map(|key| key.trim_matches('`')).collect());
         }
     }
-    assert_eq!(tables.len(), 21, "{report}");
+    assert_eq!(tables.len(), 22, "{report}");
 
     for (table, keys) in tables {
         // A redirect is written in one line, and its keys stand in it.
@@ -300,7 +308,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
         [retry]
         max_attempts = 2
         per_try_timeout = \"1s\"
-        backoff = { base = \"10ms\", max = \"1s\", jitter = \"none\" }
+        backoff = { mode = \"fixed\", base = \"10ms\", max = \"1s\", jitter = \"none\" }
         budget = { ratio = 0.1, min_per_second = 1 }
         [[listener]]
         address = \"127.0.0.1:0\"
@@ -318,7 +326,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
         cluster = \"a\"
         [route.retry]
         max_attempts = 5
-        backoff = { factor = 3.0 }
+        backoff = { mode = \"adaptive\", factor = 3.0 }
         [[route]]
         name = \"b\"
         path = \"/b\"
@@ -337,7 +345,7 @@ fn a_retry_table_goes_over_the_lower_ones_field_by_field() {
     let expected = RetryPolicy {
         max_attempts: 2,
         per_try_timeout: millis(1000),
-        backoff: Backoff::new(millis(10), 2.0, millis(1000), Jitter::None).unwrap(),
+        backoff: Backoff::new(millis(10), 2.0, millis(1000), Jitter::None).unwrap().in_mode(Mode::Fixed),
         ..RetryPolicy::default()
     };
     assert_eq!(config.routes[1].retry, expected);

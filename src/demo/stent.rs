@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The part of the configuration that the demo is about, as an SRE would tune it for a backend known to be flaky. The
-/// waits add up to more than a burst of HOSP's lasts, and two attempts are left for what fails after it.
+/// waits while HOSP is down add up to more than a burst of HOSP's lasts, and two attempts are left for what fails after it.
 pub(super) const RETRY: &str = r#"[retry]
 max_attempts = 6                        # the first one included
 statuses = [500, 502]                   # the two that HOSP fails with
@@ -115,6 +115,9 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
     use fastrand::Rng;
     use http::{Method, StatusCode};
     use serde::Deserialize;
@@ -123,6 +126,7 @@ mod tests {
     use crate::demo::faults::{BURST_PERIOD, Fault, Faults};
     use crate::error::{Delivery, ErrorClass, Origin, UpstreamErrorKind};
     use crate::policy::backoff::{Backoff, Jitter};
+    use crate::policy::recent::{Ending, Window};
     use crate::policy::retry::{
         BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
     };
@@ -184,36 +188,54 @@ mod tests {
 
         let (mut rng, requests) = (Rng::with_seed(5), 60_000);
         let mut faults = Faults::new(0.12, 6);
-        let mut failed = 0;
-        for number in 0..requests {
-            let start = BURST_PERIOD * 30 * number / requests;
-            let mut elapsed = start;
-            for attempt in 1.. {
-                let outcome = match faults.next(elapsed, &Method::GET).fault {
-                    None => break,
-                    Some(Fault::Status(status)) => Outcome::Answered { status, retry_after: None },
-                    Some(Fault::Reset) => failure(ErrorClass::Reset),
-                    Some(Fault::Hang) => {
-                        elapsed += Duration::from_secs(1);
-                        failure(ErrorClass::Timeout)
-                    }
-                };
-                let around = Circumstances {
-                    attempt,
-                    repeatable: Repeatable::Always,
-                    body: BodyState::Whole,
-                    untried: Untried::None,
-                    time_left: Duration::from_millis(4_500).saturating_sub(elapsed.saturating_sub(start)),
-                    random: rng.f64(),
-                };
-                let Verdict::Retry { after, .. } = policy.decide(outcome, &around) else {
-                    failed += 1;
-                    break;
-                };
-                elapsed += after;
+        let (mut failed, mut window) = (0, Window::default());
+        let start = |number| BURST_PERIOD * 30 * number / requests;
+        // In the order of time, because the waits follow what the cluster's other requests have just met.
+        let mut events: BinaryHeap<_> =
+            (0..requests).map(|number| Reverse((start(number), number, 1, Event::Begins))).collect();
+        while let Some(Reverse((now, number, attempt, event))) = events.pop() {
+            let fault = match event {
+                Event::Begins => faults.next(now, &Method::GET).fault,
+                Event::IsGivenUp => Some(Fault::Hang),
+            };
+            let outcome = match fault {
+                None => {
+                    window = window.note(Ending::Success, now);
+                    continue;
+                }
+                Some(Fault::Hang) if event == Event::Begins => {
+                    events.push(Reverse((now + Duration::from_secs(1), number, attempt, Event::IsGivenUp)));
+                    continue;
+                }
+                Some(Fault::Hang) => failure(ErrorClass::Timeout),
+                Some(Fault::Status(status)) => Outcome::Answered { status, retry_after: None },
+                Some(Fault::Reset) => failure(ErrorClass::Reset),
+            };
+            window = window.note(Ending::Failure, now);
+            let around = Circumstances {
+                attempt,
+                repeatable: Repeatable::Always,
+                body: BodyState::Whole,
+                untried: Untried::None,
+                time_left: Duration::from_millis(4_500).saturating_sub(now.saturating_sub(start(number))),
+                recent: window.at(now),
+                random: rng.f64(),
+            };
+            match policy.decide(outcome, &around) {
+                Verdict::Retry { after, .. } => {
+                    events.push(Reverse((now + after, number, attempt + 1, Event::Begins)));
+                }
+                _ => failed += 1,
             }
         }
         assert!(failed < requests / 2_000, "{failed} of {requests}");
+    }
+
+    /// What happens to an attempt.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Event {
+        Begins,
+        IsGivenUp,
     }
 
     fn failure(class: ErrorClass) -> Outcome {

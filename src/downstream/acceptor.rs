@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use http::HeaderName;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -41,6 +42,9 @@ pub struct ListenerSettings {
     pub max_connections: usize,
     /// What is done about header names with underscores.
     pub underscores: Underscores,
+    /// Headers by which some listener, this one or another, tells the upstream a verified subject. No caller may say
+    /// them: routes are the same for all listeners, and the upstream cannot tell which one a request came by.
+    pub subject_headers: Vec<HeaderName>,
     /// What every request must carry.
     pub origin_guard: Option<OriginGuard>,
     /// Whether replies and failures carry `Proxy-Status` (RFC 9209), which tells outsiders about our inside.
@@ -67,6 +71,7 @@ impl ListenerSettings {
             max_header_bytes: 64 << 10,
             max_connections: 100,
             underscores: Underscores::default(),
+            subject_headers: Vec::new(),
             origin_guard: None,
             emit_proxy_status: false,
             tls: None,

@@ -16,7 +16,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 /// What is known of a connection's peer, once for all its requests.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     address: IpAddr,
     text: HeaderValue,
     scheme: Scheme,
@@ -33,7 +33,7 @@ enum Trust {
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
+    pub(crate) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::from_str(&address.to_string());
         Self {
@@ -44,12 +44,12 @@ impl Peer {
         }
     }
 
-    pub(super) fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
     /// Finds the client's address, and makes the forwarding headers say what we know.
-    pub(super) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
         match self.trust {
             Trust::No => {
                 self.replace(headers);

@@ -34,16 +34,17 @@ pub(super) async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let handover = Handover::default();
-    let has_refused = Cell::new(false);
+    // Whether the connection, if it ends now, ends on bytes that nobody has read: the rest of a body that was answered
+    // before its end, or what follows a request after which we close.
+    let may_be_unread = Cell::new(false);
     let http = service_fn(|request: Request<Incoming>| {
         let running = facts.state.begin_exchange();
-        let version = request.version();
-        let (handover, mut service, has_refused) = (handover.clone(), service.clone(), &has_refused);
+        let (version, has_body) = (request.version(), !request.body().is_end_stream());
+        let (handover, mut service, may_be_unread) = (handover.clone(), service.clone(), &may_be_unread);
         async move {
             let Ok(service) = service.ready().await;
             let Ok(mut response) = service.call(facts.inbound(request, Some(handover))).await;
-            let has_failed = response.status().is_client_error() || response.status().is_server_error();
-            has_refused.set(has_failed && response.headers().contains_key(CONNECTION));
+            may_be_unread.set(has_body || response.headers().contains_key(CONNECTION));
             if facts.state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -68,7 +69,7 @@ pub(super) async fn serve<S, B>(
                     if !error.is_parse() {
                         return;
                     }
-                    has_refused.set(true);
+                    may_be_unread.set(true);
                 }
                 break;
             }
@@ -89,7 +90,7 @@ pub(super) async fn serve<S, B>(
         let parts = connection.into_parts();
         // Boxed, because few connections become one, and it would make every connection three times as large.
         Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
-    } else if has_refused.get() {
+    } else if may_be_unread.get() {
         // Boxed, because it is seldom needed and would make every connection larger.
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }

@@ -50,8 +50,8 @@ impl Stream {
         let _ = timeout(FAREWELL, say).await;
     }
 
-    /// Says that nothing follows, and throws away what a caller still sends that was refused: closing on it would make
-    /// the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
+    /// Says that nothing follows, and throws away what a caller still sends that has its answer: closing on it would
+    /// make the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
     pub(super) async fn hear_out(mut self) {
         let leave = async {
             let _ = self.shutdown().await; // whoever has gone already needs no farewell
@@ -66,7 +66,7 @@ impl Stream {
     }
 }
 
-/// How long a caller that was refused is heard out, or a last word may take to be written.
+/// How long a caller that has its answer is heard out, or a last word may take to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How many bytes of it are thrown away.

@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName};
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
-use super::{is_alias, is_reserved, remove_where};
+use super::{is_reserved, remove_spellings};
 
 /// The header, and the secrets of which it must hold one. Several are in force while one replaces another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,7 @@ impl OriginGuard {
             (Some(value), None) => self.knows(value.as_bytes()),
             _ => false,
         };
-        headers.remove(&self.header);
-        remove_where(headers, |name| is_alias(name.as_str(), self.header.as_str()));
+        remove_spellings(headers, &self.header);
         if is_known { Ok(()) } else { Err(OriginRefused) }
     }
 

@@ -20,7 +20,7 @@ pub enum Rule {
     Add(HeaderName, HeaderValue),
 }
 
-/// Which heads rules are for.
+/// Which messages rules are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// What the upstream gets.

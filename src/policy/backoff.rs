@@ -30,6 +30,28 @@ impl Jitter {
     }
 }
 
+/// Whether waits follow how the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They shrink to almost nothing where recent attempts mostly succeeded: the failure was one of a kind.
+    Adaptive,
+    /// They are what the operator sets, always.
+    Fixed,
+}
+
+impl Mode {
+    /// Every mode, as the configuration spells them.
+    pub const ALL: [Self; 2] = [Self::Adaptive, Self::Fixed];
+
+    /// The word in the configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Fixed => "fixed",
+        }
+    }
+}
+
 /// Exponential backoff: the step before retry `n` is `base`·`factor`^(n−1), at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
@@ -37,6 +59,7 @@ pub struct Backoff {
     factor: f64,
     max: Duration,
     jitter: Jitter,
+    mode: Mode,
 }
 
 /// Why a [`Backoff`] cannot be built.
@@ -57,10 +80,15 @@ pub enum InvalidBackoff {
 }
 
 impl Backoff {
-    /// The shortest wait between two attempts at one endpoint, whatever the jitter.
+    /// The shortest wait between two attempts at one endpoint while its cluster fails, whatever the jitter.
     pub const FLOOR: Duration = Duration::from_millis(1);
 
-    /// Checks and builds: 1 ms ≤ `base` ≤ `max` ≤ 1 h, 1 ≤ `factor` ≤ 100.
+    /// The shortest wait of all. Not nothing: whatever made the endpoint fail gets a moment to pass, the runtime's other
+    /// tasks get their turn, and no mistake in the estimate makes a loop that spins. Not more: timers round up to whole
+    /// milliseconds, so that this is about one, and of two retries a caller would feel any further one.
+    pub const QUICKEST: Duration = Duration::from_micros(100);
+
+    /// Checks and builds, in adaptive mode: 1 ms ≤ `base` ≤ `max` ≤ 1 h, 1 ≤ `factor` ≤ 100.
     pub fn new(base: Duration, factor: f64, max: Duration, jitter: Jitter) -> Result<Self, InvalidBackoff> {
         if base < Self::FLOOR {
             return Err(InvalidBackoff::BaseTooShort);
@@ -74,18 +102,29 @@ impl Backoff {
         if max > Duration::from_hours(1) {
             return Err(InvalidBackoff::MaxTooLong);
         }
-        Ok(Self { base, factor, max, jitter })
+        Ok(Self { base, factor, max, jitter, mode: Mode::Adaptive })
     }
 
-    /// The wait before retry `retry` (the first is 1), for a `random` in [0, 1).
-    pub fn wait(&self, retry: u32, random: f64) -> Duration {
+    /// The same steps in another mode.
+    #[must_use]
+    pub fn in_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The wait before retry `retry` (the first is 1), where the next attempt succeeds with the chance `success`, for a
+    /// `random` in [0, 1).
+    pub fn wait(&self, retry: u32, success: f64, random: f64) -> Duration {
         let range = self.range(retry);
         let spread = range.end().saturating_sub(*range.start());
         let random = if random.is_nan() { 0.0 } else { random.clamp(0.0, 1.0) };
-        *range.start() + spread.mul_f64(random)
+        let whole = *range.start() + spread.mul_f64(random);
+        match self.mode {
+            Mode::Adaptive => whole.mul_f64(share_of_wait(success)).clamp(Self::QUICKEST, whole),
+            Mode::Fixed => whole,
+        }
     }
 
-    /// The shortest and the longest wait before retry `retry`.
+    /// The shortest and the longest wait before retry `retry` while the cluster fails.
     pub fn range(&self, retry: u32) -> RangeInclusive<Duration> {
         let step = self.step(retry);
         let shortest = match self.jitter {
@@ -123,16 +162,34 @@ impl Backoff {
     pub fn jitter(&self) -> Jitter {
         self.jitter
     }
+
+    /// Whether they follow how the cluster is.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
 }
 
+/// How much of the wait is waited where the next attempt succeeds with the chance `success`: all of it up to one half,
+/// then steeply less: 17 % at 0.6, 2 % at 0.7, under 0.1 % at 0.8. Steep, because a fifth of all answers failing singly is
+/// what a retry is for, and its callers shall not feel the second one either.
+fn share_of_wait(success: f64) -> f64 {
+    let doubt = (1.0 - success) / (1.0 - FAILING);
+    // Not a number is no reason for confidence.
+    if doubt.is_nan() { 1.0 } else { doubt.clamp(0.0, 1.0).powi(8) }
+}
+
+/// The chance of success up to which a cluster counts as failing, and waits are whole.
+const FAILING: f64 = 0.5;
+
 impl Default for Backoff {
-    /// 100 ms, doubled up to 2 s, equal jitter.
+    /// 100 ms, doubled up to 2 s, equal jitter, adaptive.
     fn default() -> Self {
         Self {
             base: Duration::from_millis(100),
             factor: 2.0,
             max: Duration::from_secs(2),
             jitter: Jitter::Equal,
+            mode: Mode::Adaptive,
         }
     }
 }
@@ -140,6 +197,7 @@ impl Default for Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::recent::Recent;
     use proptest::prelude::*;
 
     fn jitters() -> impl Strategy<Value = Jitter> {
@@ -150,28 +208,75 @@ mod tests {
         #[test]
         fn a_wait_lies_within_its_range_and_never_over_max(
             base in 1u64..10_000, factor in 1.0f64..=100.0, more in 0u64..100_000,
-            jitter in jitters(), retry in 0u32..=u32::MAX, random in 0.0f64..1.0,
+            jitter in jitters(), retry in 0u32..=u32::MAX, success in 0.0f64..=1.0, random in 0.0f64..1.0,
         ) {
             let max = Duration::from_millis(base + more);
-            let backoff = Backoff::new(Duration::from_millis(base), factor, max, jitter).unwrap();
-            let wait = backoff.wait(retry, random);
+            let backoff = Backoff::new(Duration::from_millis(base), factor, max, jitter).unwrap().in_mode(Mode::Fixed);
+            let wait = backoff.wait(retry, success, random);
             prop_assert!(backoff.range(retry).contains(&wait));
             prop_assert!(wait <= max);
             prop_assert!(wait >= Backoff::FLOOR);
         }
 
         #[test]
-        fn steps_never_shrink(base in 1u64..1000, factor in 1.0f64..10.0, retry in 1u32..64) {
+        fn waits_never_shrink_from_retry_to_retry(
+            base in 1u64..1000, factor in 1.0f64..10.0, retry in 1u32..64, success in 0.0f64..=1.0,
+        ) {
             let backoff =
                 Backoff::new(Duration::from_millis(base), factor, Duration::from_mins(1), Jitter::None).unwrap();
-            prop_assert!(backoff.wait(retry, 0.5) <= backoff.wait(retry + 1, 0.5));
+            for mode in Mode::ALL {
+                let backoff = backoff.in_mode(mode);
+                prop_assert!(backoff.wait(retry, success, 0.5) <= backoff.wait(retry + 1, success, 0.5));
+            }
         }
 
         #[test]
-        fn randomness_outside_its_interval_is_harmless(random in proptest::num::f64::ANY) {
+        fn numbers_outside_their_intervals_are_harmless(
+            success in proptest::num::f64::ANY, random in proptest::num::f64::ANY,
+        ) {
             let backoff = Backoff::default();
-            prop_assert!(backoff.range(1).contains(&backoff.wait(1, random)));
+            let range = Backoff::QUICKEST..=*backoff.range(1).end();
+            prop_assert!(range.contains(&backoff.wait(1, success, random)));
+            prop_assert!(backoff.range(1).contains(&backoff.in_mode(Mode::Fixed).wait(1, success, random)));
         }
+
+        #[test]
+        fn an_adaptive_wait_grows_as_success_falls_from_almost_nothing_to_the_fixed_one(
+            base in 1u64..10_000, jitter in jitters(), retry in 1u32..100,
+            one in 0.0f64..=1.0, other in 0.0f64..=1.0, random in 0.0f64..1.0,
+        ) {
+            let base = Duration::from_millis(base);
+            let backoff = Backoff::new(base, 2.0, 10 * base, jitter).unwrap();
+            let wait = |success| backoff.wait(retry, success, random);
+            prop_assert!(wait(one.max(other)) <= wait(one.min(other)));
+            prop_assert!(wait(one) >= Backoff::QUICKEST);
+            let fixed = backoff.in_mode(Mode::Fixed).wait(retry, one, random);
+            prop_assert!(wait(one) <= fixed);
+            prop_assert_eq!(wait(one / 2.0), fixed);
+        }
+    }
+
+    /// The longest waits by share of success and failures in a row, as the README has them.
+    #[test]
+    fn the_curve_is_the_documented_one() {
+        let longest = |share: f64, retry| {
+            let success = Recent { share, row: 0 }.success(retry);
+            let wait = Backoff::default().wait(retry, success, 1.0);
+            (wait.as_secs_f64() * 10_000.0).round() / 10.0
+        };
+        let rows = [1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5];
+        let table = rows.map(|share| [1, 2, 3, 4].map(|retry| longest(share, retry)));
+        let expected = [
+            [0.1, 200.0, 400.0, 800.0],
+            [0.1, 200.0, 400.0, 800.0],
+            [0.1, 0.1, 253.2, 800.0],
+            [0.1, 0.1, 0.1, 800.0],
+            [0.1, 0.1, 0.4, 2.8],
+            [1.7, 3.4, 7.2, 16.8],
+            [16.8, 33.8, 68.4, 140.6],
+            [100.0, 200.0, 400.0, 800.0],
+        ];
+        assert_eq!(table, expected);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::hold::HoldLimits;
+use crate::policy::recent::Recent;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,8 @@ pub struct RetryPolicy {
     pub per_try_timeout: Duration,
     /// The most of a request body that is kept for a retry, in bytes.
     pub body_limit: usize,
+    /// How much of an answer is held back, and how long, so that one that breaks can be retried.
+    pub hold: HoldLimits,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
@@ -53,6 +57,7 @@ impl Default for RetryPolicy {
             idempotency_header: Some(HeaderName::from_static("idempotency-key")),
             per_try_timeout: Duration::from_secs(10),
             body_limit: 1 << 20,
+            hold: HoldLimits::default(),
             backoff: Backoff::default(),
             retry_after_max: Duration::from_secs(5),
         }
@@ -69,7 +74,7 @@ pub enum Outcome {
         /// The wait that its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// None came.
+    /// None came, or it broke while it was held.
     Failed {
         /// Its class; none if no retry can help.
         class: Option<ErrorClass>,
@@ -128,6 +133,8 @@ pub struct Circumstances {
     pub untried: Untried,
     /// What is left until the deadline.
     pub time_left: Duration,
+    /// How the cluster's recent attempts went, this one included.
+    pub recent: Recent,
     /// A random number in [0, 1) for the jitter.
     pub random: f64,
 }
@@ -303,7 +310,8 @@ impl RetryPolicy {
         let after = if never_sent && around.untried == Untried::Some {
             Duration::ZERO
         } else {
-            self.backoff.wait(around.attempt, around.random).max(asked)
+            let success = around.recent.success(around.attempt);
+            self.backoff.wait(around.attempt, success, around.random).max(asked)
         };
         if after.saturating_add(Self::LEAST_USEFUL) > around.time_left {
             return stop(Veto::Deadline);
@@ -311,7 +319,7 @@ impl RetryPolicy {
         Verdict::Retry { after, reason }
     }
 
-    /// The shortest and the longest wait that [`RetryPolicy::decide`] can give, for `stent explain`.
+    /// The shortest and the longest wait that [`RetryPolicy::decide`] can give as the cluster is, for `stent explain`.
     pub fn wait_range(&self, outcome: Outcome, around: &Circumstances) -> RangeInclusive<Duration> {
         let wait = |random| match self.decide(outcome, &Circumstances { random, ..*around }) {
             Verdict::Retry { after, .. } => after,

@@ -14,18 +14,22 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::Arriving;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
+use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::{Pools, Progress};
+
+mod line;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -35,8 +39,9 @@ pub trait Transport {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
-    ) -> Result<Answer, UpstreamError>;
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
 
 impl Transport for Pools<AttemptBody> {
@@ -45,14 +50,15 @@ impl Transport for Pools<AttemptBody> {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        repeatable: Repeatable,
         progress: &Progress,
-    ) -> impl Future<Output = Result<Answer, UpstreamError>> {
-        Pools::send(self, endpoint, request, progress)
+    ) -> impl Future<Output = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>> {
+        Pools::send(self, endpoint, request, repeatable, progress)
     }
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<UpstreamBody<AttemptBody>>;
+type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -94,6 +100,13 @@ pub(crate) async fn run<T: Transport>(
     let mut now = exchange.began();
     outbound.cluster.budget.deposit(around.since_start(now));
     loop {
+        if outbound.cluster.line.is_in_force() {
+            // Boxed, because an outage is rare.
+            if let Err(refusal) = Box::pin(line::wait(exchange, route, outbound, around, now)).await {
+                return exhausted(kept).ok_or(refusal);
+            }
+            now = Instant::now();
+        }
         let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
@@ -109,7 +122,8 @@ pub(crate) async fn run<T: Transport>(
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
         match decide(exchange, route, outbound, &outcome, around, now) {
-            Verdict::Retry { after, reason } if outbound.cluster.budget.withdraw(around.since_start(now)) => {
+            Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
+                let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
                 // Boxed, so that a request that needs no retry carries no room for one.
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
@@ -127,7 +141,7 @@ struct Failure {
     limit: Option<Limit>,
 }
 
-/// One attempt, within its limits.
+/// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
@@ -137,6 +151,47 @@ async fn attempt<T: Transport>(
     mut timer: Pin<&mut Sleep>,
     started: Instant,
 ) -> Result<Answer, Failure> {
+    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
+    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+        return Ok(answer.map(AnswerBody::Direct));
+    }
+    let hold = Hold {
+        limits: route.settings.retry.hold,
+        deadline: outbound.limits.deadline_at(exchange.body().upload()),
+        memory: exchange.memory(),
+        metrics: exchange.metrics(),
+    };
+    hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
+}
+
+/// Lays a response head before the policy.
+fn may_hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: &Response<UpstreamBody<AttemptBody>>,
+) -> bool {
+    route.settings.retry.may_hold(&Arriving {
+        method: &outbound.head.method,
+        status: answer.status(),
+        headers: answer.headers(),
+        length: answer.body().size_hint().exact(),
+        attempt: exchange.attempt_number(),
+        repeatable: outbound.repeatable,
+        body: exchange.body().state(),
+    })
+}
+
+/// Sends a request and waits for the response head, within the limits of an attempt.
+async fn send<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    transport: &T,
+    endpoint: &Arc<Endpoint>,
+    mut timer: Pin<&mut Sleep>,
+    started: Instant,
+) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
     let body = exchange.body();
     let number = exchange.attempt_number();
     let limits = &outbound.limits;
@@ -145,7 +200,8 @@ async fn attempt<T: Transport>(
         limits.first(started.into_std(), body.upload(), successor)
     };
     let progress = Progress::default();
-    let mut answer = pin!(transport.send(endpoint, outbound.request(number, body.attempt()), &progress));
+    let request = outbound.request(number, body.attempt());
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, &progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
@@ -226,6 +282,7 @@ fn decide(
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
+            recent: outbound.cluster.recent(around.since_start(now)),
             random: around.random(),
         },
     )
@@ -293,7 +350,7 @@ async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
     };
     let is_whole = timeout_at(until, read).await == Ok(true);
     let kept = (!bytes.is_empty()).then(|| bytes.freeze());
-    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept)))
+    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept).into()))
 }
 
 /// The end of the loop: the answer at hand, the best that came earlier, or an error.
@@ -333,6 +390,12 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
+    /// itself.
+    fn may_retry(&self, now: Duration) -> bool {
+        self.cluster.line.is_in_force() || self.cluster.budget.withdraw(now)
+    }
+
     fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
@@ -345,7 +408,10 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+    fn accept(
+        &self,
+        answer: Response<UpstreamBody<AttemptBody>>,
+    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

@@ -11,9 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{ProxyError, RequestFault, UpstreamError};
+use crate::fields::rules::Side;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
-use crate::proxy::replay::AttemptBody;
+use crate::proxy::hold::AnswerBody;
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
@@ -117,19 +118,19 @@ impl Body for RequestBody {
 /// The body of the answer to a caller. When it ends, breaks or is dropped, the exchange is over and on record.
 #[derive(Debug)]
 pub struct ResponseBody {
-    inner: UpstreamBody<AttemptBody>,
+    inner: AnswerBody,
     /// None once the exchange is over, or goes on in a tunnel.
     exchange: Option<Box<Exchange>>,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(inner: UpstreamBody<AttemptBody>, exchange: Box<Exchange>) -> Self {
-        Self { inner, exchange: Some(exchange) }
+    pub(crate) fn new(inner: impl Into<AnswerBody>, exchange: Box<Exchange>) -> Self {
+        Self { inner: inner.into(), exchange: Some(exchange) }
     }
 
     /// The body of a 101, after which the exchange goes on in a tunnel.
     pub(crate) fn tunnel() -> Self {
-        Self { inner: UpstreamBody::Kept(None), exchange: None }
+        Self { inner: UpstreamBody::Kept(None).into(), exchange: None }
     }
 
     fn finish(&mut self, outcome: ExchangeOutcome) {
@@ -153,7 +154,7 @@ impl Body for ResponseBody {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers);
+                    headers::clean_trailers(trailers, Side::Response);
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(exchange) = &mut self.exchange {

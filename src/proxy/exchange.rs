@@ -13,13 +13,14 @@ use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
-use crate::proxy::replay::Replay;
+use crate::proxy::replay::{Replay, ReplayMemory};
 use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
 use crate::upstream::cluster::{Cluster, Report};
 use crate::upstream::endpoint::EndpointId;
+use crate::upstream::line::{Finished, Turn};
 
 /// One request and its final answer.
 ///
@@ -40,6 +41,10 @@ pub(crate) struct Exchange {
     attempts: Vec<AttemptRecord>,
     tried: Vec<EndpointId>,
     running: Option<RunningAttempt>,
+    /// By what right the next or the running attempt is made, while the cluster is down.
+    turn: Option<Turn>,
+    /// How long it has waited in line, if it ever did.
+    in_line: Option<Duration>,
     head: Option<Head>,
     retry_stopped: Option<Veto>,
     body: Replay,
@@ -111,6 +116,8 @@ impl Exchange {
             attempts: Vec::new(),
             tried: Vec::new(),
             running: None,
+            turn: None,
+            in_line: None,
             head: None,
             retry_stopped: None,
             body: Replay::none(began),
@@ -156,6 +163,17 @@ impl Exchange {
         &self.tried
     }
 
+    /// How long it has waited in line.
+    pub(crate) fn in_line(&self) -> Duration {
+        self.in_line.unwrap_or_default()
+    }
+
+    /// Notes a wait in line, and the turn that it may have ended with.
+    pub(crate) fn leave_line(&mut self, turn: Option<Turn>, waited: Duration) {
+        self.turn = turn;
+        self.in_line = Some(self.in_line().saturating_add(waited));
+    }
+
     /// Begins an attempt at the picked endpoint.
     pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
         self.running = Some(RunningAttempt { pick, started: now });
@@ -187,7 +205,15 @@ impl Exchange {
         };
         self.note_attempt(&attempt, result, delivery, now);
         if let Some(cluster) = cluster {
-            cluster.report(&attempt.pick, report, self.surroundings.since_start(now));
+            let now = self.surroundings.since_start(now);
+            cluster.report(&attempt.pick, report, now);
+            let finished = Finished { report, endpoint: attempt.pick.endpoint.id, delivery };
+            let pause = |number| match &self.route {
+                // Nothing is to be hoped for until it is answered: all of the wait.
+                Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
+                None => Duration::ZERO,
+            };
+            cluster.tell_line(self.turn.take(), finished, pause, now);
         }
         if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
@@ -196,6 +222,7 @@ impl Exchange {
 
     /// Ends the running attempt without a verdict on its endpoint: the caller left, or broke its own body.
     pub(crate) fn cancel_attempt(&mut self, delivery: Delivery, now: Instant) {
+        self.turn = None;
         let Some(attempt) = self.running.take() else { return };
         attempt.pick.endpoint.metrics.cancelled().inc();
         self.note_attempt(&attempt, AttemptResult::Cancelled, delivery, now);
@@ -250,6 +277,11 @@ impl Exchange {
         &self.body
     }
 
+    /// The process-wide account of what is kept and held.
+    pub(crate) fn memory(&self) -> &Arc<ReplayMemory> {
+        &self.surroundings.replay_memory
+    }
+
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {
         self.tunnelled_in = self.tunnelled_in.saturating_add(bytes);
     }
@@ -270,6 +302,7 @@ impl Exchange {
     pub(crate) fn reply(&mut self, error: &ProxyError, now: Instant) {
         let after = now.duration_since(self.began);
         let (status, origin) = (error.status(), error.origin());
+        self.turn = None;
         self.body.forget();
         self.head = Some(Head { status, origin, error: Some(error.token()), maker: Maker::Proxy, after });
     }
@@ -367,6 +400,7 @@ impl Exchange {
             bytes_out: self.bytes_out,
             duration,
             time_to_head: self.head.as_ref().map(|head| head.after),
+            in_line: self.in_line,
             attempts: std::mem::take(&mut self.attempts),
             retry_stopped: self.retry_stopped,
         });

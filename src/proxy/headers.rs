@@ -9,8 +9,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
-use crate::fields::Scheme;
-use crate::fields::{is_hop_by_hop, is_meant_for_proxies};
+use crate::fields::rules::Side;
+use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies};
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,7 +57,8 @@ pub(crate) fn check(head: &mut Parts) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// A host name or address and, maybe, a port (RFC 9110 section 4.2): no user, no list, no blanks.
+/// A host name or address and, maybe, a port (RFC 9110 section 4.2): no user, no list, no blanks. Nor the percent sign,
+/// which a URL may hold there but no name does: two parsers could decode it or not, and h2 takes none.
 fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.iter().rposition(|byte| *byte == b':') {
         // A colon inside brackets belongs to an IPv6 address.
@@ -72,9 +73,9 @@ fn is_authority(value: &[u8]) -> bool {
         }),
         None => {
             !host.is_empty()
-                && host.iter().all(|byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-                })
+                && host
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
         }
     };
     is_host && is_port
@@ -165,7 +166,7 @@ pub(crate) fn clean_request(
     }
     // Most heads have none of all these.
     if headers.keys().any(|name| is_hop_by_hop(name.as_str()) || is_meant_for_proxies(name.as_str())) {
-        remove_hop_by_hop(headers);
+        remove_hop_by_hop(headers, Side::Request);
         // A caller is told to continue as soon as a connection takes its body; nothing else can be promised it.
         let is_kept = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         if !headers.get_all(EXPECT).iter().all(is_kept) {
@@ -188,15 +189,15 @@ pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
-/// Our line in `Via` for a request, which names the protocol that it came by.
-fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
+/// Our line in `Via` for a message, which names the protocol that it came by.
+pub(crate) fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
     let http2 = || HeaderValue::from_bytes(&[b"2 ", received_by(via.as_bytes())?].concat()).ok();
     if version == Version::HTTP_2 { http2().unwrap_or_else(|| via.clone()) } else { via.clone() }
 }
 
 /// Makes an upstream's head fit to be sent on.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, Side::Response);
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
         && (lengths.next().is_some() || !is_number(length.as_bytes()))
@@ -225,18 +226,19 @@ fn is_number(value: &[u8]) -> bool {
 
 /// Removes from the trailers of a message what must stand in its head or concerns one connection only (RFC 9110 section
 /// 6.5.1): whoever merges them into the head would let them undo what was decided by it.
-pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
-    remove_if_any(trailers, is_no_trailer);
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap, side: Side) {
+    remove_if_any(trailers, |name| is_no_trailer(name, side));
 }
 
-fn is_no_trailer(name: &HeaderName) -> bool {
+fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
     let word = name.as_str();
     is_hop_by_hop(word)
         || is_meant_for_proxies(word)
+        || is_claim(word)
         || matches!(
             word,
             // Framing and routing.
-            "content-length" | "forwarded" | "host" | "via" | "x-real-ip" | "x-request-id"
+            "content-length" | "host" | "via" | "x-request-id"
             // How to take the request.
             | "cache-control" | "expires" | "max-forwards" | "pragma" | "range" | "x-http-method-override"
             // Who sends it.
@@ -247,8 +249,8 @@ fn is_no_trailer(name: &HeaderName) -> bool {
             | "age" | "date" | "location" | "retry-after" | "strict-transport-security" | "vary" | "warning"
         )
         || word.starts_with("if-")
-        || word.starts_with("x-forwarded-")
-        || word.contains('_')
+        // A caller could mean any of the others.
+        || side == Side::Request && word.contains('_')
 }
 
 /// Whether `Via`, with these values, names us (RFC 9110 section 7.6.3).
@@ -264,14 +266,14 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 }
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, side: Side) {
     let unwanted = names_where(headers, |name| is_hop_by_hop(name.as_str()));
     if unwanted.contains(&CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
     }
-    let trailers = if unwanted.contains(&TRAILER) { announced_trailers(headers) } else { None };
+    let trailers = if unwanted.contains(&TRAILER) { announced_trailers(headers, side) } else { None };
     for name in unwanted {
         headers.remove(name);
     }
@@ -282,14 +284,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The trailers that a message announces, without those that may be none. hyper sends on over HTTP/1.1 what is
 /// announced.
-fn announced_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+fn announced_trailers(headers: &HeaderMap, side: Side) -> Option<HeaderValue> {
     if !headers.contains_key(TRAILER) {
         return None;
     }
     let values = headers.get_all(TRAILER).iter();
     let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
-    let names: Vec<_> = names.filter(|name| !is_no_trailer(name)).collect();
+    let names: Vec<_> = names.filter(|name| !is_no_trailer(name, side)).collect();
     let list = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| HeaderValue::try_from(list).ok()).flatten()
 }

@@ -18,23 +18,30 @@ use thiserror::Error as ThisError;
 use tokio::time::Instant;
 
 use crate::error::{ProxyError, RequestFault};
+use crate::fields::rules::Side;
 use crate::policy::deadline::Upload;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
 
-/// How many bytes of request bodies the process may keep.
+/// How many bytes of request bodies, and of answers held, the process may keep.
 #[derive(Debug)]
 pub struct ReplayMemory {
     limit: AtomicUsize,
     used: AtomicUsize,
+    held: AtomicUsize,
     overflows: IntCounter,
 }
 
 impl ReplayMemory {
     /// Nothing is kept yet. `overflows` counts the copies that are given up for a limit.
     pub fn new(limit: usize, overflows: IntCounter) -> Self {
-        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0), overflows }
+        Self {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            overflows,
+        }
     }
 
     /// Changes the limit; what is kept over the new one stays until its exchange ends.
@@ -45,6 +52,11 @@ impl ReplayMemory {
     /// Bytes that are kept now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that are of answers.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     fn reserve(&self, bytes: usize) -> bool {
@@ -58,6 +70,44 @@ impl ReplayMemory {
 
     fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The part of a held answer in the account of [`ReplayMemory`], until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldBytes {
+    memory: Arc<ReplayMemory>,
+    bytes: usize,
+}
+
+impl HeldBytes {
+    /// Nothing yet.
+    pub(crate) fn new(memory: Arc<ReplayMemory>) -> Self {
+        Self { memory, bytes: 0 }
+    }
+
+    /// Reserves so many more, if there is room.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let fits = self.memory.reserve(bytes);
+        if fits {
+            self.memory.held.fetch_add(bytes, Ordering::Relaxed);
+            self.bytes += bytes;
+        }
+        fits
+    }
+
+    /// Gives so many back, or what there is.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.memory.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.memory.release(bytes);
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
     }
 }
 
@@ -308,7 +358,7 @@ impl State {
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
         if let Ok(mut trailers) = frame.into_trailers() {
-            headers::clean_trailers(&mut trailers);
+            headers::clean_trailers(&mut trailers, Side::Request);
             self.trailers = (!trailers.is_empty()).then_some(trailers);
             self.end(); // nothing follows them
         }
@@ -465,7 +515,7 @@ fn fault(error: &hyper::Error) -> ProxyError {
 const LEAST_RATE: u64 = 500;
 
 /// Parts below this are copied together; larger ones are kept as they came, without a copy.
-const SMALL_PART: usize = 1024;
+pub(super) const SMALL_PART: usize = 1024;
 
 #[cfg(test)]
 mod tests;

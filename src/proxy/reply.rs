@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -56,6 +57,10 @@ pub(crate) fn reply(
         && let Ok(allow) = HeaderValue::from_str(allow)
     {
         headers.insert(ALLOW, allow);
+    }
+    if let ProxyError::Outage { retry_after } = error {
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if error.after_reply() == AfterReply::Close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -149,9 +154,10 @@ fn explanation(error: &ProxyError) -> &'static str {
         ProxyError::MethodNotAllowed { .. } | ProxyError::MethodUnsupported => {
             "The method is not allowed here."
         }
-        ProxyError::NoEndpoint | ProxyError::Overloaded | ProxyError::ShuttingDown => {
-            "The service is not available at the moment."
-        }
+        ProxyError::NoEndpoint
+        | ProxyError::Outage { .. }
+        | ProxyError::Overloaded
+        | ProxyError::ShuttingDown => "The service is not available at the moment.",
         ProxyError::NoRoute => "There is nothing here.",
         ProxyError::OriginRefused => "The request is not allowed.",
         ProxyError::TargetTooLong => "The address is too long.",

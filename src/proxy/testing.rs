@@ -18,9 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::outage::LineSettings;
+use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
@@ -31,6 +32,7 @@ use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
 use crate::route::{Action, PathPattern, Pattern, Route, RouteSettings, RouteTable};
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::body::testing::{Part, ScriptedAnswer};
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
 use crate::upstream::endpoint::Endpoint;
@@ -41,6 +43,8 @@ use crate::upstream::pool::Progress;
 pub(crate) enum Step {
     /// Takes the request body, waits, and answers.
     Answer(Duration, u16, Vec<(&'static str, String)>, &'static str),
+    /// Answers with a body that comes in parts, announced with a length or not.
+    Stream(u16, Vec<(&'static str, &'static str)>, Option<u64>, Vec<Part>),
     /// Answers without taking the request body.
     AnswerEarly(u16),
     /// Takes the first so many parts of the request body, and breaks off.
@@ -67,6 +71,8 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: RefCell<VecDeque<Step>>,
+    /// What follows the steps, by the time since the start.
+    then: Option<fn(Duration) -> Step>,
     pub(crate) seen: RefCell<Vec<Seen>>,
     start: Instant,
 }
@@ -76,16 +82,28 @@ impl Transport for Script {
         &self,
         endpoint: &Arc<Endpoint>,
         request: Request<AttemptBody>,
+        _repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
-        let step = self.steps.borrow_mut().pop_front().expect("the script has a step for every attempt");
+        let step = self.steps.borrow_mut().pop_front();
+        let step = step.or_else(|| self.then.map(|then| then(self.start.elapsed())));
+        let step = step.expect("the script has a step for every attempt");
         let (head, mut body) = request.into_parts();
         let index = self.seen.borrow().len();
         let (at, port) = (self.start.elapsed(), endpoint.address.port());
         self.seen.borrow_mut().push(Seen { at, port, headers: head.headers, body: None });
         progress.set_sent(!matches!(step, Step::Fail(_, Delivery::Never)));
         let terminated = UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe);
+        if let Step::Stream(status, headers, length, parts) = step {
+            let mut response = Response::new(UpstreamBody::Scripted(ScriptedAnswer::new(parts, length)));
+            *response.status_mut() = status.try_into().unwrap();
+            for (name, value) in headers {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            return Ok(response);
+        }
         let (status, headers, text) = match step {
+            Step::Stream(..) => unreachable!("answered above"),
             Step::AnswerEarly(status) => (status, Vec::new(), ""),
             Step::Fail(kind, delivery) => return Err(UpstreamError::new(kind, delivery)),
             Step::BreakAfterParts(parts) | Step::StallAfterParts(parts) => {
@@ -130,21 +148,25 @@ pub(crate) struct Stage {
     pub(crate) route: Arc<Route>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) memory: Arc<ReplayMemory>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) start: Instant,
 }
 
 /// A policy whose waits are exact: 100 ms, 200 ms, 400 ms, ...
 pub(crate) fn exact_policy() -> RetryPolicy {
-    RetryPolicy {
-        max_attempts: 4,
-        backoff: Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap(),
-        ..RetryPolicy::default()
-    }
+    let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None);
+    RetryPolicy { max_attempts: 4, backoff: backoff.unwrap().in_mode(Mode::Fixed), ..RetryPolicy::default() }
 }
 
 impl Stage {
     pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::with(steps, 1, exact_policy(), BudgetSettings::default())
+    }
+
+    /// A stage whose cluster has a line, and whose upstream does what `then` says at each time.
+    pub(crate) fn with_line(line: LineSettings, retry: RetryPolicy, then: fn(Duration) -> Step) -> Self {
+        let settings = ClusterSettings { line, ..settings(1, Balance::RoundRobin) };
+        Self::of(settings, [], Some(then), retry)
     }
 
     pub(crate) fn with(
@@ -153,8 +175,16 @@ impl Stage {
         retry: RetryPolicy,
         budget: BudgetSettings,
     ) -> Self {
+        Self::of(ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) }, steps, None, retry)
+    }
+
+    fn of(
+        settings: ClusterSettings,
+        steps: impl IntoIterator<Item = Step>,
+        then: Option<fn(Duration) -> Step>,
+        retry: RetryPolicy,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let settings = ClusterSettings { budget, ..settings(endpoints, Balance::RoundRobin) };
         let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
         let pattern =
             Pattern { scheme: None, host: None, path: PathPattern::parse("/*").unwrap(), methods: None };
@@ -190,10 +220,17 @@ impl Stage {
             random: fastrand::Rng::with_seed(1).into(),
         };
         let site = Site { routes: RouteTable::new([(pattern, route.clone())]) };
-        let script =
-            Script { steps: RefCell::new(steps.into_iter().collect()), seen: RefCell::default(), start };
+        let steps = RefCell::new(steps.into_iter().collect());
+        let script = Script { steps, then, seen: RefCell::default(), start };
         let site = Arc::new(ArcSwap::from_pointee(site));
-        Self { proxy: Rc::new(Proxy::new(site, script, Rc::new(around))), route, cluster, memory, start }
+        Self {
+            proxy: Rc::new(Proxy::new(site, script, Rc::new(around))),
+            route,
+            cluster,
+            memory,
+            metrics,
+            start,
+        }
     }
 
     /// The same stage with the route changed.

@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::certificate::CertificateSet;
 use crate::error::ProxyError;
+use crate::fields::remove_spellings;
 
 /// What is known of a caller that came over TLS, once for all its requests.
 #[derive(Debug)]
@@ -31,25 +32,15 @@ impl TlsCaller {
         }
     }
 
-    /// Tells the upstream who the caller is, and only that: what the caller itself says there goes, be the name
-    /// written with hyphens or with underscores, which CGI programs cannot tell apart.
+    /// Tells the upstream who the caller is, and only that. The listener has taken away what callers say there, but by
+    /// its settings of now, and a reload may have given the header another name since this connection came.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         let Some(name) = &self.subject_header else { return };
-        let forged: Vec<_> = headers.keys().filter(|other| look_alike(other, name)).cloned().collect();
-        for other in forged {
-            headers.remove(other);
-        }
+        remove_spellings(headers, name);
         if let Some(Ok(subject)) = self.subject.as_deref().map(HeaderValue::from_str) {
             headers.insert(name.clone(), subject);
         }
     }
-}
-
-/// Whether a program may read one for the other; `HeaderName` is in lower case.
-fn look_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let letter = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
-    let (one, other) = (one.as_str().bytes().map(letter), other.as_str().bytes().map(letter));
-    one.eq(other)
 }
 
 #[cfg(test)]

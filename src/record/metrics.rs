@@ -14,13 +14,17 @@ use prometheus::{
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hold::HoldEnd;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::line::LineMetrics;
+use self::line::LineVecs;
 use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod codes;
+mod line;
 mod register;
 mod tls;
 
@@ -36,14 +40,20 @@ pub struct Metrics {
     retry_recovered: IntCounterVec,
     retry_stopped: IntCounterVec,
     retry_wait: HistogramVec,
+    held_answers: IntCounterVec,
     retry_budget_available: GaugeVec,
+    cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
     tunnels_open: IntGaugeVec,
     client_aborts: IntCounterVec,
     upstream_connections: IntGaugeVec,
     upstream_connects: IntCounterVec,
     upstream_connection_waits: IntCounterVec,
+    upstream_idle_close_age: HistogramVec,
+    upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
+    endpoint_idle_limit: GaugeVec,
+    lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
@@ -57,6 +67,8 @@ pub struct Metrics {
     origin_refused: IntCounterVec,
     /// Bytes of request bodies kept for a retry.
     pub replay_bytes: IntGauge,
+    /// Bytes of answers that are held.
+    pub held_bytes: IntGauge,
     /// Request bodies whose copy was dropped for a limit.
     pub replay_overflow: IntCounter,
     /// Access-log lines that found the queue full and were lost.
@@ -97,7 +109,7 @@ impl Metrics {
             ),
             attempt_duration: new.histograms(
                 "attempt_duration_seconds",
-                "Time from the start of an attempt to its response head or its error.",
+                "Time from the start of an attempt to its response head, the end of its hold or its error.",
                 &["cluster"],
                 DURATION_BUCKETS,
             ),
@@ -122,9 +134,19 @@ impl Metrics {
                 &["cluster"],
                 WAIT_BUCKETS,
             ),
+            held_answers: new.counters(
+                "held_answers_total",
+                "Answers that were held because their bodies had not come whole with their heads, by how the hold ended.",
+                &["route", "end"],
+            ),
             retry_budget_available: new.gauges(
                 "retry_budget_available",
                 "Retries that the cluster's budget holds now.",
+                &["cluster"],
+            ),
+            cluster_recent_success: new.gauges(
+                "cluster_recent_success",
+                "The chance that an attempt succeeds, by how recent ones went; adaptive waits follow it.",
                 &["cluster"],
             ),
             requests_in_flight: new.int_gauges(
@@ -157,11 +179,28 @@ impl Metrics {
                 "Attempts that found `max_connections` in use, by whether they got a connection in time.",
                 &["cluster", "result"],
             ),
+            upstream_idle_close_age: new.histograms(
+                "upstream_idle_close_age_seconds",
+                "How long connections had been idle that the backend closed.",
+                &["cluster"],
+                IDLE_BUCKETS,
+            ),
+            upstream_safety_connects: new.counters(
+                "upstream_safety_connects_total",
+                "New connections for requests that must not be sent twice, past idle ones that might be closing.",
+                &["cluster"],
+            ),
             endpoint_ejected: new.int_gauges(
                 "endpoint_ejected",
                 "1 while the endpoint is out of balancing.",
                 &["cluster", "endpoint"],
             ),
+            endpoint_idle_limit: new.gauges(
+                "endpoint_idle_limit_seconds",
+                "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
+                &["cluster", "endpoint"],
+            ),
+            lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
                 "Look-ups of endpoints' host names.",
@@ -218,6 +257,7 @@ impl Metrics {
                 &["listener", "error"],
             ),
             replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
+            held_bytes: new.int_gauge("held_bytes", "Bytes of answers held until they are whole."),
             replay_overflow: new.counter(
                 "replay_overflow_total",
                 "Request bodies whose copy was dropped because `body_limit` or `replay_memory` was reached.",
@@ -263,6 +303,7 @@ impl Metrics {
             retries: (self.retries.clone(), name.to_owned()),
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
+            held: HoldEnd::ALL.map(|end| self.held_answers.with_label_values(&[name, end.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
             tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
@@ -276,15 +317,23 @@ impl Metrics {
             attempt_duration: self.attempt_duration.with_label_values(&[name]),
             retry_wait: self.retry_wait.with_label_values(&[name]),
             budget_available: self.retry_budget_available.with_label_values(&[name]),
+            recent_success: self.cluster_recent_success.with_label_values(&[name]),
             connections_active: self.upstream_connections.with_label_values(&[name, "active"]),
             connections_idle: self.upstream_connections.with_label_values(&[name, "idle"]),
             connected: connects("ok"),
             connect_failures: CONNECT_FAILURES.map(|kind| connects(kind.label())),
             waits_served: self.upstream_connection_waits.with_label_values(&[name, "ok"]),
             waits_refused: self.upstream_connection_waits.with_label_values(&[name, "refused"]),
+            idle_close_age: self.upstream_idle_close_age.with_label_values(&[name]),
+            safety_connects: self.upstream_safety_connects.with_label_values(&[name]),
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
+    }
+
+    /// The handles of the line of the cluster `name`.
+    pub fn line(&self, name: &str) -> LineMetrics {
+        self.lines.of(name)
     }
 
     /// The handles of one endpoint. Its series end when the handles are dropped, so that addresses which come and go
@@ -304,8 +353,10 @@ impl Metrics {
             attempts_by_error: std::array::from_fn(|_| OnceLock::new()),
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
+            idle_limit: self.endpoint_idle_limit.with_label_values(&[cluster, endpoint]),
             attempts: self.attempts.clone(),
             ejections: self.endpoint_ejected.clone(),
+            idle_limits: self.endpoint_idle_limit.clone(),
             live: self.endpoints.clone(),
             labels: labels.clone(),
         });
@@ -377,6 +428,7 @@ pub struct RouteMetrics {
     /// Requests that a retry saved.
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
+    held: [IntCounter; HoldEnd::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
     /// Connections that have changed to another protocol.
@@ -410,6 +462,11 @@ impl RouteMetrics {
     pub fn stopped(&self, why: Veto) -> &IntCounter {
         &self.stopped[why.index()]
     }
+
+    /// The counter of held answers whose hold came to this end.
+    pub fn held(&self, end: HoldEnd) -> &IntCounter {
+        &self.held[end.index()]
+    }
 }
 
 /// Counters of a cluster.
@@ -421,6 +478,8 @@ pub struct ClusterMetrics {
     pub retry_wait: Histogram,
     /// What the budget holds; set before a scrape.
     pub budget_available: Gauge,
+    /// The chance that an attempt succeeds; set before a scrape.
+    pub recent_success: Gauge,
     /// Connections that carry a request.
     pub connections_active: IntGauge,
     /// Connections in a pool.
@@ -432,6 +491,10 @@ pub struct ClusterMetrics {
     pub waits_served: IntCounter,
     /// Waits that ended in a refusal.
     pub waits_refused: IntCounter,
+    /// How long connections had been idle that the endpoint closed.
+    pub idle_close_age: Histogram,
+    /// Connections opened although there were idle ones.
+    pub safety_connects: IntCounter,
     /// Look-ups that gave addresses.
     pub dns_resolved: IntCounter,
     /// Look-ups that failed.
@@ -467,8 +530,11 @@ pub struct EndpointMetrics {
     cancelled: OnceLock<IntCounter>,
     /// 1 while out of balancing.
     pub ejected: IntGauge,
+    /// How long it keeps an idle connection; set before a scrape.
+    pub idle_limit: Gauge,
     attempts: IntCounterVec,
     ejections: IntGaugeVec,
+    idle_limits: GaugeVec,
     live: LiveEndpoints,
     labels: [String; 2],
 }
@@ -509,6 +575,7 @@ impl Drop for EndpointMetrics {
         let [cluster, endpoint] = &self.labels;
         // An error here would only say that the series does not exist.
         let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
+        let _ = self.idle_limits.remove_label_values(&[cluster, endpoint]);
         for code in self.attempts_by_status.used() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
         }
@@ -564,6 +631,7 @@ impl ListenerMetrics {
 const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0];
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0];
+const IDLE_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 4.0, 5.0, 10.0, 30.0, 60.0];
 
 #[cfg(test)]
 mod tests {

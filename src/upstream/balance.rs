@@ -67,6 +67,11 @@ pub(super) fn has_untried(endpoints: &[Arc<Endpoint>], tried: &[EndpointId]) -> 
     endpoints.iter().any(|endpoint| !tried.contains(&endpoint.id) && is_open(endpoint))
 }
 
+/// The endpoints in balancing.
+pub(super) fn open(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = &Arc<Endpoint>> {
+    endpoints.iter().filter(|endpoint| is_open(endpoint))
+}
+
 fn is_open(endpoint: &Endpoint) -> bool {
     !endpoint.is_troubled() || endpoint.with_health(|health| !health.is_ejected())
 }

@@ -16,6 +16,9 @@ use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::pool::Lease;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// The body of an answer.
 #[derive(Debug)]
 pub enum UpstreamBody<B> {
@@ -25,6 +28,9 @@ pub enum UpstreamBody<B> {
     Multiplexed(Box<Multiplexed<B>>),
     /// As it comes from the endpoint. Dropped before its end, it closes the connection.
     Streaming(Streaming<B>),
+    /// From a test.
+    #[cfg(test)]
+    Scripted(testing::ScriptedAnswer),
     /// None: the connection has changed to another protocol.
     Switched(Switched<B>),
 }
@@ -164,6 +170,8 @@ where
             Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Multiplexed(multiplexed) => multiplexed.poll(cx),
             Self::Streaming(streaming) => streaming.poll(cx),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.poll(cx),
             Self::Switched(_) => Poll::Ready(None),
         }
     }
@@ -173,6 +181,8 @@ where
             Self::Kept(bytes) => bytes.is_none(),
             Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Streaming(streaming) => streaming.is_end_stream(),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.is_end_stream(),
             Self::Switched(_) => true,
         }
     }
@@ -182,6 +192,8 @@ where
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Streaming(streaming) => streaming.incoming.size_hint(),
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.size_hint(),
             Self::Switched(_) => SizeHint::with_exact(0),
         }
     }

@@ -1,6 +1,6 @@
 //! A named group of endpoints.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,10 +8,14 @@ use arc_swap::ArcSwap;
 
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::outage::{Change as OutageChange, LineSettings};
+use crate::policy::recent::{Ending, Recent, Window};
 use crate::policy::retry::StatusSet;
+use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
+use crate::upstream::line::{Finished, Line, Turn};
 use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
@@ -29,6 +33,9 @@ pub struct ClusterSettings {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Which unused connections may carry a request that must not be sent twice; not for HTTP/2, where an endpoint says
+    /// what it has not acted on.
+    pub unsafe_reuse: UnsafeReuse,
     /// The longest silence inside a response body.
     pub body_timeout: Duration,
     /// Connections to one endpoint, over all workers; at least 1.
@@ -47,6 +54,8 @@ pub struct ClusterSettings {
     pub balance: Balance,
     /// When an endpoint leaves balancing.
     pub ejection: EjectionSettings,
+    /// Who waits how long while all of it is down.
+    pub line: LineSettings,
     /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
     pub failures: StatusSet,
     /// How many retries the cluster may get.
@@ -100,6 +109,10 @@ pub struct Cluster {
     pub metrics: Arc<ClusterMetrics>,
     /// Its retries.
     pub budget: Budget,
+    /// Where exchanges wait while all of it is down.
+    pub line: Arc<Line>,
+    /// A [`Window`], packed: how recent attempts went, in all workers.
+    recent: AtomicU64,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -123,7 +136,9 @@ impl Cluster {
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
+            line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
             budget: Budget::new(settings.budget),
+            recent: AtomicU64::new(Window::default().pack()),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
@@ -174,9 +189,11 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             endpoint.retire();
         }
+        self.line.retire();
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
+        self.metrics.recent_success.set(1.0); // as of a cluster of which nothing is known
     }
 
     /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used.
@@ -189,9 +206,28 @@ impl Cluster {
         balance::has_untried(&self.endpoints.load(), tried)
     }
 
-    /// Tells the endpoint's health how an attempt went.
+    /// How recent attempts went.
+    pub fn recent(&self, now: Duration) -> Recent {
+        Window::unpack(self.recent.load(Ordering::Relaxed)).at(now)
+    }
+
+    fn note_recent(&self, ending: Ending, now: Duration) {
+        let note = |word| {
+            let noted = Window::unpack(word).note(ending, now).pack();
+            (noted != word).then_some(noted)
+        };
+        // What need not be written is an `Err` here: most often the attempt succeeded like all before it.
+        let _ = self.recent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, note);
+    }
+
+    /// Tells the endpoint's health, and the cluster, how an attempt went.
     pub fn report(&self, pick: &Pick, report: Report, now: Duration) {
         let endpoint = &pick.endpoint;
+        match report {
+            Report::Failure => self.note_recent(Ending::Failure, now),
+            Report::Nothing => {}
+            Report::Success => self.note_recent(Ending::Success, now),
+        }
         match report {
             Report::Success if endpoint.is_troubled() => {
                 if endpoint.with_health(Health::success) == Change::Restored {
@@ -204,6 +240,31 @@ impl Cluster {
                 endpoint.with_health(|health| health.abandon_probe(now));
             }
             Report::Success | Report::Nothing => {}
+        }
+    }
+
+    /// Tells the line how an attempt went that was made by `turn`, or without one while the cluster was up. `pause` gives
+    /// the wait before a probe by its number.
+    pub fn tell_line(
+        &self,
+        turn: Option<Turn>,
+        finished: Finished,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
+        // Nearly always nothing is wrong, and this is all.
+        if turn.is_none() && (finished.report == Report::Success && self.line.is_calm()) {
+            return;
+        }
+        let in_balancing: Vec<_> = match finished.report {
+            Report::Failure => balance::open(&self.endpoints.load()).map(|endpoint| endpoint.id).collect(),
+            Report::Nothing | Report::Success => Vec::new(),
+        };
+        let cluster = &self.settings.name;
+        match self.line.report(turn, finished, &in_balancing, pause, now) {
+            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
+            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
+            OutageChange::Nothing => {}
         }
     }
 
@@ -230,11 +291,14 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             open += endpoint.open_connections();
             active += endpoint.active_connections();
+            endpoint.metrics.idle_limit.set(endpoint.idle_limit().as_secs_f64());
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.connections_active.set(gauge(active));
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
+        self.line.before_scrape();
+        self.metrics.recent_success.set(self.recent(now).success(0));
     }
 }
 

@@ -1,9 +1,12 @@
 //! Opens a connection to an endpoint, over TLS where its URL says so, and starts the task that drives it.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -15,6 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::reuse::announced_timeout;
 use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
 use crate::upstream::http2::Handshaken;
@@ -88,11 +92,33 @@ fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamErr
 pub(super) struct Connection<B> {
     sender: SendRequest<B>,
     driver: AbortHandle,
-    /// Since when no request uses it.
-    pub(super) idle_since: Instant,
+    rest: Rc<Rest>,
+    promise: Promise,
     refusal: Option<Refusal>,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
+}
+
+/// When a connection has been idle; its driver looks here when the endpoint closes it.
+#[derive(Debug)]
+struct Rest {
+    is_idle: Cell<bool>,
+    /// Since when it is idle, or had been when it was last used.
+    since: Cell<Instant>,
+    /// When it was last taken into use, or made.
+    taken: Cell<Instant>,
+}
+
+/// How long the endpoint has promised to keep the connection while it is idle. Its first answer tells, for all: a look at
+/// each would cost more than it brings.
+#[derive(Clone, Copy, Debug)]
+enum Promise {
+    /// There was no answer yet.
+    Unheard,
+    /// It has promised nothing.
+    None,
+    /// So long.
+    Timeout(Duration),
 }
 
 /// Why a request brought no response head.
@@ -129,16 +155,24 @@ where
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| UpstreamError::http(error, Delivery::Never))?;
-        let label = endpoint.label.clone();
+        let now = Instant::now();
+        let rest = Rc::new(Rest { is_idle: false.into(), since: now.into(), taken: now.into() });
+        let (watched, of) = (rest.clone(), endpoint.clone());
         let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(endpoint = %label, %error, "upstream connection ended");
+            let ended = connection.with_upgrades().await;
+            // When we close it, the driver does not come so far.
+            if watched.is_idle.get() {
+                of.note_idle_close(watched.since.get().elapsed());
+            }
+            if let Err(error) = ended {
+                tracing::debug!(endpoint = %of.label, %error, "upstream connection ended");
             }
         });
         Ok(Self {
             sender,
             driver: driver.abort_handle(),
-            idle_since: Instant::now(),
+            rest,
+            promise: Promise::Unheard,
             refusal,
             _slot: slot,
             _counted: endpoint.count_connection(),
@@ -164,6 +198,45 @@ where
 }
 
 impl<B> Connection<B> {
+    /// Notes that no request uses it from now on.
+    pub(super) fn begin_rest(&self) {
+        self.rest.since.set(Instant::now());
+        self.rest.is_idle.set(true);
+    }
+
+    /// Notes that a request uses it from `now` on.
+    pub(super) fn end_rest(&self, now: Instant) {
+        self.rest.is_idle.set(false);
+        self.rest.taken.set(now);
+    }
+
+    /// Since when it has been idle, or had been when it was last used.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.rest.since.get()
+    }
+
+    /// When its last request began. The endpoint may have sent the end of the answer, and begun to count, at any time
+    /// since: we have it from buffers, after a caller that was slow to read, or after we were kept from looking.
+    pub(super) fn last_taken(&self) -> Instant {
+        self.rest.taken.get()
+    }
+
+    /// Keeps what an answer promises about the connection.
+    pub(super) fn note_promise(&mut self, headers: &HeaderMap) {
+        if matches!(self.promise, Promise::Unheard) {
+            let field = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok());
+            self.promise = field.and_then(announced_timeout).map_or(Promise::None, Promise::Timeout);
+        }
+    }
+
+    /// How long the endpoint has promised to keep it while it is idle, if it has.
+    pub(super) fn promised(&self) -> Option<Duration> {
+        match self.promise {
+            Promise::Unheard | Promise::None => None,
+            Promise::Timeout(timeout) => Some(timeout),
+        }
+    }
+
     /// Whether it waits for a request.
     pub(super) fn is_ready(&self) -> bool {
         self.sender.is_ready()
@@ -186,3 +259,5 @@ impl<B> Drop for Connection<B> {
         self.driver.abort();
     }
 }
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

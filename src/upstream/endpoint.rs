@@ -3,11 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::policy::ejection::Health;
+use crate::policy::reuse::IdleLimit;
 use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
 use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::tls::TlsClient;
@@ -37,6 +40,9 @@ pub struct Endpoint {
     pub(super) tls: Option<TlsClient>,
     /// Its HTTP/2 connections, in all workers.
     pub(super) shared: SharedCounts,
+    idle_limit: IdleLimit,
+    /// What the times of `idle_limit` count from.
+    made: Instant,
     in_flight: AtomicUsize,
     open: AtomicUsize,
     retired: AtomicBool,
@@ -90,6 +96,8 @@ impl Endpoint {
             waiting: AtomicUsize::new(0),
             tls: settings.tls.as_ref().map(|tls| tls.client(&location.host)),
             shared: SharedCounts::default(),
+            idle_limit: IdleLimit::default(),
+            made: Instant::now(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
@@ -139,6 +147,28 @@ impl Endpoint {
     /// Whether it is out of use.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a connection was found open after it had been idle for `age`.
+    pub(super) fn note_idle_survival(&self, age: Duration) {
+        self.idle_limit.note_survival(age);
+    }
+
+    /// Notes that the endpoint closed a connection that had been idle for `age`.
+    pub(super) fn note_idle_close(&self, age: Duration) {
+        self.cluster_metrics.idle_close_age.observe(age.as_secs_f64());
+        self.idle_limit.note_close(age, self.made.elapsed());
+    }
+
+    /// How long it keeps an idle connection, as far as is known.
+    pub fn idle_limit(&self) -> Duration {
+        self.idle_limit.known(self.made.elapsed())
+    }
+
+    /// The idle time within which a connection is good for a request that must not be sent twice, where the endpoint has
+    /// promised to keep it as long as `announced`.
+    pub(super) fn reusable_age(&self, announced: Option<Duration>) -> Duration {
+        self.idle_limit.reusable(announced, self.made.elapsed()).min(self.settings.idle_timeout)
     }
 
     /// Whether there is anything in its health to look at.

@@ -14,9 +14,12 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::retry::Repeatable;
+use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::body::{Switched, UpstreamBody};
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
@@ -64,23 +67,25 @@ where
     /// Sends a request to `endpoint` and waits for the response head.
     ///
     /// A pooled connection that turns out closed before anything was written costs nothing: the request goes to the
-    /// next one, and in the end to a new one. Waiting for a connection and connecting are bounded; waiting for the
+    /// next one, and in the end to a new one. Where it may have met the close on its way, only one that is `repeatable`
+    /// can be sent again: another gets no HTTP/1.1 connection that may be closing. Waiting for a connection and connecting are bounded; waiting for the
     /// response is the caller's to bound.
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         mut request: Request<B>,
+        repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
         let in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
         if endpoint.settings.protocol.may_be_http2() {
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
-            return Box::pin(pool.send_shared(request, progress, in_flight)).await;
+            return Box::pin(pool.send_shared(request, repeatable, progress, in_flight)).await;
         }
         loop {
             progress.set_sent(false);
-            let pooled = pool.take_idle();
+            let pooled = pool.take_for(repeatable).await;
             let is_new = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
@@ -97,6 +102,7 @@ where
                 progress.set_sent(false);
                 return Err(UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never));
             }
+            pool.note_stale(&connection);
         }
     }
 
@@ -173,22 +179,97 @@ where
         let mut now = None;
         while let Some(connection) = idle.pop_back() {
             let now = *now.get_or_insert_with(Instant::now);
-            if now.duration_since(connection.idle_since) >= self.endpoint.settings.idle_timeout {
+            if now.duration_since(connection.idle_since()) >= self.endpoint.settings.idle_timeout {
                 idle.clear(); // all the others are older
                 return None;
             }
             if connection.is_ready() {
+                connection.end_rest(now);
                 return Some(connection);
             }
         }
         None
     }
 
+    /// An idle connection for a request that may, or must not, be sent twice.
+    async fn take_for(&self, repeatable: Repeatable) -> Option<Box<Connection<B>>> {
+        match repeatable {
+            Repeatable::Always => self.take_idle(),
+            Repeatable::OnlyIfNeverSent => self.take_unsafe().await,
+        }
+    }
+
+    /// An idle connection that may carry a request that must not be sent twice: the newest, if it is open and has not
+    /// been idle so long that the endpoint may be closing it.
+    async fn take_unsafe(&self) -> Option<Box<Connection<B>>> {
+        if self.idle.borrow().is_empty() {
+            return None;
+        }
+        match self.endpoint.settings.unsafe_reuse {
+            UnsafeReuse::Always => return self.take_idle(),
+            UnsafeReuse::Never => {}
+            UnsafeReuse::Learned => {
+                // hyper knows of a close only what the connection's driver has seen. A task that yields is woken after
+                // the system was asked for news, and after the tasks that these concern.
+                yield_now().await;
+                if let Some(connection) = self.take_young() {
+                    return Some(connection);
+                }
+            }
+        }
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            self.endpoint.cluster_metrics.safety_connects.inc();
+        }
+        // The new one takes the place of one that was no good, so that the pool does not grow with each such request.
+        // The oldest stays: by lasting it shows how long the endpoint keeps connections.
+        if idle.len() > 1 {
+            idle.pop_back();
+        }
+        None
+    }
+
+    /// The newest connection, if it is well inside what the endpoint is known to keep.
+    fn take_young(&self) -> Option<Box<Connection<B>>> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        while idle.front().is_some_and(|oldest| !oldest.is_ready()) {
+            idle.pop_front();
+        }
+        self.endpoint.note_idle_survival(now.duration_since(idle.front()?.idle_since()));
+        while idle.back().is_some_and(|newest| !newest.is_ready()) {
+            idle.pop_back();
+        }
+        let newest = idle.back()?;
+        // To learn, idleness is counted from the end of an answer, to be used from its beginning: each errs to the safe
+        // side.
+        if now.duration_since(newest.last_taken()) >= self.endpoint.reusable_age(newest.promised()) {
+            return None;
+        }
+        newest.end_rest(now);
+        idle.pop_back()
+    }
+
+    /// Takes note of a kept connection that was found closed only when it should have carried a request.
+    fn note_stale(&self, connection: &Connection<B>) {
+        self.endpoint.note_idle_close(connection.idle_since().elapsed());
+    }
+
+    /// Leave to open a connection, if there is any left, or an idle connection that nobody wanted has one.
+    fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
+        let acquire = || self.endpoint.slots.clone().try_acquire_owned().ok();
+        acquire().or_else(|| {
+            let unwanted = self.idle.borrow_mut().pop_front()?;
+            drop(unwanted);
+            acquire()
+        })
+    }
+
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
     async fn open(&self) -> Result<Box<Connection<B>>, UpstreamError> {
-        let slot = match self.endpoint.slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => match self.wait().await? {
+        let slot = match self.free_slot() {
+            Some(slot) => slot,
+            None => match self.wait().await? {
                 Granted::Connection(connection) => return Ok(connection),
                 Granted::Slot(slot) => slot,
                 Granted::Stream(_) => return Err(Self::out_of_place()),
@@ -244,9 +325,10 @@ where
     fn answer(
         self: Rc<Self>,
         mut response: Response<Incoming>,
-        connection: Box<Connection<B>>,
+        mut connection: Box<Connection<B>>,
         in_flight: InFlight,
     ) -> Response<UpstreamBody<B>> {
+        connection.note_promise(response.headers());
         let longest_silence = self.endpoint.settings.body_timeout;
         let lease = Lease { connection, pool: self, _in_flight: in_flight };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -291,7 +373,7 @@ where
                 Ok(()) | Err(_) => return,
             }
         }
-        connection.idle_since = Instant::now();
+        connection.begin_rest();
         self.idle.borrow_mut().push_back(connection);
     }
 
@@ -310,9 +392,11 @@ where
                     // A call for slots can come while nobody listens, between two turns of this loop.
                     let is_wanted = self.endpoint.waiting.load(Ordering::Relaxed) > 0;
                     self.idle.borrow_mut().retain(|connection| {
-                        !is_wanted
-                            && !connection.is_closed()
-                            && now.duration_since(connection.idle_since) < settings.idle_timeout
+                        let age = now.duration_since(connection.idle_since());
+                        if !connection.is_closed() {
+                            self.endpoint.note_idle_survival(age);
+                        }
+                        !is_wanted && !connection.is_closed() && age < settings.idle_timeout
                     });
                     self.close_idle(now, is_wanted);
                 }
@@ -366,3 +450,6 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Idle connections are looked at no more often than this.
 const SHORTEST_KEEPING: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -13,24 +13,7 @@ for tool in nginx curl wrk promtool python3 sha256sum; do
         exit 2
     }
 done
-stent=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/stent}")
-[[ -x $stent ]] || {
-    echo "interop: no binary at $stent; cargo build --release makes it" >&2
-    exit 2
-}
-
-work=$(mktemp -d)
-# NGINX's workers take another user when the master runs as root; they must reach the files.
-chmod 755 "$work"
-pids=()
-stop_everything() {
-    trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null; done
-    wait 2>/dev/null
-    rm -rf "$work"
-}
-trap stop_everything EXIT
-trap 'exit 130' INT TERM
+. tests/interop/lib.sh
 
 read -r backend port admin < <(python3 bench/load/free_ports.py 3)
 front=http://127.0.0.1:$port
@@ -128,52 +111,7 @@ pids+=("$stent_pid")
 
 # --- Checks ----------------------------------------------------------------------------------------------------------
 
-passed=0 failed=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@" >"$work/check.out" 2>&1; then
-        echo "ok - $name"
-        passed=$((passed + 1))
-    else
-        echo "not ok - $name"
-        sed 's/^/    /' "$work/check.out" | tail -20
-        failed=$((failed + 1))
-    fi
-}
-
-# Asks up to COUNT times, a tenth of a second apart.
-within() { # COUNT COMMAND...
-    local left=$1
-    shift
-    until "$@"; do
-        left=$((left - 1))
-        [[ $left -gt 0 ]] || return 1
-        sleep 0.1
-    done
-}
-
-ask() { curl --silent --show-error --max-time 60 "$@"; }
-status_of() { ask --output /dev/null --write-out '%{http_code}' "$@"; }
-is() { # EXPECTED ACTUAL
-    [[ $1 == "$2" ]] || {
-        printf 'expected: %s\nactual:   %s\n' "$1" "$2"
-        return 1
-    }
-}
-same_file() { is "$(sha256sum <"$1")" "$(sha256sum <"$2")"; }
 metric() { ask "$metrics" | awk -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }'; }
-
-status_is() { # STATUS URL...
-    local expected=$1
-    shift
-    is "$expected" "$(status_of "$@")"
-}
-answer_is() { # TEXT URL...
-    local expected=$1
-    shift
-    is "$expected" "$(ask "$@")"
-}
 
 get_head_agree() {
     ask --dump-header "$work/get" --output /dev/null "$front/large" || return 1
@@ -344,5 +282,4 @@ check 'a good configuration is taken' good_configuration_is_taken
 check 'SIGTERM finishes what runs and exits with 0' sigterm_finishes_what_runs
 check 'the access log holds every line' access_log_is_whole
 
-echo "$passed passed, $failed failed"
-[[ $failed -eq 0 ]]
+conclude

@@ -66,7 +66,7 @@ fn explain_shows_the_route_and_the_decisions() {
     );
     let timeline = [
         "attempt 1: 502",
-        "retry after 50ms to 100ms",
+        "retry after 0.1ms at best, 50ms to 100ms while the cluster fails",
         "attempt 2: 502",
         "attempt 3: 200",
         "answer: the 200",

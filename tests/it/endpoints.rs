@@ -22,7 +22,7 @@ fn every_address_of_a_host_name_is_an_endpoint() {
     };
     for round in 1..=3 {
         // Where `localhost` is ::1 too nobody listens there, and a refused attempt goes on to the next endpoint.
-        assert_eq!(client.post("/", "found").status, 200);
+        assert_eq!(client.put("/", "found").status, 200);
         eventually("another look-up", || looked_up(f64::from(round)));
     }
     let endpoint = backend.address().to_string();

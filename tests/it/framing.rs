@@ -62,7 +62,7 @@ fn an_http_1_0_caller_gets_one_answer_and_the_end_unless_it_asks_for_more() {
 fn an_http_1_0_caller_gets_no_chunks() {
     let parts: [&[u8]; 2] = [b"a few", b" chunks"];
     let backend = Backend::new(move |_| Action::chunked(200, &parts));
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     for keep_alive in ["", "Connection: keep-alive\r\n"] {
         let mut client = stent.client();
         client.send(format!("GET / HTTP/1.0\r\nHost: hosp.test\r\n{keep_alive}\r\n").as_bytes());
@@ -128,7 +128,7 @@ fn a_large_answer_that_only_the_end_of_its_connection_ends_arrives_whole() {
 #[test]
 fn an_answer_without_a_length_that_is_reset_is_truncated() {
     let backend = Backend::scripted([Action::raw("HTTP/1.1 200 OK\r\n\r\nhalf of").then_reset()]);
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     let mut client = stent.client();
     client.send(&request("GET", "/", &[], b""));
     assert!(client.try_response().is_ok_and(|response| response.truncated));
@@ -262,7 +262,7 @@ fn an_answer_with_trailers_is_whole_and_its_connection_is_used_again() {
 #[test]
 fn an_http_1_0_caller_is_not_promised_a_connection_that_the_answer_ends() {
     let backend = Backend::new(|_| Action::chunked(200, &[b"a few", b" chunks"]));
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     let mut client = stent.client();
     client.send(b"GET / HTTP/1.0\r\nHost: hosp.test\r\nConnection: keep-alive\r\n\r\n");
     let response = client.response();

@@ -243,7 +243,7 @@ fn a_failed_attempt_is_made_good_with_the_body_and_the_trailers_that_came() {
 #[test]
 fn a_broken_answer_resets_its_stream_and_no_other() {
     let backend = Backend::scripted([Action::truncated(10, 100)]);
-    let stent = start(&backend);
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     let mut caller = Caller::connect(stent.listener());
     let broken = caller.request(request("GET", "/", &[]), b"", None).unwrap_err();
     assert!(broken.is_reset(), "{broken}");

@@ -40,6 +40,7 @@ fn ten_thousand_requests_with_random_faults_leave_nothing_behind() {
         let left: f64 = [
             metrics.sum("stent_upstream_connections", &[("state", "active")]),
             metrics.sum("stent_replay_bytes", &[]),
+            metrics.sum("stent_held_bytes", &[]),
             metrics.sum("stent_requests_in_flight", &[]),
             metrics.sum("stent_downstream_connections", &[]),
         ]

@@ -116,7 +116,7 @@ fn query_values_are_redacted_unless_the_route_allows_them() {
 #[test]
 fn a_line_is_written_when_the_answers_body_has_ended_and_not_before() {
     let backend = Backend::scripted([Action::slow_body(200, &[b"one", b"two", b"three"], ms(100))]);
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     assert_eq!(stent.client().get("/").text(), "onetwothree");
     let line = stent.only_line();
     assert!(line.number("duration_us") >= 295e3, "{line:?}");

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Client, Config, Response, Stent, ms};
+use crate::support::{Action, BOUND, Backend, Client, Config, Response, Stent, TempDir, ms};
 
 /// The answer to these bytes, after which the connection must end.
 fn last_answer(stent: &Stent, bytes: &[u8]) -> Response {
@@ -340,6 +340,46 @@ fn a_refusal_reaches_a_caller_that_is_still_sending_and_ends_with_fin() {
         assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
         for piece in more.chunks(16 << 10).take(10) {
             stream.write_all(piece).unwrap_or_else(|error| panic!("after {status}: {error}"));
+        }
+    }
+}
+
+/// The same where nothing is wrong with the request but that its body is of no use to anybody.
+#[test]
+fn an_answer_ahead_of_the_body_reaches_a_caller_that_is_still_sending_and_ends_with_fin() {
+    let backend = Backend::new(|_| Action::answer(401, "who are you?").before_body());
+    let secret = TempDir::new();
+    std::fs::write(secret.path().join("secret"), "0123456789abcdef").unwrap();
+    let routes = format!(
+        r#"
+[[route]]
+name = "redirect"
+path = "/old"
+scheme = "http"
+redirect = {{ scheme = "https" }}
+[[route]]
+name = "guarded"
+path = "/guarded"
+cluster = "hosp"
+origin_guard = {{ header = "X-Origin", secret_files = [{:?}] }}
+[[route]]
+name = "early"
+path = "/early"
+cluster = "hosp"
+"#,
+        secret.path().join("secret")
+    );
+    let stent = Stent::start(&Config::new(&backend).routes(&routes));
+    for (status, path) in [(308, "/old"), (403, "/guarded"), (401, "/early"), (404, "/nowhere")] {
+        let mut stream = TcpStream::connect(stent.listener()).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), &[b'x'; 16 << 10]].concat()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {text}");
+        for _ in 0..10 {
+            stream.write_all(&[b'x'; 16 << 10]).unwrap_or_else(|error| panic!("{path}: {error}"));
         }
     }
 }

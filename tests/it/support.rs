@@ -22,6 +22,7 @@ pub(crate) mod tls;
 pub(crate) use backend::{Action, Backend, Refused};
 pub(crate) use client::{Client, Response};
 pub(crate) use config::Config;
+pub(crate) use record::Line;
 pub(crate) use stent::Stent;
 pub(crate) use temp::TempDir;
 

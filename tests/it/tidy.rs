@@ -41,7 +41,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Which of our modules a top-level module may import, beside itself; a module that is not listed may not
 /// exist.
-const IMPORTS: [(&str, Imports); 17] = [
+const IMPORTS: [(&str, Imports); 18] = [
     ("admin", Imports::Only(&["record"])),
     ("app", Imports::All),
     ("certificate", Imports::Only(&["error"])),
@@ -66,6 +66,7 @@ const IMPORTS: [(&str, Imports); 17] = [
     ("downstream", Imports::Only(&["certificate", "error", "fields", "proxy", "record"])),
     ("error", Imports::Only(&[])),
     ("fields", Imports::Only(&[])),
+    ("fuzzing", Imports::All),
     ("lib", Imports::All),
     ("main", Imports::All),
     ("policy", Imports::Only(&["error"])),

@@ -8,7 +8,7 @@ use crate::cli::explain::request::Given;
 use crate::error::ProxyError;
 
 /// A moment or a length of time that is known within bounds.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) earliest: Duration,
     pub(super) latest: Duration,

@@ -79,6 +79,7 @@ impl FromStr for Given {
             let delivery = match class {
                 ErrorClass::Connect | ErrorClass::Tls => Delivery::Never,
                 ErrorClass::Protocol | ErrorClass::Reset | ErrorClass::Timeout => Delivery::Maybe,
+                ErrorClass::Truncated => Delivery::Answered,
             };
             return Ok(Self(Outcome::Failed { class: Some(class), delivery }));
         }
@@ -90,8 +91,9 @@ impl FromStr for Given {
         }
         // Three digits from 100 on; above 599 there is no status that a policy could name.
         let status = StatusCode::from_bytes(status.as_bytes()).ok().filter(|status| status.as_u16() < 600);
-        let status = status
-            .ok_or("an outcome is a status (502, grpc-14) or connect, tls, reset, timeout or protocol")?;
+        let status = status.ok_or(
+            "an outcome is a status (502, grpc-14) or connect, tls, reset, timeout, protocol or truncated",
+        )?;
         Ok(Self(Outcome::Answered { status, retry_after: retry_after(option)? }))
     }
 }

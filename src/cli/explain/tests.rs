@@ -7,6 +7,9 @@ const CONFIG: &str = r#"
 [[listener]]
 address = "127.0.0.1:8080"
 
+[retry.backoff]
+mode = "fixed"
+
 [cluster.hosp]
 endpoints = ["http://10.0.1.10:8080"]
 [cluster.hosp.retry]
@@ -24,6 +27,7 @@ methods = ["GET", "POST"]
 cluster = "hosp"
 [route.retry]
 methods = ["GET", "POST"]
+backoff = { mode = "adaptive" }
 
 [[route]]
 name = "upload"
@@ -87,18 +91,21 @@ fn the_whole_page() {
 route     screening: hosp.example.org, /api/screenings/{id}, GET, POST
 cluster   hosp: 1 endpoint
 policy    at most 4 attempts within 25s (deadline)
-          failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol]
+          failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol, truncated]
           per try 10s, where another attempt could follow
+          answers of up to 128KiB are held until whole: 100ms from the last byte, at most 500ms in all
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
+          adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
           POST is in `methods`: sent again even if the backend may have acted on it
+          waits in line, at most 10s, while all of the cluster fails: 3 in a row (8 where 30 % fail anyway)
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
                 0s  attempt 1: 502
-                    → retry after 50ms to 100ms, at the same endpoint: 502 is in `statuses`
-     50ms to 100ms  attempt 2: 502
-                    → retry after 100ms to 200ms, at the same endpoint: 502 is in `statuses`
-    150ms to 300ms  attempt 3: 200
-    150ms to 300ms  answer: the 200 of attempt 3
+                    → retry after 0.1ms at best, 50ms to 100ms while the cluster fails, at the same endpoint: 502 is in `statuses`
+    0.1ms to 100ms  attempt 2: 502
+                    → retry after 0.1ms at best, 100ms to 200ms while the cluster fails, at the same endpoint: 502 is in `statuses`
+    0.2ms to 300ms  attempt 3: 200
+    0.2ms to 300ms  answer: the 200 of attempt 3
 
 budget, shared by all requests to the cluster; each retry takes 1 out of it
   income: 0.5 per request over the last 10s, and 10 per second in any case
@@ -118,6 +125,15 @@ not used: 200 (nothing follows attempt 1)");
 }
 
 #[test]
+fn what_must_not_be_sent_twice_is_told_which_connection_it_gets() {
+    let line = "its connection: new, or used well within the time";
+    let text = explained("POST /pair", "", &[], 0, "");
+    assert!(text.contains(line), "{text}");
+    let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
+    assert!(!text.contains("its connection"), "{text}");
+}
+
+#[test]
 fn an_idempotency_key_makes_it_repeatable() {
     assert_timeline(
         &timeline("POST /pair", &["Idempotency-Key: 7"], 0, "reset 200"),
@@ -129,6 +145,41 @@ fn an_idempotency_key_makes_it_repeatable() {
     );
     let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
     assert!(text.contains("it carries idempotency-key: sent again even if"), "{text}");
+}
+
+#[test]
+fn an_answer_that_breaks_is_retried_where_it_was_held() {
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "truncated truncated 200"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `truncated` is in `errors`
+50ms to 100ms  attempt 2: truncated: the answer broke inside its body
+→ retry after 100ms to 200ms, at an endpoint already tried: `truncated` is in `errors`
+150ms to 300ms  attempt 3: 200
+150ms to 300ms  answer: the 200 of attempt 3",
+    );
+    assert_timeline(
+        &timeline("GET /pair", &[], 0, "truncated truncated truncated"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ retry after 50ms to 100ms, at an endpoint not yet tried: `truncated` is in `errors`
+50ms to 100ms  attempt 2: truncated: the answer broke inside its body
+→ retry after 100ms to 200ms, at an endpoint already tried: `truncated` is in `errors`
+150ms to 300ms  attempt 3: truncated: the answer broke inside its body
+→ no more (attempts): `max_attempts` is reached
+150ms to 300ms  answer: 502, made by the proxy",
+    );
+    assert_timeline(
+        &timeline("POST /pair", &[], 0, "truncated 200"),
+        "
+0s  attempt 1: truncated: the answer broke inside its body
+→ no more (started): the response head already went to the caller
+0s  answer: that of attempt 1, cut off where it broke
+not used: 200 (nothing follows attempt 1)",
+    );
+    let text = explained("POST /pair", "", &[], 0, "200");
+    assert!(text.contains("answers are not held until whole: no retry could mend one that breaks"), "{text}");
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! Every rule of the retry decision, by enumeration and by property.
 
 use super::*;
-use crate::policy::backoff::Jitter;
+use crate::policy::backoff::{Jitter, Mode};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy() -> RetryPolicy {
-    RetryPolicy {
-        backoff: Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap(),
-        ..RetryPolicy::default()
-    }
+    RetryPolicy { backoff: adaptive().in_mode(Mode::Fixed), ..RetryPolicy::default() }
+}
+
+fn adaptive() -> Backoff {
+    Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None).unwrap()
 }
 
 fn around() -> Circumstances {
@@ -20,6 +21,7 @@ fn around() -> Circumstances {
         body: BodyState::Whole,
         untried: Untried::None,
         time_left: 25 * SECOND,
+        recent: Recent::WELL,
         random: 0.5,
     }
 }
@@ -61,7 +63,7 @@ fn each_case(check: impl Fn(Outcome, Circumstances, Verdict)) {
                     for untried in [Untried::None, Untried::Some] {
                         for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
                             let around =
-                                Circumstances { attempt, repeatable, body, untried, time_left, random: 0.5 };
+                                Circumstances { attempt, repeatable, body, untried, time_left, ..around() };
                             check(outcome, around, policy.decide(outcome, &around));
                         }
                     }
@@ -185,6 +187,33 @@ fn retry_after_is_a_floor_for_the_wait() {
 }
 
 #[test]
+fn the_waits_follow_how_the_cluster_is() {
+    let policy = RetryPolicy { backoff: adaptive(), ..policy() };
+    let after = |share, row, attempt| {
+        let around = Circumstances { recent: Recent { share, row }, attempt, ..around() };
+        let Verdict::Retry { after, .. } = policy.decide(answered(502), &around) else { panic!() };
+        after
+    };
+    let millis = Duration::from_millis;
+    assert_eq!(after(1.0, 1, 1), Backoff::QUICKEST, "one of a kind");
+    assert_eq!(after(0.8, 1, 1), Backoff::QUICKEST);
+    assert!(after(0.8, 2, 2) < millis(1));
+    assert_eq!(after(1.0, 1, 2), millis(200), "this exchange's second failure, where nothing else fails");
+    assert_eq!(after(1.0, 3, 1), millis(100), "somebody else's first failure, in an outage");
+    assert_eq!(after(0.5, 1, 1), millis(100));
+    assert_eq!(after(0.0, 1, 2), millis(200));
+}
+
+#[test]
+fn retry_after_is_a_floor_for_an_adaptive_wait_too() {
+    let policy = RetryPolicy { backoff: adaptive(), ..policy() };
+    let reason = Reason::Status(StatusCode::BAD_GATEWAY);
+    let retry = |after| Verdict::Retry { after, reason };
+    assert_eq!(policy.decide(asked(502, SECOND), &around()), retry(SECOND));
+    assert_eq!(policy.decide(asked(502, Duration::ZERO), &around()), retry(Backoff::QUICKEST));
+}
+
+#[test]
 fn a_retry_after_over_its_maximum_or_over_the_deadline_is_passed_on() {
     assert_eq!(policy().decide(asked(502, 6 * SECOND), &around()), stop(Veto::RetryAfter));
     let short = Circumstances { time_left: 2 * SECOND, ..around() };
@@ -215,10 +244,12 @@ fn after_a_connect_failure_an_untried_endpoint_is_tried_at_once() {
 #[test]
 fn explain_shows_the_waits_that_decide_can_give() {
     let policy = RetryPolicy::default();
+    let failing = Circumstances { recent: Recent::FAILING, ..around() };
     assert_eq!(
-        policy.wait_range(answered(502), &around()),
+        policy.wait_range(answered(502), &failing),
         Duration::from_millis(50)..=Duration::from_millis(100)
     );
+    assert_eq!(policy.wait_range(answered(502), &around()), Backoff::QUICKEST..=Backoff::QUICKEST);
     assert_eq!(policy.wait_range(asked(502, SECOND), &around()), SECOND..=SECOND);
 }
 

@@ -4,6 +4,7 @@ use http::Method;
 use tokio::time::{advance, timeout};
 
 use super::*;
+use crate::policy::backoff::Mode;
 use crate::policy::budget::BudgetSettings;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 
@@ -31,6 +32,51 @@ async fn failures_are_retried_after_exactly_the_backoff() {
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!(stage.attempts_at(), [0, 100, 300, 700]);
     assert_eq!(stage.route.metrics.recovered.get(), 1);
+}
+
+/// A stage whose waits follow how the cluster is. Timers keep whole milliseconds, so that the least wait takes one.
+fn adaptive(steps: impl IntoIterator<Item = Step>) -> Stage {
+    let backoff = exact_policy().backoff.in_mode(Mode::Adaptive);
+    Stage::with(steps, 1, RetryPolicy { backoff, ..exact_policy() }, BudgetSettings::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_that_is_well_the_first_retry_goes_at_once_and_the_second_waits() {
+    let stage = adaptive([answer(502), answer(500), reset(), answer(200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 1, 201, 601]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_failures_come_singly_the_second_retry_goes_at_once_too() {
+    let single = || [answer(502), answer(200), answer(200), answer(200), answer(200)];
+    let pair = [answer(502), answer(500), answer(200)];
+    let stage = adaptive((0..40).flat_map(|_| single()).chain(pair));
+    for _ in 0..160 {
+        assert_eq!(stage.get().await.status(), 200);
+    }
+    let before = stage.start.elapsed().as_millis();
+    assert_eq!(stage.get().await.status(), 200);
+    let took: Vec<_> = stage.attempts_at()[200..].iter().map(|at| at - before).collect();
+    assert_eq!(took, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_outage_a_first_retry_waits_as_the_operator_says() {
+    let stage = adaptive([answer(502), refused(), answer(502), reset(), reset(), answer(200)]);
+    assert_eq!(stage.get().await.status(), 502);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 1, 201, 601, 601, 701]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_its_caller_ended_says_nothing_about_the_cluster() {
+    let stage = adaptive([Step::Hang, Step::Hang, answer(502), answer(200)]);
+    for _ in 0..2 {
+        assert!(timeout(Duration::from_millis(50), stage.get()).await.is_err());
+    }
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 50, 100, 101]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -130,9 +130,12 @@ fn a_message_goes_on_announcing_the_trailers_that_may_be_some() {
     headers.append("trailer", HeaderValue::from_static("X-Sum,, content-length"));
     headers.append("trailer", HeaderValue::from_static("Server-Timing, \"no name\", x_sum"));
     headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+    let mut request = headers.clone();
+    clean_request(&mut request, Version::HTTP_11, &via()).unwrap();
+    assert_eq!(request["trailer"], "x-sum, server-timing");
     clean_response(&mut headers);
     assert_eq!(names(&headers), ["trailer"]);
-    assert_eq!(headers["trailer"], "x-sum, server-timing");
+    assert_eq!(headers["trailer"], "x-sum, server-timing, x_sum");
 }
 
 #[test]
@@ -293,9 +296,27 @@ fn trailers_are_passed_without_what_belongs_into_a_head() {
         ("x-stent-attempt", "2"),
         ("if-match", "*"),
         ("set-cookie", "a=1"),
+        ("client-cert", ":eA==:"),
         ("x_sum", "1"),
     ];
-    let mut trailers = head("/", &fields).headers;
-    clean_trailers(&mut trailers);
-    assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
+    let trailers = head("/", &fields).headers;
+    let cleaned = |side| {
+        let mut trailers = trailers.clone();
+        clean_trailers(&mut trailers, side);
+        names(&trailers).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(cleaned(Side::Request), ["grpc-status", "x-sum"]);
+    // A backend can mean nothing but what it says; calls of gRPC end with metadata of any name.
+    assert_eq!(cleaned(Side::Response), ["grpc-status", "x-sum", "x_sum"]);
+}
+
+proptest! {
+    #[test]
+    fn whatever_passes_for_a_host_can_be_said_over_http2(
+        host in "[a-z0-9._~%-]{1,8}(:[0-9]{0,6})?|\\[[0-9a-f:.]{2,9}\\](:[0-9]{0,2})?",
+    ) {
+        if is_authority(host.as_bytes()) {
+            prop_assert!(Authority::try_from(&*host).is_ok(), "{host}");
+        }
+    }
 }

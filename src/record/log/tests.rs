@@ -315,6 +315,7 @@ fn record(number: u64) -> Record {
         bytes_out: 0,
         duration: Duration::ZERO,
         time_to_head: None,
+        in_line: None,
         attempts: Vec::new(),
         retry_stopped: None,
     }

@@ -16,6 +16,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         tls: None,
         connect_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_secs(4),
+        unsafe_reuse: UnsafeReuse::default(),
         body_timeout: Duration::from_mins(1),
         max_connections: 8,
         max_streams: 100,
@@ -25,6 +26,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         dns_refresh: Duration::from_secs(30),
         balance,
         ejection: EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.5).unwrap(),
+        line: LineSettings::new(0, Duration::from_secs(10), 3).unwrap(),
         failures: [500, 502].into_iter().collect(),
         budget: BudgetSettings::default(),
     }
@@ -140,4 +142,24 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     assert!(before[0].is_retired() && !before[1].is_retired());
     cluster.set_locations(&[]);
     assert!(cluster.pick(&[], &mut fastrand::Rng::with_seed(1), NOW).is_none());
+}
+
+#[test]
+fn the_workers_reports_make_one_view_of_how_the_cluster_is() {
+    let cluster = cluster(2, Balance::P2c);
+    let report = |report| cluster.report(&pick(&cluster, &[], NOW), report, NOW);
+    assert_eq!(cluster.recent(NOW), Recent::WELL);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..10).for_each(|_| report(Report::Failure)));
+        }
+    });
+    (0..5).for_each(|_| report(Report::Nothing));
+    assert_eq!(cluster.recent(NOW).row, 20, "none is lost, and what says nothing counts as nothing");
+    report(Report::Success);
+    assert_eq!(cluster.recent(NOW).row, 0);
+    let share = cluster.recent(NOW).share;
+    assert!((0.7..0.8).contains(&share), "{share}");
+    cluster.before_scrape(NOW);
+    assert!((cluster.metrics.recent_success.get() - share).abs() < 1e-9);
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{Granted, Pool, Progress};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::retry::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::InFlight;
@@ -52,12 +53,13 @@ where
     pub(super) async fn send_shared(
         self: Rc<Self>,
         mut request: Request<B>,
+        repeatable: Repeatable,
         progress: &Progress,
         in_flight: InFlight,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
         loop {
             progress.set_sent(false);
-            let (carrier, origin) = self.carrier().await?;
+            let (carrier, origin) = self.carrier(repeatable).await?;
             progress.set_sent(true);
             match carrier {
                 Carrier::Connection(mut connection) => {
@@ -101,19 +103,19 @@ where
 
     /// What the next exchange goes over. While a connection is being opened, all wait for that one: how many fit on it is
     /// known only then.
-    async fn carrier(self: &Rc<Self>) -> Result<(Carrier<B>, Origin), UpstreamError> {
+    async fn carrier(self: &Rc<Self>, repeatable: Repeatable) -> Result<(Carrier<B>, Origin), UpstreamError> {
         loop {
             if let Some(permit) = self.free_stream() {
                 return Ok((Carrier::Stream(permit), Origin::Pooled));
             }
-            if let Some(connection) = self.take_idle() {
+            if let Some(connection) = self.take_for(repeatable).await {
                 return Ok((Carrier::Connection(connection), Origin::Pooled));
             }
             let is_shared = !self.has_chosen_http1.get();
             if !(is_shared && self.is_opening.get()) {
-                let slot = match self.endpoint.slots.clone().try_acquire_owned() {
-                    Ok(slot) => slot,
-                    Err(_) => match self.wait().await? {
+                let slot = match self.free_slot() {
+                    Some(slot) => slot,
+                    None => match self.wait().await? {
                         Granted::Connection(connection) => {
                             return Ok((Carrier::Connection(connection), Origin::Pooled));
                         }

@@ -46,7 +46,11 @@ fn a_failure_without_any_answer_is_a_reply_of_the_proxy() {
 #[test]
 fn a_post_on_a_stale_pooled_connection_is_sent_again_at_once_and_counts_no_attempt() {
     let backend = Backend::healthy();
-    let config = Config::new(&backend).retry("max_attempts", 1).backoff("5s");
+    // By default a POST does not get a connection that has been idle for so long.
+    let config = Config::new(&backend)
+        .retry("max_attempts", 1)
+        .backoff("5s")
+        .set("cluster.hosp.unsafe_reuse", "always");
     let stent = Stent::start(&config);
     let mut client = stent.client();
     assert_eq!(client.get("/").status, 200);
@@ -164,7 +168,7 @@ fn a_body_that_breaks_off_breaks_off_for_the_caller_too_and_is_not_retried() {
     for failure in [Action::truncated(10, 100), Action::truncated(0, 5), Action::chunked_truncated()] {
         let what = format!("{failure:?}");
         let backend = Backend::scripted([failure]);
-        let stent = Stent::start(&Config::new(&backend));
+        let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
         let mut client = stent.client();
         client.send(&request("GET", "/", &[], b""));
         // The head may have waited for the body's first bytes, and then nothing at all is sent.
@@ -183,7 +187,7 @@ fn a_body_that_breaks_off_breaks_off_for_the_caller_too_and_is_not_retried() {
 fn a_body_that_is_reset_in_its_middle_breaks_off_for_the_caller_too() {
     let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it";
     let backend = Backend::scripted([Action::raw(half).then_reset()]);
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).retry("hold", "0B"));
     let mut client = stent.client();
     client.send(&request("GET", "/", &[], b""));
     assert!(client.try_response().is_ok_and(|response| response.truncated));

@@ -56,6 +56,13 @@ impl Config {
         self
     }
 
+    /// Adds a listener with these keys, in TOML.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        let listeners = self.0.get_mut("listener").and_then(Value::as_array_mut).expect("an array");
+        listeners.push(Value::Table(keys.parse().unwrap()));
+        self
+    }
+
     /// The file, with its access log at `access_log`.
     pub(crate) fn text(&self, access_log: &Path) -> String {
         let path = access_log.to_str().expect("a path that TOML can hold");
@@ -81,11 +88,14 @@ address = "127.0.0.1:0"
 
 [retry]
 max_attempts = 3
-backoff = { base = "10ms", factor = 1.0, max = "10ms", jitter = "none" }
+backoff = { mode = "fixed", base = "10ms", factor = 1.0, max = "10ms", jitter = "none" }
 budget = { ratio = 10.0, min_per_second = 1000 }
 
 [cluster.hosp.ejection]
 consecutive_failures = 100000
+
+[cluster.hosp.line]
+max = 0
 
 [[route]]
 name = "everything"

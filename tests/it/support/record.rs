@@ -33,6 +33,11 @@ impl Line {
         self.0[field].as_f64().unwrap_or_else(|| panic!("{field} is no number in {}", self.0))
     }
 
+    /// Whether the field is a number, and not null.
+    pub(crate) fn has_number(&self, field: &str) -> bool {
+        self.0[field].is_number()
+    }
+
     pub(crate) fn status(&self) -> u64 {
         self.0["status"].as_u64().unwrap_or_else(|| panic!("no status in {}", self.0))
     }

@@ -215,3 +215,37 @@ error: `grpc_statuses` takes statuses of gRPC, by name or number
 "#,
     );
 }
+
+#[test]
+fn unsafe_reuse_is_one_of_three_words() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+unsafe_reuse = "allways"
+
+[cluster.other]
+endpoints = ["http://10.0.1.10"]
+unsafe_reuse = false
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: invalid `unsafe_reuse`
+ --> stent.toml:3:16
+  |
+3 | unsafe_reuse = "allways"
+  |                ^^^^^^^^^ not one of its words
+  |
+  = help: did you mean `always`?
+
+error: `unsafe_reuse` takes a string
+ --> stent.toml:7:16
+  |
+7 | unsafe_reuse = false
+  |                ^^^^^ this is a boolean
+
+2 errors in stent.toml
+"#,
+    );
+}

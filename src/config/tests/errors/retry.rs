@@ -104,7 +104,7 @@ error: invalid `errors`
 2 | errors = ["conect", "gateway-error"]
   |                     ^^^^^^^^^^^^^^^ not one of its words
   |
-  = help: known here: `connect`, `tls`, `reset`, `timeout`, `protocol`
+  = help: known here: `connect`, `tls`, `reset`, `timeout`, `protocol`, `truncated`
 
 2 errors in stent.toml
 "#,
@@ -189,6 +189,39 @@ error: `factor` must be between 1.0 and 100.0
   |
 2 | backoff = { base = "0s", factor = 0.5 }
   |                                   ^^^ out of bounds
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_mode_of_backoff_that_does_not_exist_is_answered_with_those_that_do() {
+    assert_rejected(
+        &[
+            r#"[retry]
+backoff = { mode = "adaptiv" }
+
+[cluster.hosp.retry]
+backoff = { mode = true }
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: invalid `mode`
+ --> stent.toml:2:20
+  |
+2 | backoff = { mode = "adaptiv" }
+  |                    ^^^^^^^^^ not one of its words
+  |
+  = help: did you mean `adaptive`?
+
+error: `mode` takes a string
+ --> stent.toml:5:20
+  |
+5 | backoff = { mode = true }
+  |                    ^^^^ this is a boolean
 
 2 errors in stent.toml
 "#,
@@ -324,6 +357,40 @@ error: `max_ejected` must be between 0.0 and 1.0
   |               ^^^ out of bounds
 
 3 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_line_keeps_its_bounds() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.line]
+max_wait = "0s"
+enter_after = 1
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `max_wait` must be between 1ms and 1h
+ --> stent.toml:4:12
+  |
+4 | max_wait = "0s"
+  |            ^^^^ out of bounds
+  |
+  = help: `max = 0` switches the line off
+
+error: `enter_after` must be between 2 and 100: one failure is no outage
+ --> stent.toml:5:15
+  |
+5 | enter_after = 1
+  |               ^ out of bounds
+  |
+  = help: `max = 0` switches the line off
+
+2 errors in stent.toml
 "#,
     );
 }

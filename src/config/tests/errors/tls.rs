@@ -24,7 +24,11 @@ impl Pair {
     }
 
     fn parse(&self, tls: &str) -> Result<Config, ConfigErrors> {
-        let text = [LISTENER, "[listener.tls]\n", tls, CLUSTER, ROUTE].concat();
+        self.parse_with_route(tls, "")
+    }
+
+    fn parse_with_route(&self, tls: &str, route: &str) -> Result<Config, ConfigErrors> {
+        let text = [LISTENER, "[listener.tls]\n", tls, CLUSTER, ROUTE, route].concat();
         parse(&text, self.0.join("stent.toml").to_str().unwrap())
     }
 }
@@ -79,6 +83,10 @@ fn what_rests_on_callers_certificates_needs_their_ca() {
             &["invalid `client_subject_header`"],
         ),
         (
+            "client_ca = \"tls/ca.pem\"\nclient_subject_header = \"Proxy-Authorization\"\n",
+            &["invalid `client_subject_header`"],
+        ),
+        (
             "client_ca = \"tls/ca.pem\"\nclient_subject_header = \"X_Who\"\n",
             &["invalid `client_subject_header`"],
         ),
@@ -95,6 +103,21 @@ fn what_rests_on_callers_certificates_needs_their_ca() {
         let errors = pair.parse(&[good, tls].concat()).unwrap_err();
         assert_eq!(errors.messages().collect::<Vec<_>>(), messages, "{errors}");
     }
+}
+
+#[test]
+fn no_route_asks_callers_for_the_header_of_their_subjects() {
+    let pair = Pair::new("guard");
+    let tls = "certificates = [{ chain = \"tls/a.pem\", key = \"tls/a.key\" }]\n\
+               client_ca = \"tls/ca.pem\"\nclient_subject_header = \"X-Who\"\n";
+    let guard = "[route.origin_guard]\nheader = \"X-Who\"\nsecret_files = [\"tls/a.key\"]\n";
+    let errors = pair.parse_with_route(tls, guard).unwrap_err();
+    assert!(
+        errors.messages().any(|message| message == "a guard asks for the header of callers' subjects"),
+        "{errors}"
+    );
+    let config = pair.parse(tls).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.listeners[0].subject_headers, ["x-who"]);
 }
 
 #[test]

@@ -144,6 +144,35 @@ error: `max_header_bytes` must be between 8KiB and 1MiB
 }
 
 #[test]
+fn a_hold_is_bounded() {
+    assert_rejected(
+        &[
+            r#"[retry]
+hold = "17MiB"
+hold_time = "0s"
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: `hold` must be between 0B and 16MiB
+ --> stent.toml:2:8
+  |
+2 | hold = "17MiB"
+  |        ^^^^^^^ out of bounds
+
+error: `hold_time` must be between 1ms and 10s
+ --> stent.toml:3:13
+  |
+3 | hold_time = "0s"
+  |             ^^^^ out of bounds
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
 fn a_kept_body_is_bounded() {
     assert_rejected(
         &[

@@ -1,0 +1,382 @@
+"""Runs the scenarios for bench/reliability/run.sh: a backend, a proxy and a load per column, all columns side by side.
+
+Side by side, because what else the machine does then strikes every column alike, and a run ends in a third of an hour.
+What the harness itself adds is measured as well: how late the event loops of backend and load ran stands in each result.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import pwd
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from pathlib import Path
+
+from scenarios import BY_NAME, SCENARIOS, Check
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = {
+    "none": "no proxy",
+    "nginx": "NGINX",
+    "haproxy": "HAProxy",
+    "envoy": "Envoy",
+    "envoy-tuned": "Envoy tuned",
+    "stent": "Stent",
+}
+# What --short runs and holds Stent to: that bench and binary work on a busy machine, not how well.
+SHORT = {
+    "errors": (Check("failed", "<=", 0.02), Check("attempts", "<=", 1.6)),
+    "post-restart": (Check("failed", "<=", 0.03), Check("duplicates", "<=", 0)),
+    "two-one-fails": (Check("failed_get", "<=", 0.03), Check("duplicates", "<=", 0)),
+}
+SHORT_SECONDS = 8.0
+# Milliseconds by which 1 % of the harness's timers may be late before a row is said to tell little about latency.
+LATE = 5.0
+
+
+class Refusal(Exception):
+    """The run says nothing about the proxies, and why."""
+
+
+def free_ports(count):
+    """Loopback ports below those that the system gives to outgoing connections: a backend that restarts must find its
+    port free again."""
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    held = []
+    try:
+        for _ in range(1000):
+            if len(held) == count:
+                return [each.getsockname()[1] for each in held]
+            try:
+                held.append(socket.create_server(("127.0.0.1", random.randrange(10000, low))))
+            except OSError:
+                continue  # taken
+        raise Refusal(f"no {count} free ports below {low}")
+    finally:
+        for each in held:
+            each.close()
+
+
+class Column:
+    """One proxy, or none, in one scenario, with a backend and a load of its own."""
+
+    def __init__(self, name, scenario, options):
+        self.name, self.scenario, self.options = name, scenario, options
+        self.work = options.work / scenario.name / name
+        self.work.mkdir(parents=True)
+        self.processes = []
+        ports = free_ports(4)
+        self.backends, self.port, self.admin = ports[:2], ports[2], ports[3]
+
+    def start(self):
+        used = self.backends[: len(self.scenario.faults)]
+        self.backend = self.run(
+            "backend", sys.executable, HERE / "backend.py", "--scenario", self.scenario.name, "--seed", self.options.seed,
+            "--out", self.work / "backend.json", *used, stdout=subprocess.PIPE,
+        )
+        if self.backend.stdout.readline() != b"ready\n":
+            raise Refusal(f"the backend for {self.name} did not start, see {self.work}/backend.log")
+        self.targets = used
+        if self.name != "none":
+            self.run(self.name, *self.proxy_command())
+            self.targets = [self.port]
+            self.wait_until_ready()
+
+    def proxy_command(self):
+        """Writes the configuration and says what starts the proxy in the foreground."""
+        options = self.options
+        if self.name == "nginx":
+            return ["nginx", "-e", self.work / "nginx.error.log", "-p", self.work, "-c", self.configure("nginx.conf")]
+        if self.name == "haproxy":
+            return ["haproxy", "-db", "-f", self.configure("haproxy.cfg")]
+        if self.name.startswith("envoy"):
+            policies = tomllib.loads((HERE / "peers" / f"{self.name}.toml").read_text())
+            file = self.configure("envoy.yaml", policies)
+            return [options.envoy, "--concurrency", 1, "--disable-hot-restart", "--log-level", "error", "-c", file]
+        keys = "\n".join(f"{key} = {value}" for key, value in self.scenario.stent_keys.items())
+        return [options.stent, "run", self.configure("stent.toml", {"ROW_KEYS": keys})]
+
+    def configure(self, template, more=()):
+        values = dict(more) | {
+            "USER": pwd.getpwuid(os.getuid()).pw_name,
+            "WORK": self.work,
+            "PORT": self.port,
+            "ADMIN": self.admin,
+            "BACKEND_1": self.backends[0],
+            "BACKEND_2": self.backends[1],
+            "PER_TRY_MS": round(self.scenario.per_try * 1000),
+            "PER_TRY_S": f"{self.scenario.per_try:.3f}",
+        }
+        text = "\n".join(line for line in (HERE / "peers" / template).read_text().splitlines() if "@NAMES@" not in line)
+        # Twice, for what is filled in may hold names itself.
+        for _ in range(2):
+            text = re.sub(r"@([A-Z_0-9]+)@", lambda found: str(values[found.group(1)]), text)
+        file = self.work / template
+        file.write_text(text + "\n")
+        return file
+
+    def run(self, name, *command, stdout=None):
+        with open(self.work / f"{name}.log", "ab") as log:
+            process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def wait_until_ready(self):
+        """Asks without an id, which the backend neither counts nor fails, for up to 15 seconds."""
+        deadline = time.monotonic() + 15
+        url = f"http://127.0.0.1:{self.port}/{self.scenario.prefix}/ready"
+        while True:
+            try:
+                return urllib.request.urlopen(url, timeout=2).read()
+            except OSError as error:
+                if time.monotonic() > deadline or self.processes[-1].poll() is not None:
+                    raise Refusal(f"{self.name} does not answer: {error}; see {self.work}") from error
+                time.sleep(0.05)
+
+    def begin_load(self):
+        self.load = self.run(
+            "load", sys.executable, HERE / "load.py", "--scenario", self.scenario.name, "--seconds", self.scenario.seconds,
+            "--seed", self.options.seed, "--out", self.work / "load.json", *self.targets,
+        )
+
+    def finish(self):
+        """Waits for the load, ends everything else, and puts together what both sides counted."""
+        if self.load.wait(timeout=self.scenario.seconds + 60) != 0:
+            raise Refusal(f"the load for {self.name} failed, see {self.work}/load.log")
+        for process in self.processes:
+            if process is not self.load and process.poll() is not None:
+                raise Refusal(f"{process.args[0]} ended in the middle of {self.scenario.name}, see {self.work}")
+        self.stop()
+        load, backend = (json.loads((self.work / f"{side}.json").read_text()) for side in ("load", "backend"))
+        late = max(load["lag"]["p99_ms"], backend["lag"]["p99_ms"])
+        result = load | {"attempts": round(backend["attempts"] / load["requests"], 4), "late_p99_ms": late}
+        result |= {key: backend[key] for key in ("most_attempts", "duplicates", "early")}
+        result["lag"] = {"load": load["lag"], "backend": backend["lag"]}
+        return result
+
+    def stop(self):
+        """The backend last, or the proxy would log its end."""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def run_columns(names, scenario, options):
+    """These columns at the same time."""
+    columns = []
+    try:
+        for name in names:
+            columns.append(Column(name, scenario, options))
+            columns[-1].start()
+        for column in columns:
+            column.begin_load()
+        return {column.name: column.finish() for column in columns}
+    finally:
+        for column in columns:
+            column.stop()
+
+
+def run_scenario(scenario, options):
+    # Overload, multiplied by retries, is more than two cores give to all columns at once.
+    together = 2 if len(scenario.phases) > 1 else len(options.peers)
+    results = {}
+    for first in range(0, len(options.peers), together):
+        results |= run_columns(options.peers[first : first + together], scenario, options)
+    checks = SHORT[scenario.name] if options.short else scenario.checks
+    row = {
+        "scenario": scenario.name,
+        "what": scenario.what,
+        "seconds": scenario.seconds,
+        "per_second": scenario.phases if not scenario.gaps else None,
+        "shown": scenario.shown,
+        "stent_keys": scenario.stent_keys,
+        "late": max(result["late_p99_ms"] for result in results.values()) > LATE,
+        "results": results,
+        "checks": [verdict(check, results) for check in checks] if "stent" in results else [],
+    }
+    print(progress(row), file=sys.stderr, flush=True)
+    return row
+
+
+def verdict(check, results):
+    value, bound = results["stent"][check.metric], check.bound
+    text = f"{check.metric} {check.relation} {amount(check.metric, bound)}"
+    if check.of_nginx:
+        if "nginx" not in results:
+            return {"check": f"{check.metric} {check.relation} {bound} of NGINX's", "value": value, "met": None}
+        bound *= results["nginx"][check.metric]
+        text = f"{check.metric} {check.relation} {check.bound:g} of NGINX's, {amount(check.metric, bound)}"
+    if value is None:
+        met = False  # no request succeeded, so that there is no latency
+    else:
+        met = value <= bound if check.relation == "<=" else value >= bound
+    return {"check": text, "value": value, "met": met}
+
+
+def amount(metric, value):
+    if value is None:
+        return "none"
+    return f"{value * 100:.3g} %" if metric.startswith("failed") else f"{value:.4g}"
+
+
+def progress(row):
+    cells = (f"{COLUMNS[name]} {cell(row, result)}" for name, result in row["results"].items())
+    return f"{row['scenario']}: {'; '.join(cells)}{'; LATE' if row['late'] else ''}"
+
+
+def cell(row, result):
+    """One field of the table."""
+    if row["shown"] == "goodput":
+        phases = (f"{result[key]:.0f}" for key in sorted(result) if key.startswith("goodput_"))
+        parts = [f"{'/'.join(phases)} per s"]
+        if result["recovery_s"]:
+            whole = row["seconds"] / len(row["per_second"])
+            parts.append("no recovery" if result["recovery_s"] >= whole else f"recovers in {result['recovery_s']} s")
+    else:
+        parts = [amount("failed", result[row["shown"]])]
+        if row["shown"] == "failed_post":
+            parts.append(f"GETs {amount('failed', result['failed_get'])}")
+    parts.append(f"×{result['attempts']:.2f}")
+    if result["p99_ms"] is not None:
+        parts.append(f"{result['p99_ms']:.0f} ms")
+    for key in ("duplicates", "early"):
+        if result[key]:
+            parts.append(f"{result[key]} {key}")
+    return ", ".join(parts)
+
+
+def markdown(result):
+    names = result["settings"]["peers"]
+    lines = [
+        "Share of requests that users see fail, attempts per request that the backend saw, p99 of the requests that"
+        " succeeded; for overload, answers per second in each phase. `late` marks rows in which the machine was too busy"
+        " for their latencies to mean much.",
+        "",
+        f"| scenario | {' | '.join(COLUMNS[name] for name in names)} | Stent must show |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for row in result["rows"]:
+        cells = [cell(row, row["results"][name]) for name in names]
+        bounds = []
+        for check in row["checks"]:
+            word = {True: "met", False: f"**missed: {amount(check['check'], check['value'])}**", None: "not judged"}[check["met"]]
+            bounds.append(f"{check['check']}: {word}")
+        late = " (late)" if row["late"] else ""
+        lines.append(f"| {row['what']}{late} | {' | '.join(cells)} | {'; '.join(bounds)} |")
+    keys = [
+        f"`{row['scenario']}`: " + ", ".join(f"`retry.{key} = {value}`" for key, value in row["stent_keys"].items())
+        for row in result["rows"]
+        if row["stent_keys"]
+    ]
+    machine = result["machine"]
+    lines += [
+        "",
+        "Stent has its defaults and, from config/hosp.toml, `max_attempts = 4` and `budget.ratio = 0.5`."
+        + (f" Beyond them: {'; '.join(keys)}." if keys else ""),
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; {', '.join(result['versions'].values())};"
+        f" commit {result['commit']}; seed {result['settings']['seed']}; {result['date']}.",
+    ]
+    return "\n".join(lines)
+
+
+def machine():
+    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "cpu": cpu.group(1) if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def versions(options):
+    def first_line(*command):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = (result.stdout + result.stderr).split("\n")
+        return next((line.strip() for line in lines if line.strip()), "unknown")
+
+    commands = {
+        "nginx": ["nginx", "-v"],
+        "haproxy": ["haproxy", "-v"],
+        "envoy": [options.envoy, "--version"],
+        "stent": [options.stent, "--version"],
+    }
+    wanted = {name.removesuffix("-tuned") for name in options.peers if name != "none"}
+    found = {name: first_line(*command) for name, command in commands.items() if name in wanted}
+    for name in found:
+        # "nginx version: nginx/1.22.1", "HAProxy version 2.6.12-1+deb12u4 2026/…", "… version: HASH/1.40.0/Clean/…"
+        number = re.search(r"\d+\.\d+\.\d+[^\s/]*", found[name])
+        found[name] = f"{name} {number.group()}" if number else found[name]
+    return found | {"python": f"python {platform.python_version()}"}
+
+
+def names(known):
+    def parse(text):
+        chosen = text.split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--scenario", type=names(BY_NAME), action="extend")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--peers", type=names(COLUMNS))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--commit", required=True)
+    parser.add_argument("--stent", default="")
+    parser.add_argument("--envoy", default="")
+    options = parser.parse_args()
+    # So that what was started is ended here as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options.peers = options.peers or (["stent"] if options.short else list(COLUMNS))
+    chosen = options.scenario or (list(SHORT) if options.short else [scenario.name for scenario in SCENARIOS])
+    if options.short and (strange := set(chosen) - set(SHORT)):
+        parser.error(f"--short has no bounds for {', '.join(sorted(strange))}")
+    if options.seconds is not None and options.seconds < 1:
+        parser.error("--seconds is at least 1")
+    seconds = options.seconds or (SHORT_SECONDS if options.short else None)
+    result = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": options.commit,
+        "mode": "short" if options.short else "full",
+        "machine": machine(),
+        "versions": versions(options),
+        "settings": {"seed": options.seed, "seconds": seconds, "peers": options.peers},
+    }
+    try:
+        scenarios = [BY_NAME[name].lasting(seconds) if seconds else BY_NAME[name] for name in chosen]
+        result["rows"] = [run_scenario(scenario, options) for scenario in scenarios]
+    except Refusal as refusal:
+        sys.exit(f"bench: refused: {refusal}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(markdown(result))
+    print(f"written to {options.out}", file=sys.stderr)
+    missed = [f"{row['scenario']}: {check['check']}" for row in result["rows"] for check in row["checks"] if check["met"] is False]
+    if options.short and missed:
+        sys.exit(f"bench: Stent missed {'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

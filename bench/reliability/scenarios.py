@@ -1,0 +1,185 @@
+"""What the backend does wrong, what users ask of it meanwhile, and what Stent must show: one value per row of the table.
+
+The backend and the load read the same value, so that a row is described once. What a fault does is in backend.py.
+"""
+
+from dataclasses import dataclass, field, replace
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one endpoint does wrong. `kind` names the function in backend.py, `share` the share of attempts it strikes."""
+
+    kind: str = "none"
+    share: float = 1.0
+    statuses: tuple = (502,)
+    # For faults that come and go: from `first` on, for `duration`, again every `period`; in seconds.
+    first: float = 0.0
+    period: float = 0.0
+    duration: float = 0.0
+    delay: float = 0.0  # seconds that a slow answer takes
+    window: float = 0.0  # seconds that news of a closed connection is under way
+    capacity: float = 0.0  # requests per second that an overloaded backend carries
+    queue: float = 0.0  # seconds of work that it lets wait
+
+
+@dataclass(frozen=True)
+class Check:
+    """A bound that Stent must keep. `of_nginx` makes it a multiple of what NGINX showed in the same run."""
+
+    metric: str
+    relation: str
+    bound: float
+    of_nginx: bool = False
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    what: str
+    faults: tuple
+    checks: tuple
+    post_share: float = 0.0
+    put: bool = False
+    phases: tuple = (125,)  # requests per second, in phases of equal length
+    gaps: tuple = ()  # in place of `phases`: requests one by one, this many seconds apart, at least and at most
+    body: int = 105  # of the answer
+    upload: int = 0  # of the request
+    chunked: bool = False
+    validator: bool = False  # answers carry ETag and Accept-Ranges, and ranges are served
+    per_try: float = 10.0  # seconds; the same for every proxy
+    seconds: float = 20.0
+    shown: str = "failed"  # the share that the table shows
+    # Keys beyond Stent's defaults and those of config/hosp.toml that stand in peers/stent.toml for every row.
+    stent_keys: dict = field(default_factory=dict)
+
+    @property
+    def prefix(self):
+        """Which cluster of each proxy's configuration takes the request."""
+        return "two" if len(self.faults) == 2 else "one"
+
+    def lasting(self, seconds):
+        return replace(self, seconds=seconds)
+
+
+def at_most(metric, bound):
+    return Check(metric, "<=", bound)
+
+
+def at_least(metric, bound):
+    return Check(metric, ">=", bound)
+
+
+ONE_SECOND = {"per_try_timeout": '"1s"'}
+FEW = at_most("failed", 0.001)
+NO_DUPLICATE = at_most("duplicates", 0)
+RESTART = Fault("refuse", first=2.5, period=5.0, duration=0.3)
+
+SCENARIOS = [
+    Scenario(
+        "healthy", "a backend that does nothing wrong",
+        (Fault(),), (at_most("failed", 0), at_most("attempts", 1.0), Check("p99_ms", "<=", 1.15, of_nginx=True)),
+    ),
+    Scenario(
+        "errors", "20 % of answers are 500 or 502, each for itself",
+        (Fault("status", 0.2, (500, 502)),),
+        # Four attempts leave 0.2 to the fourth, 0.16 %, give or take what the seed does to 2500 requests. Which they are
+        # is the same for every proxy, so that NGINX's share is the bound and not a figure.
+        (Check("failed", "<=", 1.0, of_nginx=True), Check("p99_ms", "<=", 1.15, of_nginx=True)),
+    ),
+    Scenario(
+        "burst", "502 for 400 ms every 5 s",
+        (Fault("status", first=2.5, period=5.0, duration=0.4),), (FEW, at_most("attempts", 1.15)),
+    ),
+    Scenario("restart", "connections refused for 300 ms every 5 s", (RESTART,), (FEW,)),
+    Scenario("break-length", "a 4 KiB answer with a length breaks in its body, 10 %", (Fault("break", 0.1),), (FEW,), body=4 * KIB),
+    Scenario(
+        "break-chunked", "a 4 KiB chunked answer is reset in its body, 10 %",
+        (Fault("break", 0.1),), (FEW,), body=4 * KIB, chunked=True,
+    ),
+    Scenario(
+        "break-large", "a 64 KiB chunked answer is reset in its body, 10 %",
+        (Fault("break", 0.1),), (FEW,), body=64 * KIB, chunked=True, phases=(60,),
+    ),
+    Scenario(
+        "break-download", "a 1 MiB answer with a length and an ETag breaks in its body, 10 %",
+        (Fault("break", 0.1),), (FEW,), body=MIB, validator=True, phases=(20,),
+    ),
+    Scenario("no-answer", "the connection is closed in place of an answer, 10 %", (Fault("close", 0.1),), (FEW,)),
+    Scenario("nonsense", "what comes is not HTTP, 10 %", (Fault("nonsense", 0.1),), (FEW,)),
+    Scenario(
+        "hang", "2 % hang; 1 s for one attempt",
+        (Fault("hang", 0.02),), (at_most("failed", 0), at_most("p99_ms", 1015)), per_try=1.0, stent_keys=ONE_SECOND,
+    ),
+    Scenario(
+        "post-slow", "POSTs, 3 % take 3 s; 1 s for one attempt",
+        (Fault("slow", 0.03, delay=3.0),), (at_most("failed", 0), NO_DUPLICATE),
+        post_share=1.0, per_try=1.0, stent_keys=ONE_SECOND,
+    ),
+    Scenario("post-restart", "POSTs, connections refused for 300 ms every 5 s", (RESTART,), (FEW, NO_DUPLICATE), post_share=1.0),
+    Scenario(
+        "two-one-fails", "two endpoints, one always answers 500; failed POSTs",
+        (Fault("status", statuses=(500,)), Fault()), (at_most("failed_post", 0.004), at_most("failed_get", 0), NO_DUPLICATE),
+        post_share=0.5, shown="failed_post",
+    ),
+    Scenario(
+        "two-one-half", "two endpoints, one answers 500 to half; failed POSTs",
+        (Fault("status", 0.5, (500,)), Fault()), (at_most("failed_post", 0.004), at_most("failed_get", 0), NO_DUPLICATE),
+        post_share=0.5, shown="failed_post",
+    ),
+    Scenario(
+        "two-one-hangs", "two endpoints, one hangs; 1 s for one attempt; failed POSTs",
+        (Fault("hang"), Fault()), (at_most("failed_post", 0.02), at_most("failed_get", 0), NO_DUPLICATE),
+        post_share=0.5, per_try=1.0, shown="failed_post", stent_keys=ONE_SECOND,
+    ),
+    Scenario(
+        "two-both", "two endpoints, 20 % of the answers of both are 500 or 502",
+        (Fault("status", 0.2, (500, 502)), Fault("status", 0.2, (500, 502))), (at_most("failed", 0.002),),
+    ),
+    Scenario(
+        "two-rolling", "two endpoints, restarted one after the other: 1 s each every 5 s; half of it POSTs",
+        # Hard for whoever leaves out the first for longer than it was away: then the second is all there is.
+        (Fault("refuse", first=1.5, period=5.0, duration=1.0), Fault("refuse", first=4.0, period=5.0, duration=1.0)),
+        (FEW, NO_DUPLICATE), post_share=0.5,
+    ),
+    *(
+        Scenario(
+            f"put-{when}", f"a PUT of 5 MB, the first attempt fails {when} its body is read",
+            (Fault(f"upload-{when}"),), (at_most("failed", 0),), put=True, upload=5_000_000, phases=(2,), seconds=10.0,
+            stent_keys={"body_limit": '"8MiB"'},
+        )
+        for when in ("after", "while", "before")
+    ),
+    Scenario(
+        "overload", "capacity 200/s, 0.3 s of queue, then 502; offered 150, 400, 150/s",
+        (Fault("queue", capacity=200, queue=0.3),), (at_least("goodput_2", 198), at_most("attempts", 1.1)),
+        phases=(150, 400, 150), seconds=18.0, shown="goodput",
+    ),
+    Scenario(
+        "overload-late", "the same with 1.5 s of queue and 1 s for one attempt",
+        (Fault("queue", capacity=200, queue=1.5),),
+        # What is offered in the outer phases is 150/s, and Poisson's noise with it.
+        (at_least("goodput_1", 140), at_least("goodput_2", 190), at_least("goodput_3", 140), at_most("recovery_s", 1.0)),
+        phases=(150, 400, 150), seconds=18.0, per_try=1.0, shown="goodput", stent_keys=ONE_SECOND,
+    ),
+    Scenario(
+        "idle-close", "idle connections closed after 50 ms, known 10 ms later; POSTs 30 to 70 ms apart",
+        (Fault("idle-close", delay=0.05, window=0.01),), (at_most("failed", 0.005), NO_DUPLICATE),
+        post_share=1.0, gaps=(0.03, 0.07),
+    ),
+    Scenario(
+        "retry-after", "10 % are 502 or 503 with Retry-After: 1, until that second has passed",
+        (Fault("retry-after", 0.1, (502, 503)),), (at_most("failed", 0), at_most("early", 0)),
+        stent_keys={"statuses": "[500, 502, 503]"},
+    ),
+]
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def answer_body(length):
+    """The body of an answer: any cut, repeat or wrong splice changes it."""
+    line = b"%015d\n"
+    return b"".join(line % number for number in range(length // 16 + 1))[:length]

@@ -1,0 +1,4 @@
+//! Any frames of a caller, through the whole proxy.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stent::fuzzing::http2_frames(bytes));

@@ -1,0 +1,69 @@
+//! The wait in line, while all of the cluster is down, in the place of an attempt that would fail.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Answer, Failure, Outbound, asked_wait};
+use crate::error::ProxyError;
+use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
+use crate::proxy::Surroundings;
+use crate::proxy::exchange::Exchange;
+use crate::route::Route;
+use crate::upstream::line::{Means, Refusal, Wait};
+
+/// Waits for the exchange's turn, or for the end of the outage.
+pub(super) async fn wait(
+    exchange: &mut Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    around: &Surroundings,
+    now: Instant,
+) -> Result<(), ProxyError> {
+    let line = &outbound.cluster.line;
+    let left = outbound.limits.left(exchange.body().upload(), now.into_std());
+    let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
+    let until = now + left.min(line.max_wait().saturating_sub(exchange.in_line()));
+    let means = means(exchange, &route.settings.retry, outbound.repeatable);
+    let outcome = line.wait(Wait { means, began: exchange.began(), start: around.start, now, until }).await;
+    let waited = now.elapsed();
+    match outcome {
+        Ok(turn) => {
+            exchange.leave_line(turn, waited);
+            Ok(())
+        }
+        Err(Refusal { retry_after }) => {
+            exchange.leave_line(None, waited);
+            Err(ProxyError::Outage { retry_after })
+        }
+    }
+}
+
+/// What the exchange has to lose by an attempt that fails.
+fn means(exchange: &Exchange, policy: &RetryPolicy, repeatable: Repeatable) -> Means {
+    let made = exchange.attempt_number();
+    if made + 1 >= policy.max_attempts {
+        Means::Nothing
+    } else if repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost {
+        Means::SpareUnlessSent
+    } else if made == 0 {
+        Means::Fresh
+    } else {
+        Means::Spare
+    }
+}
+
+/// The wait before the next attempt: none but what the backend asked for, if a wait in line follows.
+pub(super) fn instead_of(
+    backoff: Duration,
+    outbound: &Outbound<'_>,
+    outcome: &Result<Answer, Failure>,
+) -> Duration {
+    if !outbound.cluster.line.is_in_force() {
+        return backoff;
+    }
+    outcome.as_ref().ok().and_then(asked_wait).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! The counters of the line in front of a cluster that is down.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::register::Builder;
+
+/// The metrics of all lines.
+#[derive(Debug)]
+pub(super) struct LineVecs {
+    outage: IntGaugeVec,
+    outages: IntCounterVec,
+    waiting: IntGaugeVec,
+    total: IntCounterVec,
+}
+
+impl LineVecs {
+    pub(super) fn new(new: &Builder<'_>) -> Self {
+        Self {
+            outage: new.int_gauges(
+                "outage",
+                "1 while all of the cluster is down or recovers, and requests to it wait in line.",
+                &["cluster"],
+            ),
+            outages: new.counters("outages_total", "Times that all of the cluster went down.", &["cluster"]),
+            waiting: new.int_gauges(
+                "line_waiting",
+                "Requests that wait in line because all of the cluster is down.",
+                &["cluster"],
+            ),
+            total: new.counters(
+                "line_total",
+                "Waits in line, by their end: served (it was the request's turn), refused (the line was full or the deadline near), left (by the caller) or expired.",
+                &["cluster", "result"],
+            ),
+        }
+    }
+
+    pub(super) fn of(&self, cluster: &str) -> LineMetrics {
+        let total = |result| self.total.with_label_values(&[cluster, result]);
+        LineMetrics {
+            outage: self.outage.with_label_values(&[cluster]),
+            outages: self.outages.with_label_values(&[cluster]),
+            waiting: self.waiting.with_label_values(&[cluster]),
+            served: total("served"),
+            refused: total("refused"),
+            left: total("left"),
+            expired: total("expired"),
+        }
+    }
+}
+
+/// Counters of a cluster's line.
+#[derive(Clone, Debug)]
+pub struct LineMetrics {
+    /// 1 while the line is in force; set before a scrape.
+    pub outage: IntGauge,
+    /// Times that it came into force.
+    pub outages: IntCounter,
+    /// Those who wait; set before a scrape.
+    pub waiting: IntGauge,
+    /// Waits that ended with a turn.
+    pub served: IntCounter,
+    /// Waits that were not begun.
+    pub refused: IntCounter,
+    /// Waits that the caller ended.
+    pub left: IntCounter,
+    /// Waits that the clock ended.
+    pub expired: IntCounter,
+}

@@ -1,0 +1,176 @@
+//! Which kept connection a request gets.
+
+use http::Method;
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::record::metrics::Metrics;
+use crate::upstream::cluster::tests::settings;
+use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::endpoint::EndpointUrl;
+
+/// A pool, and the backend that it leads to.
+struct Stage {
+    pools: Pools<Full<Bytes>>,
+    cluster: Cluster,
+    backend: TcpListener,
+}
+
+impl Stage {
+    async fn new(unsafe_reuse: UnsafeReuse) -> Self {
+        let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = EndpointUrl::parse(&format!("http://{}", backend.local_addr().unwrap())).unwrap();
+        let settings =
+            ClusterSettings { endpoints: vec![url], unsafe_reuse, ..settings(1, Balance::RoundRobin) };
+        Self { pools: Pools::new(), cluster: Cluster::new(settings, Arc::new(Metrics::new())), backend }
+    }
+
+    fn endpoint(&self) -> Arc<Endpoint> {
+        self.cluster.endpoints()[0].clone()
+    }
+
+    /// Sends a request and reads its answer.
+    async fn send(&self, method: Method, repeatable: Repeatable) -> Result<StatusCode, UpstreamError> {
+        let mut request = Request::new(Full::new(Bytes::from_static(b"once")));
+        *request.method_mut() = method;
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("hosp"));
+        let progress = Progress::default();
+        let answer = self.pools.send(&self.endpoint(), request, repeatable, &progress).await?;
+        let status = answer.status();
+        answer.into_body().collect().await?;
+        Ok(status)
+    }
+
+    async fn get(&self) -> Result<StatusCode, UpstreamError> {
+        self.send(Method::GET, Repeatable::Always).await
+    }
+
+    async fn post(&self) -> Result<StatusCode, UpstreamError> {
+        self.send(Method::POST, Repeatable::OnlyIfNeverSent).await
+    }
+
+    /// Accepts a connection and answers the first request on it.
+    async fn serve(&self) -> TcpStream {
+        let (mut stream, _) = self.backend.accept().await.unwrap();
+        answer(&mut stream, "").await;
+        stream
+    }
+
+    /// Does a GET, after which its connection is idle.
+    async fn idle_connection(&self) -> TcpStream {
+        let (status, stream) = tokio::join!(self.get(), self.serve());
+        assert_eq!(status.unwrap(), 200);
+        self.wait_for_idle(1).await;
+        stream
+    }
+
+    async fn wait_for_idle(&self, count: usize) {
+        let pool = self.pools.pool(&self.endpoint());
+        while pool.idle.borrow().len() < count {
+            yield_now().await;
+        }
+    }
+}
+
+/// Takes one request and answers it.
+async fn answer(stream: &mut TcpStream, headers: &str) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\nonce") {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request broke off");
+    }
+    stream
+        .write_all(format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 0\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_close_that_has_already_come_never_gets_a_post() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        for _ in 0..20 {
+            let stream = stage.idle_connection().await;
+            // Between this and the POST the runtime has no turn to see the close.
+            drop(stream);
+            let (status, _next) = tokio::join!(stage.post(), stage.serve());
+            assert_eq!(status.unwrap(), 200);
+            stage.wait_for_idle(1).await;
+            stage.pools.pool(&stage.endpoint()).idle.borrow_mut().clear();
+        }
+        assert_eq!(stage.endpoint().cluster_metrics.idle_close_age.get_sample_count(), 20);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_who_says_always_may_lose_that_post() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Always).await;
+        drop(stage.idle_connection().await);
+        let failed = stage.post().await.unwrap_err();
+        assert_eq!(failed.delivery, Delivery::Maybe);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_post_leaves_a_connection_of_unproven_age_to_others() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let mut first = stage.idle_connection().await;
+        sleep(Duration::from_millis(12)).await;
+        // It has been idle for more than 10 ms, and nothing is known to have survived for twice its age.
+        let (status, second) = tokio::join!(stage.post(), stage.serve());
+        assert_eq!(status.unwrap(), 200);
+        assert_eq!(stage.endpoint().cluster_metrics.safety_connects.get(), 1);
+        stage.wait_for_idle(2).await;
+        drop(second);
+        yield_now().await;
+        let (status, ()) = tokio::join!(stage.get(), answer(&mut first, ""));
+        assert_eq!(status.unwrap(), 200);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_limit_of_a_connection_is_what_its_first_answer_promises() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let serve = async {
+            let (mut stream, _) = stage.backend.accept().await.unwrap();
+            answer(&mut stream, "Keep-Alive: timeout=0, max=100\r\n").await;
+            stream
+        };
+        let (status, _first) = tokio::join!(stage.get(), serve);
+        assert_eq!(status.unwrap(), 200);
+        stage.endpoint().note_idle_survival(Duration::from_secs(4));
+        let (status, _second) = tokio::join!(stage.post(), stage.serve());
+        assert_eq!(status.unwrap(), 200);
+        assert_eq!(stage.endpoint().cluster_metrics.safety_connects.get(), 1);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_limit_relaxes_within_minutes() {
+    let cluster = Cluster::new(settings(1, Balance::RoundRobin), Arc::new(Metrics::new()));
+    let endpoint = cluster.endpoints()[0].clone();
+    endpoint.note_idle_survival(Duration::from_secs(4));
+    endpoint.note_idle_close(Duration::from_millis(50));
+    endpoint.note_idle_survival(Duration::from_secs(4));
+    assert_eq!(endpoint.reusable_age(None), Duration::from_millis(25));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    assert_eq!(endpoint.reusable_age(None), Duration::from_millis(100));
+    tokio::time::advance(Duration::from_mins(3)).await;
+    assert_eq!(endpoint.reusable_age(None), Duration::from_secs(2));
+}
+
+/// Longer than any of this takes.
+const BOUND: Duration = Duration::from_secs(10);

@@ -1,0 +1,247 @@
+//! While all of a cluster is down requests wait in line, over all workers, and get through when it is back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use crate::support::client::request;
+use crate::support::stent::Signal;
+use crate::support::{Action, Backend, Client, Config, Stent, ms};
+
+/// The waits of the defaults, two workers, and four attempts.
+fn config(backend: &Backend) -> Config {
+    Config::new(backend)
+        .set("server.workers", 2)
+        .retry("max_attempts", 4)
+        .retry("backoff.mode", "adaptive")
+        .retry("backoff.base", "100ms")
+        .retry("backoff.factor", 2.0)
+        .retry("backoff.max", "2s")
+        .retry("backoff.jitter", "equal")
+        .set("cluster.hosp.line.max", 1024)
+}
+
+/// A backend whose answers have this status until it is set to another.
+fn switched(status: u16) -> (Backend, Arc<AtomicU16>) {
+    let now = Arc::new(AtomicU16::new(status));
+    let status = now.clone();
+    (Backend::new(move |_| Action::answer(status.load(Ordering::Relaxed), "said")), now)
+}
+
+/// Sends a request every 10 ms for this long, each by a caller of its own, while `meanwhile` goes on; those that did not
+/// get 200.
+fn load(stent: &Stent, count: u32, method: fn(u32) -> &'static str, meanwhile: impl FnOnce()) -> Vec<String> {
+    let address = stent.listener();
+    let start = Instant::now();
+    let callers: Vec<_> = (0..count)
+        .map(|number| {
+            std::thread::spawn(move || {
+                std::thread::sleep((start + ms(10) * number).saturating_duration_since(Instant::now()));
+                let method = method(number);
+                let body: &[u8] = if method == "GET" { b"" } else { b"x" };
+                let path = format!("/{number}");
+                let response =
+                    Client::connect(address).request(method, &path, &[("Connection", "close")], body);
+                (response.status != 200).then(|| format!("{method} {path}: {}", response.status))
+            })
+        })
+        .collect();
+    meanwhile();
+    callers.into_iter().filter_map(|caller| caller.join().unwrap()).collect()
+}
+
+/// Spends a request on a cluster that is down, after which the line is in force.
+fn find_down(stent: &Stent) {
+    assert_eq!(stent.client().get("/").status, 502);
+    stent.wait_for_metric("stent_outage", &[("cluster", "hosp")], 1.0);
+}
+
+#[test]
+fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
+    let (backend, status) = switched(200);
+    let stent = Stent::start(&config(&backend));
+    let lost = load(
+        &stent,
+        250,
+        |_| "GET",
+        || {
+            std::thread::sleep(ms(1000));
+            status.store(502, Ordering::Relaxed);
+            std::thread::sleep(ms(400));
+            status.store(200, Ordering::Relaxed);
+        },
+    );
+    assert!(lost.is_empty(), "{lost:?}");
+    let attempts = backend.requests().len();
+    assert!(attempts <= 287, "{attempts} attempts for 250 requests, more than 1.15 each");
+    assert!(stent.metric("stent_line_total", &[("result", "served")]) >= 20.0);
+    stent.wait_for_metric("stent_outage", &[], 0.0);
+    stent.wait_for_metric("stent_line_waiting", &[], 0.0);
+    let lines = stent.access_log(250);
+    let waited = |line: &&crate::support::record::Line| line.has_number("line_us");
+    assert!(lines.iter().filter(waited).all(|line| line.number("line_us") < 2e6));
+    assert!(lines.iter().filter(waited).count() >= 20);
+}
+
+#[test]
+fn connections_refused_for_300_ms_cost_no_request_and_send_no_post_twice() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&config(&backend));
+    let method = |number| if number % 2 == 0 { "POST" } else { "GET" };
+    let lost = load(&stent, 200, method, || {
+        std::thread::sleep(ms(700));
+        backend.stop();
+        std::thread::sleep(ms(300));
+        backend.start();
+    });
+    assert!(lost.iter().all(|lost| lost.starts_with("POST")), "{lost:?}");
+    // What it was at work on when it stopped is cut off, and a POST among that may not be sent again.
+    let lines = stent.access_log(200);
+    let cut_off = lines.iter().filter(|line| {
+        line.text("method") == Some("POST")
+            && line.attempts().iter().any(|attempt| attempt.delivery == "maybe")
+    });
+    assert_eq!(lost.len(), cut_off.count(), "lost although nothing was sent: {lost:?}");
+    let mut posts: Vec<_> = backend
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST")
+        .map(|post| post.target)
+        .collect();
+    let count = posts.len();
+    posts.sort_unstable();
+    posts.dedup();
+    assert_eq!(count, posts.len(), "a POST was sent twice");
+    assert!(stent.metric("stent_line_total", &[("result", "served")]) >= 10.0);
+}
+
+#[test]
+fn a_full_line_is_answered_at_once_and_a_caller_who_leaves_frees_a_place() {
+    let (backend, _) = switched(502);
+    let config = config(&backend)
+        .backoff("3s")
+        .set("cluster.hosp.line.max", 1)
+        .set("cluster.hosp.line.enter_after", 2)
+        .retry("max_attempts", 2)
+        .set("route.deadline", "8s");
+    let stent = Stent::start(&config);
+    find_down(&stent);
+    let mut first = stent.client();
+    first.send(&request("GET", "/waits", &[], b""));
+    stent.wait_for_metric("stent_line_waiting", &[("cluster", "hosp")], 1.0);
+    let start = Instant::now();
+    let response = stent.client().post("/full", "x");
+    assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
+    assert_eq!(response.status, 503);
+    let asked: u64 = response.headers.only("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&asked), "{asked}");
+    assert_eq!(response.headers.only("cache-control"), Some("no-store"));
+    stent.wait_for_metric("stent_line_total", &[("result", "refused")], 1.0);
+    stent.wait_for_metric("stent_requests_total", &[("code", "503"), ("origin", "proxy")], 1.0);
+    let lines = stent.access_log(2);
+    assert_eq!((lines[1].text("origin"), lines[1].attempts().len()), (Some("proxy"), 0));
+
+    // The caller who leaves frees the place.
+    drop(first);
+    stent.wait_for_metric("stent_line_waiting", &[], 0.0);
+    stent.wait_for_metric("stent_line_total", &[("result", "left")], 1.0);
+    let mut second = stent.client();
+    second.send(&request("GET", "/waits", &[], b""));
+    stent.wait_for_metric("stent_line_waiting", &[], 1.0);
+}
+
+#[test]
+fn a_deadline_before_the_next_knock_is_not_waited_for() {
+    let (backend, _) = switched(502);
+    let config = config(&backend)
+        .backoff("5s")
+        .set("cluster.hosp.line.enter_after", 2)
+        .retry("max_attempts", 1)
+        .set("route.deadline", "2s");
+    let stent = Stent::start(&config);
+    for _ in 0..2 {
+        assert_eq!(stent.client().get("/").status, 502);
+    }
+    let start = Instant::now();
+    assert_eq!(stent.client().get("/").status, 503);
+    assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
+    assert_eq!(backend.requests().len(), 2);
+}
+
+#[test]
+fn those_in_line_are_served_while_the_process_drains() {
+    let (backend, status) = switched(502);
+    let config =
+        config(&backend).backoff("300ms").retry("max_attempts", 2).set("cluster.hosp.line.enter_after", 2);
+    let mut stent = Stent::start(&config);
+    find_down(&stent);
+    let mut waiting: Vec<Client> = (0..6).map(|_| stent.client()).collect();
+    for client in &mut waiting {
+        client.send(&request("GET", "/waits", &[], b""));
+    }
+    stent.wait_for_metric("stent_line_waiting", &[], 6.0);
+    stent.signal(Signal::Terminate);
+    status.store(200, Ordering::Relaxed);
+    for client in &mut waiting {
+        assert_eq!(client.response().status, 200);
+    }
+    drop(waiting);
+    assert!(stent.wait_exit().success());
+}
+
+#[test]
+fn independent_failures_practically_never_form_a_line() {
+    let count = std::sync::atomic::AtomicU64::new(0);
+    let backend = Backend::new(move |_| {
+        let mut random = fastrand::Rng::with_seed(count.fetch_add(1, Ordering::Relaxed));
+        Action::answer(if random.f64() < 0.3 { 502 } else { 200 }, "said")
+    });
+    let config = config(&backend).backoff("5ms").retry("max_attempts", 8);
+    let stent = Stent::start(&config);
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = stent.client();
+            std::thread::spawn(move || (0..500).filter(|_| client.get("/").status != 200).count())
+        })
+        .collect();
+    let lost: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+    assert!(lost <= 1, "{lost} of 2000");
+    let outages = stent.metric("stent_outages_total", &[("cluster", "hosp")]);
+    assert!(outages <= 4.0, "{outages} false alarms");
+}
+
+#[test]
+fn an_endpoint_that_always_fails_beside_a_good_one_is_no_outage() {
+    let failing = Backend::new(|_| Action::answer(500, ""));
+    let working = Backend::new(|_| Action::answer(200, "").after(ms(20)));
+    let config = Config::with_endpoints(&[failing.address(), working.address()])
+        .set("server.workers", 2)
+        .set("cluster.hosp.line.max", 1024);
+    let stent = Stent::start(&config);
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = stent.client();
+            std::thread::spawn(move || (0..20).all(|_| client.get("/").status == 200))
+        })
+        .collect();
+    assert!(callers.into_iter().all(|caller| caller.join().unwrap()));
+    assert!(stent.metric("stent_outages_total", &[]) < 0.5);
+}
+
+#[test]
+fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
+    let (backend, status) = switched(502);
+    let config =
+        config(&backend).backoff("300ms").retry("max_attempts", 2).set("cluster.hosp.line.enter_after", 2);
+    let stent = Stent::start(&config);
+    find_down(&stent);
+    let mut client = stent.client();
+    client.send(&request("POST", "/waits", &[], b"x"));
+    stent.wait_for_metric("stent_line_waiting", &[], 1.0);
+    stent.reload(&config.set("cluster.hosp.body_timeout", "30s"));
+    status.store(200, Ordering::Relaxed);
+    assert_eq!(client.response().status, 200);
+    let waited = stent.access_log(2)[1].number("line_us");
+    assert!((1.0..5e6).contains(&waited), "{waited}");
+    assert!(stent.metric("stent_outage", &[]) < 0.5, "the new cluster knows nothing bad");
+}

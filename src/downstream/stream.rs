@@ -78,11 +78,13 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        if !self.ahead.is_empty() {
-            let count = self.ahead.len().min(buffer.remaining());
+        let count = self.ahead.len().min(buffer.remaining());
+        if count > 0 {
             buffer.put_slice(&self.ahead[..count]);
             self.ahead.drain(..count);
-            return Poll::Ready(Ok(()));
+            if buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
         let before = buffer.filled().len();
         let read = match &mut self.transport {
@@ -92,7 +94,9 @@ impl AsyncRead for Stream {
         if buffer.filled().len() > before {
             self.state.note_read();
         }
-        read
+        // What follows comes along if it is there: a head in two pieces would make hyper's buffer twice as large, for as
+        // long as the connection lives. How the connection ended, if it did, the next read tells.
+        if count > 0 { Poll::Ready(Ok(())) } else { read }
     }
 }
 
@@ -190,6 +194,28 @@ mod tests {
             TlsConnector::from(Arc::new(client)).connect(name, to_us),
         );
         (server.unwrap(), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_in_one_piece_with_what_follows() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1").await.unwrap();
+        let mut stream = Stream::new(Transport::Plain(server), Rc::new(State::new(Instant::now())));
+        let mut ahead = [0; 4];
+        stream.read_exact(&mut ahead).await.unwrap();
+        stream.give_back(&ahead);
+        let mut head = [0; 100];
+        assert_eq!(stream.read(&mut head).await.unwrap(), 14);
+        assert_eq!(&head[..14], b"GET / HTTP/1.1");
+        stream.give_back(b"x");
+        assert_eq!(stream.read(&mut head).await.unwrap(), 1, "nothing follows yet, and nobody waits for it");
+        stream.give_back(b"yz");
+        drop(caller);
+        assert_eq!(stream.read(&mut head[..1]).await.unwrap(), 1);
+        assert_eq!(stream.read(&mut head).await.unwrap(), 1, "the end comes after what was given back");
+        assert_eq!(stream.read(&mut head).await.unwrap(), 0);
     }
 
     #[tokio::test]

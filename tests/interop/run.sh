@@ -24,6 +24,7 @@ metrics=http://127.0.0.1:$admin/metrics
 mkdir -p "$work/site" "$work/site/uploads"
 head -c 10485760 /dev/urandom >"$work/site/large"
 seq 1 20000 >"$work/site/text.txt"
+seq 1 300000 >"$work/site/long.txt"
 chmod 777 "$work/site/uploads"
 cat >"$work/nginx.conf" <<CONF
 daemon off;
@@ -48,7 +49,7 @@ http {
 
         location = /small { return 200 "small\n"; }
         # Compressed on the fly, so the length is not known beforehand and NGINX answers in chunks.
-        location = /text.txt { gzip on; gzip_types text/plain; gzip_proxied any; }
+        location ~ ^/(text|long)[.]txt$ { gzip on; gzip_types text/plain; gzip_proxied any; }
         location /uploads/ { dav_methods PUT; }
         # What arrived, as NGINX saw it. A body can only be echoed through a second hop, in a header.
         location = /who { return 200 "\$request_method|\$http_host|\$http_x_forwarded_for|\$http_via|\$http_x_stent_attempt|\$http_x_request_id\n"; }
@@ -124,8 +125,13 @@ http_1_0_gets_no_chunks() {
     gunzip <"$work/body.gz" >"$work/body.txt" && same_file "$work/site/text.txt" "$work/body.txt"
 }
 http_1_1_gets_chunks() {
+    ask --compressed --dump-header "$work/head" --output "$work/body.txt" "$front/long.txt" || return 1
+    grep -qi '^transfer-encoding: chunked' "$work/head" && same_file "$work/site/long.txt" "$work/body.txt"
+}
+held_answer_gets_its_length() {
     ask --compressed --dump-header "$work/head" --output "$work/body.txt" "$front/text.txt" || return 1
-    grep -qi '^transfer-encoding: chunked' "$work/head" && same_file "$work/site/text.txt" "$work/body.txt"
+    ! grep -i '^transfer-encoding' "$work/head" || return 1
+    grep -qi '^content-length: ' "$work/head" && same_file "$work/site/text.txt" "$work/body.txt"
 }
 one_connection_carries_two_requests() {
     is '1 0' "$(ask --output /dev/null --output /dev/null --write-out '%{num_connects} ' "$front/small" "$front/small" | xargs)"
@@ -261,7 +267,8 @@ check 'PUT with a length stores 10 MiB' upload_is_whole with-length
 check 'PUT in chunks stores 10 MiB' upload_is_whole in-chunks --header 'Transfer-Encoding: chunked'
 check 'DELETE that the backend refuses is refused' status_is 405 --request DELETE "$front/text.txt"
 check 'a caller of HTTP/1.0 gets no chunks' http_1_0_gets_no_chunks
-check 'a caller of HTTP/1.1 gets chunks' http_1_1_gets_chunks
+check 'a caller of HTTP/1.1 gets a large answer in chunks' http_1_1_gets_chunks
+check 'a small answer that came in chunks has its length' held_answer_gets_its_length
 check 'one connection carries two requests' one_connection_carries_two_requests
 check 'two requests at once are answered in order' two_requests_at_once_are_answered_in_order
 check 'a download of 10 MiB is whole' large_download_is_whole

@@ -235,7 +235,7 @@ pub enum Cause {
     /// From the operating system.
     Io(Arc<io::Error>),
     /// From the HTTP/1.1 codec.
-    Http(Arc<hyper::Error>),
+    Http1(&'static str),
     /// From the HTTP/2 codec.
     Http2(Arc<h2::Error>),
     /// From TLS.
@@ -246,7 +246,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::Http(error) => error.fmt(f),
+            Self::Http1(what) => what.fmt(f),
             Self::Http2(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
         }
@@ -257,7 +257,7 @@ impl std::error::Error for Cause {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(error) => error.source(),
-            Self::Http(error) => error.source(),
+            Self::Http1(_) => None,
             Self::Http2(error) => error.source(),
             Self::Tls(error) => error.source(),
         }
@@ -282,16 +282,18 @@ impl UpstreamError {
         Self { kind, delivery: Delivery::Never, source: Some(Cause::Io(Arc::new(error))) }
     }
 
-    /// An HTTP exchange that broke before its response head.
-    pub fn http(error: hyper::Error, delivery: Delivery) -> Self {
-        let kind = if error.is_parse_too_large() {
-            UpstreamErrorKind::HeadTooLarge
-        } else if error.is_parse() {
-            UpstreamErrorKind::Protocol
-        } else {
-            UpstreamErrorKind::ConnectionTerminated
+    /// A connection that broke under an exchange.
+    pub fn broken(error: io::Error, delivery: Delivery) -> Self {
+        let kind = match delivery {
+            Delivery::Answered => UpstreamErrorKind::ResponseIncomplete,
+            Delivery::Never | Delivery::Maybe => UpstreamErrorKind::ConnectionTerminated,
         };
-        Self { kind, delivery, source: Some(Cause::Http(Arc::new(error))) }
+        Self { kind, delivery, source: Some(Cause::Io(Arc::new(error))) }
+    }
+
+    /// What the HTTP/1.1 codec found wrong.
+    pub fn because(kind: UpstreamErrorKind, delivery: Delivery, what: &'static str) -> Self {
+        Self { kind, delivery, source: Some(Cause::Http1(what)) }
     }
 
     /// An HTTP/2 stream that broke before its response head. `delivery` is what is known beside the error, which may

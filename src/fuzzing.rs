@@ -15,11 +15,13 @@ use crate::downstream::forwarded::Peer;
 use crate::fields::Scheme;
 use crate::route::{HostPattern, Lookup, PathPattern, Pattern, RouteTable};
 
+pub(crate) mod answer;
 mod stage;
 mod strict;
 #[cfg(test)]
 mod tests;
 
+pub use self::answer::response_decoder;
 pub use self::stage::{http2_frames, proxy_header, request_head, response_head};
 
 /// A configuration is taken whole or refused with a report; what was taken reads back the same.

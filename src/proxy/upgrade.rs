@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::proxy::exchange::Exchange;
 use crate::proxy::replay::AttemptBody;
@@ -83,10 +83,7 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite,
     {
-        let Some(switched) = self.upstream.take() else { return ExchangeOutcome::ProxyAbort };
-        let Ok(Ok(mut upstream)) = timeout(SWITCH_TIME, switched.connection()).await else {
-            return ExchangeOutcome::UpstreamTruncated;
-        };
+        let Some(mut upstream) = self.upstream.take() else { return ExchangeOutcome::ProxyAbort };
         let passed = &self.passed;
         passed.last.set(Instant::now());
         let (from_caller, to_caller) = tokio::io::split(caller);
@@ -187,9 +184,6 @@ async fn write(
     }
     to.flush().await.map_err(drop)
 }
-
-/// How long the codec towards the upstream may take to let go of its socket.
-const SWITCH_TIME: Duration = Duration::from_secs(1);
 
 /// What is held of one direction.
 const BUFFER: usize = 8 << 10;

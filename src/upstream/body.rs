@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -35,50 +32,39 @@ pub enum UpstreamBody<B> {
     Switched(Switched<B>),
 }
 
-/// A connection that has changed to another protocol.
+/// A connection that has changed to another protocol. It counts as a connection of its endpoint, and as an attempt in
+/// flight, while it lives.
 #[derive(Debug)]
 pub struct Switched<B> {
-    upgrade: OnUpgrade,
     lease: Lease<B>,
 }
 
-/// A connection without HTTP. It counts as a connection of its endpoint, and as an attempt in flight, while it lives.
-#[derive(Debug)]
-pub struct RawConnection<B> {
-    io: TokioIo<Upgraded>,
-    _lease: Lease<B>,
-}
-
 impl<B> Switched<B> {
-    pub(super) fn new(upgrade: OnUpgrade, lease: Lease<B>) -> Self {
-        Self { upgrade, lease }
+    pub(super) fn new(lease: Lease<B>) -> Self {
+        Self { lease }
     }
 
-    /// The connection itself, when HTTP has let go of it.
-    pub async fn connection(self) -> Result<RawConnection<B>, UpstreamError> {
-        let upgraded = self.upgrade.await.map_err(|error| {
-            let mut error = UpstreamError::http(error, Delivery::Answered);
-            error.kind = UpstreamErrorKind::ResponseIncomplete;
-            error
-        })?;
-        Ok(RawConnection { io: TokioIo::new(upgraded), _lease: self.lease })
-    }
-}
-
-impl<B> RawConnection<B> {
     /// Its two directions.
     pub fn split(&mut self) -> (impl AsyncRead, impl AsyncWrite) {
-        tokio::io::split(&mut self.io)
+        tokio::io::split(self.lease.connection().raw())
     }
 }
 
 /// A body that comes from an endpoint.
 #[derive(Debug)]
 pub struct Streaming<B> {
-    incoming: Incoming,
     silence: Silence,
-    has_ended: bool,
-    lease: Option<Lease<B>>,
+    flow: Flow<B>,
+}
+
+#[derive(Debug)]
+enum Flow<B> {
+    /// More is to come over this connection.
+    Running(Lease<B>),
+    /// It broke, which nobody has been told yet.
+    Breaking(UpstreamError),
+    Broken,
+    Ended,
 }
 
 impl<B> Streaming<B>
@@ -86,60 +72,63 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    fn new(incoming: Incoming, lease: Lease<B>, longest_silence: Duration) -> Self {
-        let mut streaming =
-            Self { incoming, silence: Silence::new(longest_silence), has_ended: false, lease: Some(lease) };
+    fn new(lease: Lease<B>, longest_silence: Duration) -> Self {
+        let mut streaming = Self { silence: Silence::new(longest_silence), flow: Flow::Running(lease) };
         streaming.release_at_end();
         streaming
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                if self.silence.poll_too_long(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                self.lease = None;
-                let kind = UpstreamErrorKind::ResponseIncomplete;
-                return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
+        let Flow::Running(lease) = &mut self.flow else { return Poll::Ready(self.take_error().map(Err)) };
+        let Poll::Ready(frame) = lease.connection().poll_body(cx) else {
+            if self.silence.poll_too_long(cx).is_pending() {
+                return Poll::Pending;
             }
+            self.flow = Flow::Broken;
+            let kind = UpstreamErrorKind::ResponseIncomplete;
+            return Poll::Ready(Some(Err(UpstreamError::new(kind, Delivery::Answered))));
         };
         self.silence.note_frame();
-        match frame {
-            Some(Ok(frame)) => {
-                // Trailers are the last frame, after which hyper asks for nothing more.
-                self.has_ended |= frame.is_trailers();
-                self.release_at_end();
-                Poll::Ready(Some(Ok(frame)))
+        if let Some(Err(error)) = frame {
+            // Whoever writes to the caller throws away on an error what it has not written yet. It gets a turn to do so.
+            self.flow = Flow::Breaking(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.release_at_end();
+        Poll::Ready(frame)
+    }
+
+    fn take_error(&mut self) -> Option<UpstreamError> {
+        match std::mem::replace(&mut self.flow, Flow::Broken) {
+            Flow::Breaking(error) => Some(error),
+            flow => {
+                self.flow = flow;
+                None
             }
-            None => {
-                self.release();
-                Poll::Ready(None)
-            }
-            Some(Err(error)) => {
-                self.lease = None;
-                let mut error = UpstreamError::http(error, Delivery::Answered);
-                error.kind = UpstreamErrorKind::ResponseIncomplete;
-                Poll::Ready(Some(Err(error)))
-            }
+        }
+    }
+
+    fn release_at_end(&mut self) {
+        if matches!(&self.flow, Flow::Running(lease) if lease.is_end_stream())
+            && let Flow::Running(lease) = std::mem::replace(&mut self.flow, Flow::Ended)
+        {
+            lease.end();
+        }
+    }
+}
+
+impl<B> Streaming<B> {
+    fn size_hint(&self) -> SizeHint {
+        match &self.flow {
+            Flow::Running(lease) => lease.size_hint(),
+            Flow::Ended => SizeHint::with_exact(0),
+            Flow::Breaking(_) | Flow::Broken => SizeHint::default(),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.incoming.is_end_stream()
-    }
-
-    fn release_at_end(&mut self) {
-        if self.is_end_stream() {
-            self.release();
-        }
-    }
-
-    fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.end();
-        }
+        matches!(self.flow, Flow::Ended)
     }
 }
 
@@ -149,8 +138,8 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     /// A body that comes over the connection of `lease`, which is given back at its end.
-    pub(super) fn streaming(incoming: Incoming, lease: Lease<B>, longest_silence: Duration) -> Self {
-        Self::Streaming(Streaming::new(incoming, lease, longest_silence))
+    pub(super) fn streaming(lease: Lease<B>, longest_silence: Duration) -> Self {
+        Self::Streaming(Streaming::new(lease, longest_silence))
     }
 }
 
@@ -191,7 +180,7 @@ where
         match self {
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
-            Self::Streaming(streaming) => streaming.incoming.size_hint(),
+            Self::Streaming(streaming) => streaming.size_hint(),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.size_hint(),
             Self::Switched(_) => SizeHint::with_exact(0),

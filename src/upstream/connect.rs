@@ -1,26 +1,21 @@
-//! Opens a connection to an endpoint, over TLS where its URL says so, and starts the task that drives it.
+//! Opens a connection to an endpoint, over TLS where its URL says so.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderName, Request};
+use http_body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::reuse::announced_timeout;
 use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
+use crate::upstream::http1::wire::{Answer, Outgoing, Raw, Unanswered, Wire};
 use crate::upstream::http2::Handshaken;
 use crate::upstream::stream::{Refusal, Stream};
 
@@ -50,7 +45,7 @@ where
         if speaks_http2(endpoint.settings.protocol, &stream)? {
             Ok(Fresh::Http2(Handshaken::new(endpoint, stream, on_room).await?, slot))
         } else {
-            Ok(Fresh::Http1(Box::new(Connection::new(endpoint, stream, slot).await?)))
+            Ok(Fresh::Http1(Box::new(Connection::new(endpoint, stream, slot))))
         }
     };
     let late = || Err(UpstreamError::new(UpstreamErrorKind::ConnectTimeout, Delivery::Never));
@@ -90,23 +85,15 @@ fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamErr
 /// An HTTP/1.1 connection to an endpoint. Dropping it closes it, whatever it is doing.
 #[derive(Debug)]
 pub(super) struct Connection<B> {
-    sender: SendRequest<B>,
-    driver: AbortHandle,
-    rest: Rc<Rest>,
+    wire: Wire<B>,
+    /// Since when it is idle, or had been when it was last used.
+    idle_since: Instant,
+    /// When it was last taken into use, or made.
+    taken: Instant,
     promise: Promise,
     refusal: Option<Refusal>,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
-}
-
-/// When a connection has been idle; its driver looks here when the endpoint closes it.
-#[derive(Debug)]
-struct Rest {
-    is_idle: Cell<bool>,
-    /// Since when it is idle, or had been when it was last used.
-    since: Cell<Instant>,
-    /// When it was last taken into use, or made.
-    taken: Cell<Instant>,
 }
 
 /// How long the endpoint has promised to keep the connection while it is idle. Its first answer tells, for all: a look at
@@ -130,99 +117,77 @@ pub(super) enum SendFailure<B> {
     Unsent(Box<Request<B>>),
 }
 
-impl<B> From<TrySendError<Request<B>>> for SendFailure<B> {
-    fn from(mut failure: TrySendError<Request<B>>) -> Self {
-        match failure.take_message() {
-            Some(request) => Self::Unsent(Box::new(request)),
-            None => Self::Sent(UpstreamError::http(failure.into_error(), Delivery::Maybe)),
-        }
-    }
-}
-
 impl<B> Connection<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    async fn new(
-        endpoint: &Arc<Endpoint>,
-        stream: Stream,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<Self, UpstreamError> {
-        let refusal = stream.refusal();
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(endpoint.settings.max_header_bytes)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| UpstreamError::http(error, Delivery::Never))?;
+    fn new(endpoint: &Arc<Endpoint>, stream: Stream, slot: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
-        let rest = Rc::new(Rest { is_idle: false.into(), since: now.into(), taken: now.into() });
-        let (watched, of) = (rest.clone(), endpoint.clone());
-        let driver = tokio::task::spawn_local(async move {
-            let ended = connection.with_upgrades().await;
-            // When we close it, the driver does not come so far.
-            if watched.is_idle.get() {
-                of.note_idle_close(watched.since.get().elapsed());
-            }
-            if let Err(error) = ended {
-                tracing::debug!(endpoint = %of.label, %error, "upstream connection ended");
-            }
-        });
-        Ok(Self {
-            sender,
-            driver: driver.abort_handle(),
-            rest,
+        Self {
+            refusal: stream.refusal(),
+            wire: Wire::new(stream, endpoint.settings.max_header_bytes),
+            idle_since: now,
+            taken: now,
             promise: Promise::Unheard,
-            refusal,
             _slot: slot,
             _counted: endpoint.count_connection(),
-        })
-    }
-
-    /// Sends a request; the future waits for the response head, however long that takes. It is hyper's own, because one
-    /// around it would be twice as large; its error is a [`SendFailure`].
-    pub(super) fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        self.sender.try_send_request(request)
-    }
-
-    /// What an error of [`Connection::send`] means, if the endpoint has refused the TLS handshake only now.
-    pub(super) fn explain(&self, error: UpstreamError) -> UpstreamError {
-        if self.refusal.as_ref().is_some_and(Refusal::has_come) {
-            return UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never);
         }
-        error
+    }
+
+    /// Sends a request and waits for the response head, however long that takes.
+    pub(super) async fn send(&mut self, outgoing: &mut Outgoing<B>) -> Result<Answer, Unanswered> {
+        let answer = self.wire.send(outgoing).await;
+        match &answer {
+            Ok(answer) => self.note_promise(answer.head.headers()),
+            // In TLS 1.3 the endpoint may refuse the handshake only now.
+            Err(Unanswered::Failed(_)) if self.refusal.as_ref().is_some_and(Refusal::has_come) => {
+                let refused = UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never);
+                return Err(Unanswered::Failed(refused));
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// Reads on in the body of the answer.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        self.wire.poll_body(cx)
+    }
+
+    /// Waits until it can take another request; false if it never will.
+    pub(super) async fn settle(&mut self) -> bool {
+        self.wire.settle().await
     }
 }
 
 impl<B> Connection<B> {
     /// Notes that no request uses it from now on.
-    pub(super) fn begin_rest(&self) {
-        self.rest.since.set(Instant::now());
-        self.rest.is_idle.set(true);
+    pub(super) fn begin_rest(&mut self) {
+        self.idle_since = Instant::now();
     }
 
     /// Notes that a request uses it from `now` on.
-    pub(super) fn end_rest(&self, now: Instant) {
-        self.rest.is_idle.set(false);
-        self.rest.taken.set(now);
+    pub(super) fn end_rest(&mut self, now: Instant) {
+        self.taken = now;
     }
 
     /// Since when it has been idle, or had been when it was last used.
     pub(super) fn idle_since(&self) -> Instant {
-        self.rest.since.get()
+        self.idle_since
     }
 
     /// When its last request began. The endpoint may have sent the end of the answer, and begun to count, at any time
     /// since: we have it from buffers, after a caller that was slow to read, or after we were kept from looking.
     pub(super) fn last_taken(&self) -> Instant {
-        self.rest.taken.get()
+        self.taken
     }
 
     /// Keeps what an answer promises about the connection.
-    pub(super) fn note_promise(&mut self, headers: &HeaderMap) {
+    fn note_promise(&mut self, headers: &HeaderMap) {
         if matches!(self.promise, Promise::Unheard) {
             let field = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok());
             self.promise = field.and_then(announced_timeout).map_or(Promise::None, Promise::Timeout);
@@ -239,24 +204,38 @@ impl<B> Connection<B> {
 
     /// Whether it waits for a request.
     pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        self.wire.is_ready()
     }
 
-    /// Whether the endpoint has closed it.
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Whether it will never take another request.
+    pub(super) fn is_spent(&self) -> bool {
+        self.wire.is_spent()
     }
 
-    /// Waits until it can take another request; false if it never will.
-    pub(super) async fn ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+    /// Whether the endpoint has closed it while it was idle, as far as is known without asking the system. `waker` is
+    /// woken when there is news.
+    pub(super) fn has_news(&mut self, waker: &Waker) -> bool {
+        self.wire.has_news(waker)
     }
-}
 
-impl<B> Drop for Connection<B> {
-    fn drop(&mut self) {
-        // hyper would go on writing a request body that nobody needs any more.
-        self.driver.abort();
+    /// Waits until the endpoint closes it while it is idle.
+    pub(super) fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.poll_news(cx)
+    }
+
+    /// Whether nothing of the answer is left.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.wire.is_end_stream()
+    }
+
+    /// What is known of the rest of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.wire.size_hint()
+    }
+
+    /// Its bytes, after a change of protocol.
+    pub(super) fn raw(&mut self) -> Raw<'_> {
+        self.wire.raw()
     }
 }
 

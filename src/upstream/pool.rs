@@ -4,25 +4,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::{Request, Response};
+use http_body::{Body, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::yield_now;
+use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::body::{Switched, UpstreamBody};
-use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
+use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
+use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
 use crate::upstream::http2::SharedConnection;
 
 mod shared;
@@ -73,7 +75,7 @@ where
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        mut request: Request<B>,
+        request: Request<B>,
         repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
@@ -83,6 +85,7 @@ where
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
             return Box::pin(pool.send_shared(request, repeatable, progress, in_flight)).await;
         }
+        let mut outgoing = Outgoing::eager(request);
         loop {
             progress.set_sent(false);
             let pooled = pool.take_for(repeatable).await;
@@ -93,10 +96,10 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            match connection.send(request).await.map_err(SendFailure::from) {
-                Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
-                Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
-                Err(SendFailure::Unsent(unsent)) => request = *unsent,
+            match connection.send(&mut outgoing).await {
+                Ok(answer) => return Ok(pool.answer(answer, connection, in_flight)),
+                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(Unanswered::Unsent) => {}
             }
             if is_new {
                 progress.set_sent(false);
@@ -121,6 +124,7 @@ where
             is_opening: Cell::default(),
             has_chosen_http1: Cell::default(),
             giving_way: RefCell::default(),
+            keeper: RefCell::new(Waker::noop().clone()),
         });
         pools.push((endpoint.id, pool.clone()));
         tokio::task::spawn_local(pool.clone().keep());
@@ -155,6 +159,8 @@ struct Pool<B> {
     has_chosen_http1: Cell<bool>,
     /// The HTTP/2 connection that goes so that another worker gets its slot.
     giving_way: RefCell<Weak<SharedConnection>>,
+    /// Wakes the task that looks after idle connections.
+    keeper: RefCell<Waker>,
 }
 
 /// What a wait for a connection gave.
@@ -177,18 +183,27 @@ where
     fn take_idle(&self) -> Option<Box<Connection<B>>> {
         let mut idle = self.idle.borrow_mut();
         let mut now = None;
-        while let Some(connection) = idle.pop_back() {
+        while let Some(mut connection) = idle.pop_back() {
             let now = *now.get_or_insert_with(Instant::now);
             if now.duration_since(connection.idle_since()) >= self.endpoint.settings.idle_timeout {
                 idle.clear(); // all the others are older
                 return None;
             }
-            if connection.is_ready() {
+            if self.is_open(&mut connection, now) {
                 connection.end_rest(now);
                 return Some(connection);
             }
         }
         None
+    }
+
+    /// Whether an idle connection is open still, as far as is known. If not, that is learned from.
+    fn is_open(&self, connection: &mut Connection<B>, now: Instant) -> bool {
+        let is_open = !connection.has_news(&self.keeper.borrow());
+        if !is_open {
+            self.endpoint.note_idle_close(now.duration_since(connection.idle_since()));
+        }
+        is_open
     }
 
     /// An idle connection for a request that may, or must not, be sent twice.
@@ -209,8 +224,8 @@ where
             UnsafeReuse::Always => return self.take_idle(),
             UnsafeReuse::Never => {}
             UnsafeReuse::Learned => {
-                // hyper knows of a close only what the connection's driver has seen. A task that yields is woken after
-                // the system was asked for news, and after the tasks that these concern.
+                // Of a close we know what the runtime's driver has heard. A task that yields is woken after the system was
+                // asked for news.
                 yield_now().await;
                 if let Some(connection) = self.take_young() {
                     return Some(connection);
@@ -233,11 +248,11 @@ where
     fn take_young(&self) -> Option<Box<Connection<B>>> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        while idle.front().is_some_and(|oldest| !oldest.is_ready()) {
+        while idle.front_mut().is_some_and(|oldest| !self.is_open(oldest, now)) {
             idle.pop_front();
         }
         self.endpoint.note_idle_survival(now.duration_since(idle.front()?.idle_since()));
-        while idle.back().is_some_and(|newest| !newest.is_ready()) {
+        while idle.back_mut().is_some_and(|newest| !self.is_open(newest, now)) {
             idle.pop_back();
         }
         let newest = idle.back()?;
@@ -246,8 +261,9 @@ where
         if now.duration_since(newest.last_taken()) >= self.endpoint.reusable_age(newest.promised()) {
             return None;
         }
+        let mut newest = idle.pop_back()?;
         newest.end_rest(now);
-        idle.pop_back()
+        Some(newest)
     }
 
     /// Takes note of a kept connection that was found closed only when it should have carried a request.
@@ -321,35 +337,44 @@ where
         }
     }
 
-    /// Makes an answer of a response head; its body gives the connection back when it ends.
+    /// Makes a response of an answer; its body gives the connection back when it ends.
     fn answer(
         self: Rc<Self>,
-        mut response: Response<Incoming>,
-        mut connection: Box<Connection<B>>,
+        answer: Answer,
+        connection: Box<Connection<B>>,
         in_flight: InFlight,
     ) -> Response<UpstreamBody<B>> {
-        connection.note_promise(response.headers());
+        let Answer { head, body } = answer;
         let longest_silence = self.endpoint.settings.body_timeout;
-        let lease = Lease { connection, pool: self, _in_flight: in_flight };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = hyper::upgrade::on(&mut response);
-            return response.map(|_| UpstreamBody::Switched(Switched::new(upgrade, lease)));
-        }
-        response.map(|incoming| UpstreamBody::streaming(incoming, lease, longest_silence))
+        let body = match body {
+            Start::Whole(data) => {
+                self.put(connection);
+                UpstreamBody::Kept(data)
+            }
+            Start::Flowing => {
+                let lease = Lease { connection, pool: self, _in_flight: in_flight };
+                UpstreamBody::streaming(lease, longest_silence)
+            }
+            Start::Switched => {
+                let lease = Lease { connection, pool: self, _in_flight: in_flight };
+                UpstreamBody::Switched(Switched::new(lease))
+            }
+        };
+        head.map(|()| body)
     }
 
     /// Takes a connection back whose answer has ended.
     fn put(self: Rc<Self>, mut connection: Box<Connection<B>>) {
-        if connection.is_closed() {
+        if connection.is_spent() {
             return;
         }
         if connection.is_ready() {
             self.offer(connection);
             return;
         }
-        // The answer came before the end of the request, or the driver has yet to see the end of the answer.
+        // The answer came before the end of the request.
         tokio::task::spawn_local(async move {
-            if timeout(SETTLE_TIME, connection.ready()).await == Ok(true) {
+            if timeout(SETTLE_TIME, connection.settle()).await == Ok(true) {
                 self.offer(connection);
             }
         });
@@ -374,7 +399,32 @@ where
             }
         }
         connection.begin_rest();
+        if Self::has_closed(&mut connection, &mut Context::from_waker(&self.keeper.borrow())) {
+            return;
+        }
         self.idle.borrow_mut().push_back(connection);
+    }
+
+    /// Whether the endpoint has closed an idle connection; if not, there will be a wake when it does.
+    fn has_closed(connection: &mut Connection<B>, cx: &mut Context<'_>) -> bool {
+        // A task that has used up its turn would be told to ask again, which nobody does.
+        let polled = std::pin::pin!(coop::unconstrained(poll_fn(|cx| connection.poll_news(cx)))).poll(cx);
+        polled.is_ready()
+    }
+
+    /// Lets go of the idle connections that the endpoint has closed, and learns from each.
+    fn poll_idle(&self, cx: &mut Context<'_>) {
+        if !self.keeper.borrow().will_wake(cx.waker()) {
+            self.keeper.replace(cx.waker().clone());
+        }
+        let now = Instant::now();
+        self.idle.borrow_mut().retain_mut(|connection| {
+            let has_closed = Self::has_closed(connection, cx);
+            if has_closed {
+                self.endpoint.note_idle_close(now.duration_since(connection.idle_since()));
+            }
+            !has_closed
+        });
     }
 
     /// Closes connections that have been idle too long, or whose slot another worker needs.
@@ -383,6 +433,8 @@ where
         let period = (settings.idle_timeout / 2).max(SHORTEST_KEEPING);
         while !self.endpoint.is_retired() {
             tokio::select! {
+                biased;
+                () = poll_fn(|cx| { self.poll_idle(cx); Poll::Pending }) => {}
                 () = self.endpoint.wanted.notified() => {
                     self.idle.borrow_mut().clear();
                     self.close_idle(Instant::now(), true);
@@ -393,10 +445,8 @@ where
                     let is_wanted = self.endpoint.waiting.load(Ordering::Relaxed) > 0;
                     self.idle.borrow_mut().retain(|connection| {
                         let age = now.duration_since(connection.idle_since());
-                        if !connection.is_closed() {
-                            self.endpoint.note_idle_survival(age);
-                        }
-                        !is_wanted && !connection.is_closed() && age < settings.idle_timeout
+                        self.endpoint.note_idle_survival(age);
+                        !is_wanted && age < settings.idle_timeout
                     });
                     self.close_idle(now, is_wanted);
                 }
@@ -442,6 +492,23 @@ where
     /// Gives the connection back, because its answer has ended.
     pub(super) fn end(self) {
         self.pool.put(self.connection);
+    }
+}
+
+impl<B> Lease<B> {
+    /// The connection, as long as the lease lasts.
+    pub(super) fn connection(&mut self) -> &mut Connection<B> {
+        &mut self.connection
+    }
+
+    /// Whether nothing of the answer is left.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.connection.is_end_stream()
+    }
+
+    /// What is known of the rest of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.connection.size_hint()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -46,6 +46,21 @@ impl Stream {
     /// A stream over a TLS connection.
     pub(super) fn secured(stream: TlsStream<TcpStream>) -> Self {
         Self::Secured(Box::new(Secured { stream, refusal: Refusal::default() }))
+    }
+
+    /// Whether TLS is spoken on it.
+    pub(super) fn is_secured(&self) -> bool {
+        matches!(self, Self::Secured(_))
+    }
+
+    /// Whether anything may have come, or the peer may have closed, as far as is known without asking the system.
+    pub(super) fn may_have_news(&self) -> bool {
+        let tcp = match self {
+            Self::Plain(stream) => stream,
+            Self::Secured(secured) => secured.stream.get_ref().0,
+        };
+        // Without an operation of its own this tells what the driver of the runtime has heard, and no more.
+        !matches!(tcp.try_io(Interest::READABLE, || Ok(())), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// The protocol that both sides agreed on by ALPN.

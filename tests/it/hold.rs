@@ -97,7 +97,6 @@ fn of_a_thousand_requests_at_10_percent_broken_answers_no_caller_sees_one() {
 fn an_answer_that_turns_out_whole_is_given_its_length() {
     let parts: [&[u8]; 3] = [b"one", b"two", b"three"];
     for action in [
-        Action::chunked(200, &parts),
         Action::slow_body(200, &parts, crate::support::ms(20)),
         Action::raw("HTTP/1.1 200 OK\r\n\r\nonetwothree"),
     ] {
@@ -112,6 +111,20 @@ fn an_answer_that_turns_out_whole_is_given_its_length() {
         assert_eq!(client.get("/").text(), "ok");
         stent.wait_for_metric(HELD, &[("end", "whole")], 1.0);
     }
+}
+
+/// Its chunks came together with its head, so that one look was enough.
+#[test]
+fn an_answer_that_comes_whole_is_given_its_length_and_was_never_held() {
+    let backend = Backend::scripted([Action::raw_kept_open(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
+    )]);
+    let stent = Stent::start(&patient(&backend));
+    let response = stent.client().get("/");
+    assert_eq!((response.text(), response.headers.content_length()), ("onetwo".into(), Some(6)));
+    assert!(!response.headers.has("transfer-encoding"), "{response:?}");
+    let held = stent.metrics().sum(HELD, &[]);
+    assert!(held.abs() < 1e-9, "{held} answers were held");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::policy::retry::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::InFlight;
+use crate::upstream::http1::wire::{Outgoing, Unanswered};
 use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::http2::{SharedConnection, Upload};
 
@@ -65,10 +66,16 @@ where
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
                     request.headers_mut().remove(TE);
-                    match connection.send(request).await.map_err(SendFailure::from) {
-                        Ok(response) => return Ok(self.answer(response, connection, in_flight)),
-                        Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
-                        Err(SendFailure::Unsent(unsent)) => request = *unsent,
+                    let mut outgoing = Outgoing::untouched(request);
+                    match connection.send(&mut outgoing).await {
+                        Ok(answer) => return Ok(self.answer(answer, connection, in_flight)),
+                        Err(Unanswered::Failed(error)) => return Err(error),
+                        Err(Unanswered::Unsent) => {
+                            let lost = || {
+                                UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never)
+                            };
+                            request = outgoing.into_request().ok_or_else(lost)?;
+                        }
                     }
                 }
                 Carrier::Stream(permit) => {

@@ -1,6 +1,6 @@
 //! Which kept connection a request gets.
 
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

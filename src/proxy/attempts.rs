@@ -9,6 +9,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
@@ -315,9 +316,11 @@ async fn wait_and_keep(
     mut timer: Pin<&mut Sleep>,
 ) -> Option<Answer> {
     let wait = async {
-        if !after.is_zero() {
+        if after >= TIMER_STEP {
             timer.as_mut().reset(now + after);
             timer.as_mut().await;
+        } else if !after.is_zero() {
+            yield_now().await; // a timer would take its time and cost more
         }
     };
     let keep = async {
@@ -423,6 +426,9 @@ impl Outbound<'_> {
 
 /// The most of a failed answer that is read, and kept.
 const DRAIN_LIMIT: usize = 64 << 10;
+
+/// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// How long a failed answer may take to end.
 const DRAIN_TIME: Duration = Duration::from_millis(50);

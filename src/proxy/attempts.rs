@@ -108,7 +108,7 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
+        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), outbound.repeatable, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::yield_now;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
@@ -122,7 +122,13 @@ pub(crate) async fn run<T: Transport>(
             return Err(fault);
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
-        match decide(exchange, route, outbound, &outcome, around, now) {
+        let mut verdict = decide(exchange, route, outbound, &outcome, around, now);
+        if verdict == (Verdict::Stop { why: Veto::Body }) && exchange.body().state() == BodyState::Partial {
+            // An answer ahead of the body. Boxed, because that is rare.
+            now = Box::pin(hear_out(exchange, outbound)).await;
+            verdict = decide(exchange, route, outbound, &outcome, around, now);
+        }
+        match verdict {
             Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
                 let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
@@ -289,6 +295,13 @@ fn decide(
     )
 }
 
+/// Reads the rest of the request body, if it comes without a pause: only a whole copy can be sent again.
+async fn hear_out(exchange: &Exchange, outbound: &Outbound<'_>) -> Instant {
+    // A caller that does pause may be waiting for this very answer.
+    let _ = timeout(outbound.limits.deadline, exchange.body().complete(PAUSE)).await;
+    Instant::now()
+}
+
 fn brought(answer: &Answer) -> Brought {
     Brought { status: answer.status(), grpc: grpc_status(answer) }
 }
@@ -432,6 +445,9 @@ const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// How long a failed answer may take to end.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// How long a caller may pause that has its answer already, as far as the backend is concerned.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the limits of an upload are looked at.
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ const fn at(later: u64) -> Duration {
 
 fn down(now: Duration) -> Outage {
     let mut outage = Outage::new(LineSettings::default());
-    assert_eq!(fail(&mut outage, 2, now - LEAST_SPAN), Change::Nothing);
+    assert_eq!(fail(&mut outage, 2, now.checked_sub(LEAST_SPAN).unwrap()), Change::Nothing);
     assert_eq!(fail(&mut outage, 1, now), Change::Down);
     outage
 }

@@ -1,8 +1,10 @@
 //! The attempts that follow an answer which broke on its way to the caller: the same loop, asked for less.
 
-use tokio::time::{Instant, sleep};
+use std::pin::pin;
 
-use super::{Answer, Failure, Outbound, Transport, decide, line, run};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Answer, Failure, Outbound, Transport, decide, line, run, wait_and_keep};
 use crate::error::UpstreamError;
 use crate::policy::retry::{Verdict, Veto};
 use crate::proxy::Surroundings;
@@ -25,7 +27,8 @@ pub(in crate::proxy) async fn follow<T: Transport>(
         Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
             let after = line::instead_of(after, outbound, &broken);
             exchange.retry(reason, after);
-            sleep(after).await;
+            let timer = pin!(sleep_until(now));
+            wait_and_keep(broken, after, now, timer).await;
         }
         Verdict::Retry { .. } => {
             exchange.stop_retrying(Veto::Budget);

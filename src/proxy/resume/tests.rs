@@ -1,5 +1,6 @@
 //! Resumptions in paused time, over a scripted upstream: when they are made, where, how long they wait, what they leave.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -303,4 +304,33 @@ async fn the_trailers_of_a_part_are_not_those_of_the_whole() {
     let collected = stage(steps).get().await.into_body().collect().await.unwrap();
     assert_eq!(collected.trailers().map(http::HeaderMap::len).unwrap_or_default(), 0);
     assert_eq!(collected.to_bytes(), "0123456789");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_answer_that_may_need_its_request_again_keeps_it() {
+    let whole = || Step::Stream(200, TAGGED.to_vec(), Some(3), vec![data("012")]);
+    let hold = HoldLimits::default();
+    for (step, hold, kept) in [
+        (whole(), hold, 0),
+        (whole(), policy().hold, 1),
+        (Step::Stream(200, Vec::new(), Some(3), vec![data("012")]), policy().hold, 0),
+        (answer(200), policy().hold, 0),
+    ] {
+        let stage = Stage::with([step], 1, RetryPolicy { hold, ..policy() }, BudgetSettings::default());
+        let response = stage.get().await;
+        assert_eq!(Rc::strong_count(&stage.proxy), 1 + kept);
+        drop(response);
+        assert_eq!(Rc::strong_count(&stage.proxy), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_for_before_the_caller_takes_more() {
+    let stage = stage([breaks(&TAGGED, "012"), part("bytes 3-9/10", 7, vec![data("3456789")])]);
+    let mut body = stage.get().await.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "012");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(stage.attempts_at(), [0]);
+    assert_eq!(read(body).await, ("3456789".into(), true));
+    assert_eq!(stage.attempts_at(), [0, 60_100]);
 }

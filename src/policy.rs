@@ -9,5 +9,6 @@ pub mod grpc;
 pub mod hold;
 pub mod outage;
 pub mod recent;
+pub mod resume;
 pub mod retry;
 pub mod reuse;

@@ -23,6 +23,7 @@ use crate::fields::Underscores;
 use crate::fields::rules::Side;
 use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::QueryPolicy;
@@ -213,6 +214,7 @@ pub(super) struct Retry {
     pub(super) body_limit: Field<usize>,
     pub(super) hold: Field<usize>,
     pub(super) hold_time: Field<Duration>,
+    pub(super) hedge: Field<HedgeAfter>,
     pub(super) backoff: Backoff,
     pub(super) budget: Budget,
 }
@@ -243,6 +245,7 @@ impl Retry {
             body_limit: table.field("body_limit", |item| values::bytes(item, 0..=1 << 30)),
             hold: table.field("hold", |item| values::bytes(item, HOLD)),
             hold_time: table.field("hold_time", |item| item.duration(HOLD_TIME)),
+            hedge: table.field("hedge", values::hedge),
             backoff: table.table("backoff").map(Backoff::read).unwrap_or_default(),
             budget: match budget {
                 BudgetPlace::Here => table.table("budget").map(Budget::read).unwrap_or_default(),
@@ -275,6 +278,7 @@ impl Retry {
             body_limit: own.body_limit.or(lower.body_limit),
             hold: own.hold.or(lower.hold),
             hold_time: own.hold_time.or(lower.hold_time),
+            hedge: own.hedge.or(lower.hedge),
             backoff: Backoff {
                 mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
 use crate::policy::recent::Recent;
 
@@ -33,6 +34,8 @@ pub struct RetryPolicy {
     pub body_limit: usize,
     /// How much of an answer is held back, and how long, so that one that breaks can be retried.
     pub hold: HoldLimits,
+    /// When a safe request that is still unanswered is sent once more.
+    pub hedge: HedgeAfter,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
@@ -58,6 +61,7 @@ impl Default for RetryPolicy {
             per_try_timeout: Duration::from_secs(10),
             body_limit: 1 << 20,
             hold: HoldLimits::default(),
+            hedge: HedgeAfter::default(),
             backoff: Backoff::default(),
             retry_after_max: Duration::from_secs(5),
         }

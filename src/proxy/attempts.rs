@@ -29,6 +29,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::{Pools, Progress};
 
+mod hedge;
 mod line;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
@@ -111,8 +112,14 @@ pub(crate) async fn run<T: Transport>(
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
-        let outcome =
-            attempt(exchange, route, outbound, transport, &pick.endpoint, timer.as_mut(), now).await;
+        let current = Current { endpoint: &pick.endpoint, number: exchange.attempt_number(), started: now };
+        let outcome = if route.hedging.is_none() {
+            attempt(exchange, route, outbound, transport, current, timer.as_mut()).await
+        } else {
+            // Boxed, so that the requests of other routes carry no room for it.
+            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer.as_mut()))
+                .await
+        };
         now = Instant::now();
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
@@ -141,18 +148,41 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+/// An attempt that runs.
+#[derive(Clone, Copy)]
+struct Current<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    /// From 1.
+    number: u32,
+    started: Instant,
+}
+
+/// An answer of which the head has come.
+type Arrived = Response<UpstreamBody<AttemptBody>>;
+
 /// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
 ) -> Result<Answer, Failure> {
-    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
-    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+    let answer = send(exchange, route, outbound, transport, current, timer.as_mut()).await?;
+    hold(exchange, route, outbound, answer, current.number, timer).await
+}
+
+/// Holds the answer to the attempt of this number, if it is one that is held.
+async fn hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: Arrived,
+    number: u32,
+    timer: Pin<&mut Sleep>,
+) -> Result<Answer, Failure> {
+    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer, number) {
         return Ok(answer.map(AnswerBody::Direct));
     }
     let hold = Hold {
@@ -169,14 +199,15 @@ fn may_hold(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
-    answer: &Response<UpstreamBody<AttemptBody>>,
+    answer: &Arrived,
+    number: u32,
 ) -> bool {
     route.settings.retry.may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
         headers: answer.headers(),
         length: answer.body().size_hint().exact(),
-        attempt: exchange.attempt_number(),
+        attempt: number,
         repeatable: outbound.repeatable,
         body: exchange.body().state(),
     })
@@ -188,12 +219,11 @@ async fn send<T: Transport>(
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
-) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
+) -> Result<Arrived, Failure> {
     let body = exchange.body();
-    let number = exchange.attempt_number();
+    let Current { endpoint, number, started } = current;
     let limits = &outbound.limits;
     let first = || {
         let successor = successor(&route.settings.retry, outbound, number, body.state());
@@ -301,7 +331,7 @@ fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
     GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
-fn asked_wait(answer: &Answer) -> Option<Duration> {
+fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
     retry_after(value, SystemTime::now())
 }
@@ -361,7 +391,7 @@ fn conclude(
     kept: Option<Answer>,
 ) -> Result<Concluded, ProxyError> {
     match verdict {
-        Verdict::Return if outcome.is_ok() && exchange.attempt_number() > 1 => exchange.recover(),
+        Verdict::Return if outcome.is_ok() && exchange.has_retried() => exchange.recover(),
         Verdict::Return => {}
         Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
         Verdict::Stop { why } => exchange.stop_retrying(why),
@@ -408,10 +438,7 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(
-        &self,
-        answer: Response<UpstreamBody<AttemptBody>>,
-    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+    fn accept(&self, answer: Arrived) -> Result<Arrived, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::support::client::request;
+use crate::support::frames::FrameBackend;
 use crate::support::{Action, Backend, Config, Stent, eventually, ms};
 
 const HEDGES: &str = "stent_hedges_total";
@@ -88,7 +89,8 @@ fn by_default_nothing_is_sent_twice() {
 #[test]
 fn what_is_not_safe_or_has_a_body_is_never_hedged() {
     let backend = Backend::new(|_| Action::answer(200, "late").after(ms(120)));
-    let stent = Stent::start(&hedging(Config::new(&backend)).retry("methods", vec!["GET", "HEAD", "PUT", "POST"]));
+    let stent =
+        Stent::start(&hedging(Config::new(&backend)).retry("methods", vec!["GET", "HEAD", "PUT", "POST"]));
     for (count, (method, body)) in [("POST", ""), ("PUT", "x"), ("GET", "x")].into_iter().enumerate() {
         let response = stent.client().request(method, "/", &[], body.as_bytes());
         assert_eq!((response.status, backend.requests().len()), (200, count + 1), "{method}");
@@ -126,6 +128,26 @@ fn a_caller_that_leaves_closes_both() {
     assert_eq!((line.status(), line.text("outcome")), (499, Some("client_abort")));
     assert_eq!((line.results(), line.hedges()), (vec!["cancelled".to_owned(); 2], vec![false, true]));
     stent.wait_for_metric(HEDGES, &[("result", "left")], 1.0);
+    wait_until_empty(&stent);
+}
+
+#[test]
+fn over_http2_the_stream_that_lost_is_reset_and_the_connection_goes_on() {
+    let backend = FrameBackend::new(|_, connection| {
+        connection.open(&[]);
+        let first = connection.request().unwrap();
+        let hedge = connection.request().unwrap();
+        connection.ok(hedge, "from the hedge");
+        assert_eq!(connection.reset().map(|(stream, _)| stream), Some(first));
+        connection.serve("from the same connection");
+    });
+    let config = Config::with_endpoints(&[backend.address()]).set("cluster.hosp.protocol", "h2");
+    let stent = Stent::start(&config.retry("hedge", "50ms"));
+    let mut client = stent.client();
+    assert_eq!(client.get("/").text(), "from the hedge");
+    assert_eq!(client.get("/").text(), "from the same connection");
+    assert_eq!(backend.connections(), 1);
+    assert_eq!(stent.access_log(2)[0].results(), ["cancelled", "200"]);
     wait_until_empty(&stent);
 }
 
@@ -185,9 +207,9 @@ fn two_thousand_hedged_requests_with_random_faults_leave_nothing_behind() {
     assert!(lines.iter().all(|line| line.hedges().into_iter().filter(|hedge| *hedge).count() <= 1));
     assert!(lines.iter().all(|line| line.attempts().len() <= 5), "hedges are attempts");
     wait_until_empty(&stent);
-    let (metrics, sent) = (stent.metrics(), backend.requests().len());
+    let (metrics, came) = (stent.metrics(), backend.requests().len());
     let ended = ["won", "lost", "failed", "left"].map(|result| metrics.sum(HEDGES, &[("result", result)]));
     assert!((ended.iter().sum::<f64>() - hedged as f64).abs() < 1e-9, "{ended:?} of {hedged}");
     let attempts: usize = lines.iter().map(|line| line.attempts().len()).sum();
-    assert!(sent <= attempts, "{sent} requests came, and {attempts} attempts are on record");
+    assert!(came <= attempts, "{came} requests came, and {attempts} attempts are on record");
 }

@@ -7,7 +7,8 @@
 //! slower than a hedge seem as fast as one. So they are what statistics calls censored, and the percentile is that of the
 //! product-limit estimator (Kaplan and Meier, 1958).
 //!
-//! Old times fade: about the last thousand count, or those of the last second or two where more come.
+//! Old times fade. What counts is the last one to two hundred for p95, five times as many for p99 and half as many for
+//! p90, or those of the last second or two where more come: few, so that a bad minute of the backend is soon forgotten.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -75,14 +76,14 @@ impl Latencies {
         let load = |count: &AtomicU32| count.load(Ordering::Relaxed);
         let (answers, others) = (self.answers.each_ref().map(load), self.others.each_ref().map(load));
         let total = answers.iter().chain(&others).map(|count| u64::from(*count)).sum();
-        let is_known = total >= u64::from(self.percentile.least_seen());
+        let least = u64::from(self.percentile.least_seen());
         let share = f64::from(self.percentile.percent()) / 100.0;
-        let place = quantile(&answers, &others, total, share).filter(|_| is_known);
+        let place = quantile(&answers, &others, total, share).filter(|_| total >= least);
         self.delay.store(place.map_or(0, upper_edge), Ordering::Relaxed);
 
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let faded = self.faded.load(Ordering::Relaxed);
-        let is_due = total >= MOST && now.saturating_sub(faded) >= LEAST_FADE;
+        let is_due = total >= 2 * least && now.saturating_sub(faded) >= LEAST_FADE;
         // Of several workers one does it.
         let takes_it = || self.faded.compare_exchange(faded, now, Ordering::Relaxed, Ordering::Relaxed);
         if is_due && takes_it().is_ok() {
@@ -150,10 +151,7 @@ const BUCKETS: usize = 1 + 16 * 32;
 /// How many attempts there are from one look at the percentile to the next.
 const PERIOD: u32 = 20;
 
-/// With so many in mind, half of each count is forgotten.
-const MOST: u64 = 1024;
-
-/// But not sooner than after so many milliseconds, lest one bad moment is all that is remembered.
+/// Nothing is forgotten sooner than after so many milliseconds, lest one bad moment is all that is remembered.
 const LEAST_FADE: u64 = 1000;
 
 /// What products of quotients may be off by.

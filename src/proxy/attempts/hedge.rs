@@ -150,7 +150,7 @@ impl<T: Transport> Race<'_, T> {
             return refused(HedgeEnd::RefusedBudget);
         }
         let tried: Vec<_> = self.exchange.tried().iter().copied().chain([current.endpoint.id]).collect();
-        self.around.pick(cluster, &tried, now)
+        self.around.pick(cluster, &tried, self.outbound.repeatable, now)
     }
 
     async fn send(&self, current: Current<'_>, timer: Pin<&mut Sleep>) -> Result<Arrived, Failure> {

@@ -9,7 +9,8 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
@@ -24,12 +25,15 @@ use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
+use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
+mod hedge;
 mod line;
+pub(super) mod rest;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -58,7 +62,7 @@ impl Transport for Pools<AttemptBody> {
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<AnswerBody>;
+pub(super) type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -69,6 +73,19 @@ pub(crate) struct Outbound<'a> {
     /// The protocol that the connection shall change to.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) limits: TimeLimits,
+    pub(crate) aim: Aim,
+}
+
+/// What an answer is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To be the caller's.
+    Answer,
+    /// To bring the rest of one that broke.
+    Rest {
+        /// The one endpoint that has it, if not every one has.
+        only: Option<EndpointId>,
+    },
 }
 
 /// The answer that the caller gets, and whether it is a failure that nothing could mend.
@@ -98,7 +115,10 @@ pub(crate) async fn run<T: Transport>(
     let mut timer = pin!(sleep_until(exchange.began()));
     let mut kept: Option<Answer> = None;
     let mut now = exchange.began();
-    outbound.cluster.budget.deposit(around.since_start(now));
+    match outbound.aim {
+        Aim::Answer => outbound.cluster.budget.deposit(around.since_start(now)),
+        Aim::Rest { .. } => now = Instant::now(),
+    }
     loop {
         if outbound.cluster.line.is_in_force() {
             // Boxed, because an outage is rare.
@@ -107,12 +127,19 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
+        let Some(pick) = outbound.pick(exchange, around, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
-        let outcome =
-            attempt(exchange, route, outbound, transport, &pick.endpoint, timer.as_mut(), now).await;
+        let current = Current { endpoint: &pick.endpoint, number: exchange.attempt_number(), started: now };
+        // The rest of an answer has a caller that waits for it alone.
+        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
+            attempt(exchange, route, outbound, transport, current, timer.as_mut()).await
+        } else {
+            // Boxed, so that the requests of other routes carry no room for it.
+            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer.as_mut()))
+                .await
+        };
         now = Instant::now();
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
@@ -121,7 +148,13 @@ pub(crate) async fn run<T: Transport>(
             return Err(fault);
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
-        match decide(exchange, route, outbound, &outcome, around, now) {
+        let mut verdict = decide(exchange, route, outbound, &outcome, around, now);
+        if verdict == (Verdict::Stop { why: Veto::Body }) && exchange.body().state() == BodyState::Partial {
+            // An answer ahead of the body. Boxed, because that is rare.
+            now = Box::pin(hear_out(exchange, outbound)).await;
+            verdict = decide(exchange, route, outbound, &outcome, around, now);
+        }
+        match verdict {
             Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
                 let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
@@ -129,7 +162,7 @@ pub(crate) async fn run<T: Transport>(
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
                 now = Instant::now();
             }
-            verdict => return conclude(exchange, verdict, outcome, kept),
+            verdict => return conclude(exchange, verdict, outcome, kept, outbound.aim),
         }
     }
 }
@@ -141,18 +174,42 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+/// An attempt that runs.
+#[derive(Clone, Copy)]
+struct Current<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    /// From 1.
+    number: u32,
+    started: Instant,
+}
+
+/// An answer of which the head has come.
+type Arrived = Response<UpstreamBody<AttemptBody>>;
+
 /// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
 ) -> Result<Answer, Failure> {
-    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
-    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+    let answer = send(exchange, route, outbound, transport, current, timer.as_mut()).await?;
+    hold(exchange, route, outbound, answer, current.number, timer).await
+}
+
+/// Holds the answer to the attempt of this number, if it is one that is held.
+async fn hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: Arrived,
+    number: u32,
+    timer: Pin<&mut Sleep>,
+) -> Result<Answer, Failure> {
+    let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
+    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer, number) {
         return Ok(answer.map(AnswerBody::Direct));
     }
     let hold = Hold {
@@ -169,14 +226,15 @@ fn may_hold(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
-    answer: &Response<UpstreamBody<AttemptBody>>,
+    answer: &Arrived,
+    number: u32,
 ) -> bool {
     route.settings.retry.may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
         headers: answer.headers(),
         length: answer.body().size_hint().exact(),
-        attempt: exchange.attempt_number(),
+        attempt: number,
         repeatable: outbound.repeatable,
         body: exchange.body().state(),
     })
@@ -188,12 +246,11 @@ async fn send<T: Transport>(
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
-) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
+) -> Result<Arrived, Failure> {
     let body = exchange.body();
-    let number = exchange.attempt_number();
+    let Current { endpoint, number, started } = current;
     let limits = &outbound.limits;
     let first = || {
         let successor = successor(&route.settings.retry, outbound, number, body.state());
@@ -273,7 +330,7 @@ fn decide(
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
     };
-    let has_untried = outbound.cluster.has_untried(exchange.tried());
+    let has_untried = outbound.has_untried(exchange);
     policy.decide(
         outcome,
         &Circumstances {
@@ -286,6 +343,13 @@ fn decide(
             random: around.random(),
         },
     )
+}
+
+/// Reads the rest of the request body, if it comes without a pause: only a whole copy can be sent again.
+async fn hear_out(exchange: &Exchange, outbound: &Outbound<'_>) -> Instant {
+    // A caller that does pause may be waiting for this very answer.
+    let _ = timeout(outbound.limits.deadline, exchange.body().complete(PAUSE)).await;
+    Instant::now()
 }
 
 fn brought(answer: &Answer) -> Brought {
@@ -301,7 +365,7 @@ fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
     GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
-fn asked_wait(answer: &Answer) -> Option<Duration> {
+fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
     retry_after(value, SystemTime::now())
 }
@@ -315,9 +379,11 @@ async fn wait_and_keep(
     mut timer: Pin<&mut Sleep>,
 ) -> Option<Answer> {
     let wait = async {
-        if !after.is_zero() {
+        if after >= TIMER_STEP {
             timer.as_mut().reset(now + after);
             timer.as_mut().await;
+        } else if !after.is_zero() {
+            yield_now().await; // a timer would take its time and cost more
         }
     };
     let keep = async {
@@ -359,9 +425,11 @@ fn conclude(
     verdict: Verdict,
     outcome: Result<Answer, Failure>,
     kept: Option<Answer>,
+    aim: Aim,
 ) -> Result<Concluded, ProxyError> {
+    let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.has_retried();
     match verdict {
-        Verdict::Return if outcome.is_ok() && exchange.attempt_number() > 1 => exchange.recover(),
+        Verdict::Return if is_recovery() => exchange.recover(),
         Verdict::Return => {}
         Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
         Verdict::Stop { why } => exchange.stop_retrying(why),
@@ -390,6 +458,19 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    /// The endpoint for the next attempt.
+    fn pick(&self, exchange: &Exchange, around: &Surroundings, now: Instant) -> Option<Pick> {
+        match self.aim {
+            Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
+            _ => around.pick(self.cluster, exchange.tried(), self.repeatable, now),
+        }
+    }
+
+    /// Whether the next attempt may go where none has failed.
+    fn has_untried(&self, exchange: &Exchange) -> bool {
+        !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.tried())
+    }
+
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
     /// itself.
     fn may_retry(&self, now: Duration) -> bool {
@@ -408,10 +489,7 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(
-        &self,
-        answer: Response<UpstreamBody<AttemptBody>>,
-    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+    fn accept(&self, answer: Arrived) -> Result<Arrived, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {
@@ -424,8 +502,14 @@ impl Outbound<'_> {
 /// The most of a failed answer that is read, and kept.
 const DRAIN_LIMIT: usize = 64 << 10;
 
+/// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+
 /// How long a failed answer may take to end.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// How long a caller may pause that has its answer already, as far as the backend is concerned.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the limits of an upload are looked at.
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);

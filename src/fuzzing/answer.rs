@@ -148,3 +148,6 @@ fn check_strict(reading: &Reading, answer: &[u8], method: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::upstream::connect::Connection;
+use crate::upstream::endpoint::InFlight;
 use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::pool::Lease;
 
@@ -36,17 +38,18 @@ pub enum UpstreamBody<B> {
 /// flight, while it lives.
 #[derive(Debug)]
 pub struct Switched<B> {
-    lease: Lease<B>,
+    connection: Box<Connection<B>>,
+    _in_flight: InFlight,
 }
 
 impl<B> Switched<B> {
-    pub(super) fn new(lease: Lease<B>) -> Self {
-        Self { lease }
+    pub(super) fn new(connection: Box<Connection<B>>, in_flight: InFlight) -> Self {
+        Self { connection, _in_flight: in_flight }
     }
 
     /// Its two directions.
     pub fn split(&mut self) -> (impl AsyncRead, impl AsyncWrite) {
-        tokio::io::split(self.lease.connection().raw())
+        tokio::io::split(self.connection.raw())
     }
 }
 
@@ -80,7 +83,7 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         let Flow::Running(lease) = &mut self.flow else { return Poll::Ready(self.take_error().map(Err)) };
-        let Poll::Ready(frame) = lease.connection().poll_body(cx) else {
+        let Poll::Ready(frame) = lease.poll_body(cx) else {
             if self.silence.poll_too_long(cx).is_pending() {
                 return Poll::Pending;
             }

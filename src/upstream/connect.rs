@@ -158,6 +158,11 @@ where
         self.wire.poll_body(cx)
     }
 
+    /// Goes on sending the request while another reads its answer.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.poll_rest(cx)
+    }
+
     /// Waits until it can take another request; false if it never will.
     pub(super) async fn settle(&mut self) -> bool {
         self.wire.settle().await
@@ -205,6 +210,11 @@ impl<B> Connection<B> {
     /// Whether it waits for a request.
     pub(super) fn is_ready(&self) -> bool {
         self.wire.is_ready()
+    }
+
+    /// Whether something of the request has not been sent.
+    pub(super) fn is_sending(&self) -> bool {
+        self.wire.is_sending()
     }
 
     /// Whether it will never take another request.

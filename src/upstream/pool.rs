@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, SizeHint};
+use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,7 +27,9 @@ use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
 use crate::upstream::http2::SharedConnection;
 
+mod lease;
 mod shared;
+pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
 use self::shared::{Joiner, Permit};
 
@@ -352,13 +354,9 @@ where
                 UpstreamBody::Kept(data)
             }
             Start::Flowing => {
-                let lease = Lease { connection, pool: self, _in_flight: in_flight };
-                UpstreamBody::streaming(lease, longest_silence)
+                UpstreamBody::streaming(Lease::new(connection, self, in_flight), longest_silence)
             }
-            Start::Switched => {
-                let lease = Lease { connection, pool: self, _in_flight: in_flight };
-                UpstreamBody::Switched(Switched::new(lease))
-            }
+            Start::Switched => UpstreamBody::Switched(Switched::new(connection, in_flight)),
         };
         head.map(|()| body)
     }
@@ -473,42 +471,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The use of a connection by one exchange. Dropped, it closes the connection.
-#[derive(Debug)]
-pub(super) struct Lease<B> {
-    connection: Box<Connection<B>>,
-    pool: Rc<Pool<B>>,
-    _in_flight: InFlight,
-}
-
-impl<B> Lease<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    /// Gives the connection back, because its answer has ended.
-    pub(super) fn end(self) {
-        self.pool.put(self.connection);
-    }
-}
-
-impl<B> Lease<B> {
-    /// The connection, as long as the lease lasts.
-    pub(super) fn connection(&mut self) -> &mut Connection<B> {
-        &mut self.connection
-    }
-
-    /// Whether nothing of the answer is left.
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.connection.is_end_stream()
-    }
-
-    /// What is known of the rest of the answer's body.
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.connection.size_hint()
     }
 }
 

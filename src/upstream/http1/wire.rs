@@ -330,14 +330,12 @@ where
         Ok(Answer { head, body })
     }
 
-    /// Reads on in the body of the answer, and sends on what is left of the request.
+    /// Reads on in the body of the answer. What is left of the request is sent by [`Wire::poll_rest`], which may wait for
+    /// other things.
     pub(in crate::upstream) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        if let Poll::Ready(Err(_)) = self.poll_upload(cx) {
-            self.give_up_upload();
-        }
         loop {
             if !self.data.is_empty() {
                 let data = std::mem::take(&mut self.data);
@@ -373,6 +371,14 @@ where
                 }
             }
         }
+    }
+
+    /// Sends what is left of the request, and ends when there is nothing left, or no way for it.
+    pub(in crate::upstream) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_upload(cx)).is_err() {
+            self.give_up_upload();
+        }
+        Poll::Ready(())
     }
 
     /// Takes what was decoded of the bytes behind the first `before` of `buffer`.
@@ -498,6 +504,11 @@ impl<B> Wire<B> {
     /// Whether it waits for a request.
     pub(in crate::upstream) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Idle) && self.upload.is_none() && !self.is_unflushed
+    }
+
+    /// Whether something of the request has not been sent.
+    pub(in crate::upstream) fn is_sending(&self) -> bool {
+        self.upload.is_some() || self.is_unflushed
     }
 
     /// Whether it will never take another request.

@@ -158,6 +158,39 @@ async fn the_limit_of_a_connection_is_what_its_first_answer_promises() {
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }
 
+#[tokio::test]
+async fn the_close_of_an_idle_connection_is_learned_from_though_no_request_comes() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        drop(stage.idle_connection().await);
+        let pool = stage.pools.pool(&stage.endpoint());
+        while !pool.idle.borrow().is_empty() {
+            yield_now().await;
+        }
+        assert_eq!(stage.endpoint().cluster_metrics.idle_close_age.get_sample_count(), 1);
+        assert_eq!(stage.endpoint().open_connections(), 0);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_on_which_the_endpoint_speaks_unasked_carries_no_request() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Always).await;
+        let mut first = stage.idle_connection().await;
+        first.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await.unwrap();
+        let pool = stage.pools.pool(&stage.endpoint());
+        while !pool.idle.borrow().is_empty() {
+            yield_now().await;
+        }
+        let (status, _second) = tokio::join!(stage.get(), stage.serve());
+        assert_eq!(status.unwrap(), 200);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_learned_limit_relaxes_within_minutes() {
     let cluster = Cluster::new(settings(1, Balance::RoundRobin), Arc::new(Metrics::new()));

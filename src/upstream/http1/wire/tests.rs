@@ -78,7 +78,14 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut parts = VecDeque::new();
-    while let Some(frame) = poll_fn(|cx| wire.poll_body(cx)).await {
+    let mut next = async || {
+        poll_fn(|cx| {
+            let _ = wire.poll_rest(cx);
+            wire.poll_body(cx)
+        })
+        .await
+    };
+    while let Some(frame) = next().await {
         match frame?.into_data() {
             Ok(data) => parts.push_back(data),
             Err(frame) => return Ok((parts, frame.into_trailers().ok())),

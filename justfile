@@ -35,7 +35,7 @@ interop:
 fuzz *args:
     fuzz/run.sh {{ args }}
 
-# CPU per request beside NGINX's: just bench [ROUNDS] [SECONDS].
+# CPU, memory and latency beside the peers: just bench [--short] [--only ROW] [--rounds N] [--seconds S].
 bench *args:
     bench/load/run.sh {{ args }}
 

@@ -39,6 +39,14 @@ fuzz *args:
 bench *args:
     bench/load/run.sh {{ args }}
 
+# Instructions per request, held to what is recorded: just instructions [--record] [--profile WORK].
+instructions *args:
+    bench/instructions.py {{ args }}
+
+# What single steps take: just micro [FILTER].
+micro *args:
+    cargo bench --locked --features bench --bench micro -- {{ args }}
+
 # What users see of a failing backend, through Stent and the peers: just reliability [--short] [--scenario NAME].
 reliability *args:
     bench/reliability/run.sh {{ args }}

@@ -5,7 +5,7 @@
 #   bench/load/run.sh                          every row, every proxy; about 35 minutes; tables, JSON and chart
 #   bench/load/run.sh --short                  some rows, NGINX and Stent, loose bounds; under a minute; no downloads
 #   bench/load/run.sh --self-test              NGINX against NGINX, which shows the noise of this machine
-#     --only ROW[,ROW]                         these rows only; they stand in bench/load/rows.py
+#     --only ROW[,ROW]                         these rows only; they stand in bench/load/rows.py; goes to bench/load/work
 #     --peers LIST                             of nginx,haproxy,tcp,envoy,stent; tcp is HAProxy without HTTP, the floor
 #     --rounds N --seconds S                   5 interleaved rounds of 4 s by default
 #     --out FILE                               writes the result elsewhere than bench/results/, and the chart beside it
@@ -19,14 +19,18 @@ cd "$(dirname "$0")/../.."
 
 usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
 
-mode=full peers='' out='' pass=()
+mode=full peers='' out='' only='' pass=()
 while [[ $# -gt 0 ]]; do
     case $1 in
         --short) mode=short ;;
         --self-test) mode=self-test ;;
         --peers) peers=${2:?--peers needs a list} ;;
         --out) out=${2:?--out needs a file} ;;
-        --only | --rounds | --seconds) pass+=("$1" "${2:?$1 needs a value}") ;;
+        --only)
+            only=${2:?--only needs a list}
+            pass+=(--only "$only")
+            ;;
+        --rounds | --seconds) pass+=("$1" "${2:?$1 needs a value}") ;;
         -h | --help)
             usage
             exit 0
@@ -66,7 +70,7 @@ fi
 find_commit
 if [[ -z $out ]]; then
     out=bench/results/$(date -u +%F)-$commit-load.json
-    [[ $mode == full ]] || out=$work/$mode.json
+    [[ $mode == full && -z $only ]] || out=$work/$mode.json
 fi
 
 # TLS as all loads offer it: one cipher, one group.

@@ -82,9 +82,16 @@ def first_line(*command):
     return next((line.strip() for line in lines if line.strip()), "unknown")
 
 
-def versions(commands):
-    """The version of each tool, as "NAME NUMBER" where its word for it holds a number."""
-    found = {name: first_line(*command) for name, command in commands.items()}
+def versions(options, proxies, tools=None):
+    """The version of each proxy and each tool, as "NAME NUMBER" where its word for it holds a number."""
+    commands = {
+        "nginx": ["nginx", "-v"],
+        "haproxy": ["haproxy", "-v"],
+        "envoy": [options.envoy, "--version"],
+        "stent": [options.stent, "--version"],
+    }
+    wanted = {name: command for name, command in commands.items() if name in proxies} | (tools or {})
+    found = {name: first_line(*command) for name, command in wanted.items()}
     for name in found:
         # "nginx version: nginx/1.22.1", "HAProxy version 2.6.12-1+deb12u4 2026/…", "… version: HASH/1.40.0/Clean/…"
         number = re.search(r"\d+\.\d+\.\d+[^\s/]*", found[name])

@@ -39,7 +39,7 @@ def main():
         axes.plot(
             *zip(*points), marker, color=color, label=COLUMNS[name], linestyle="none", clip_on=False,
             markersize=8 if name in ("stent", "tcp") else 5, zorder=3 if name == "stent" else 2,
-        )  # fmt: skip
+        )
     for at, row in enumerate(rows):
         if most := BY_NAME[row["row"]].targets.get("nginx"):
             axes.plot([most], [at], marker="3", color="#d55e00", markersize=9, linestyle="none", zorder=1)

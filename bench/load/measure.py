@@ -76,11 +76,15 @@ class Bench:
         proxies = self.peers_of(row)
         if row.kind in MEMORY:
             rounds = min(self.options.rounds, MEMORY_ROUNDS)
-            return self.interleave(row, proxies, rounds, lambda name: self.measure_memory(name, row))
+            return self.judge(row, self.interleave(row, proxies, rounds, lambda name: self.measure_memory(name, row)))
         for name in proxies:
             self.proxy(name).check(row)
             self.load(self.proxy(name), row, 1)  # warms up, and does not count
-        return self.interleave(row, proxies, self.options.rounds, lambda name: self.measure_cpu(self.proxy(name), row))
+        done = self.interleave(row, proxies, self.options.rounds, lambda name: self.measure_cpu(self.proxy(name), row))
+        return self.judge(row, done)
+
+    def judge(self, row, done):
+        return done | report.judge(row, done["median"], self.options.peers)
 
     def interleave(self, row, proxies, rounds, measure):
         results = {name: [] for name in proxies}
@@ -108,7 +112,7 @@ class Bench:
         values = {name: [each["value"] for each in of_one] for name, of_one in results.items() if name not in void}
         done["median"] = {name: round(statistics.median(each), 3) for name, each in values.items()}
         done["range"] = {name: [min(each), max(each)] for name, each in values.items()}
-        return done | report.judge(row, done["median"], self.options.peers)
+        return done
 
     def load(self, proxy, row, seconds):
         if row.kind == "h2":
@@ -198,10 +202,8 @@ class Bench:
             if name not in void
         }
         per_second = {name: round(peak) for name, peak in peaks.items()}
-        return {
-            "row": row.name, "what": row.what, "kind": "latency", "per_second": round(rate), "peaks": per_second,
-            "connections": row.connections, "rounds": results, "void": void, "median": median,
-        }  # fmt: skip
+        shape = {"row": row.name, "what": row.what, "kind": "latency", "connections": row.connections}
+        return shape | {"per_second": round(rate), "peaks": per_second, "rounds": results, "void": void, "median": median}
 
     def run_scale(self, row):
         """CPU per request of Stent with one worker and with two. Both may use both cores, the one of the load as well: on
@@ -239,19 +241,10 @@ def say(text):
 
 
 def versions_of(options):
-    commands = {
-        "nginx": ["nginx", "-v"],
-        "haproxy": ["haproxy", "-v"],
-        "envoy": [options.envoy, "--version"],
-        "stent": [options.stent, "--version"],
-        "wrk": ["wrk", "-v"],
-        "h2load": ["h2load", "--version"],
-        "openssl": ["openssl", "version"],
-    }
-    absent = {name for name in ("haproxy", "envoy", "stent") if name not in options.peers}
-    if "tcp" in options.peers:
-        absent.discard("haproxy")
-    return versions({name: command for name, command in commands.items() if name not in absent})
+    proxies = {"haproxy" if name == "tcp" else name for name in options.peers}
+    # NGINX is the backend, whoever is measured.
+    tools = {"wrk": ["wrk", "-v"], "h2load": ["h2load", "--version"], "openssl": ["openssl", "version"]}
+    return versions(options, proxies | {"nginx"}, tools)
 
 
 def main():

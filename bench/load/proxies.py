@@ -178,7 +178,7 @@ class Proxy:
             os.truncate(self.log, 0)
 
     def check_log(self):
-        """Its last line must be JSON, or the proxy does not do the work that it is compared by."""
+        """It must hold lines of JSON, or the proxy does not do the work that it is compared by."""
         if not self.has_log:
             return
         with open(self.log, "rb") as log:

@@ -7,7 +7,6 @@ What the harness itself adds is measured as well: how late the event loops of ba
 import argparse
 import datetime
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -253,17 +252,6 @@ def markdown(result):
     return "\n".join(lines)
 
 
-def versions_of(options):
-    commands = {
-        "nginx": ["nginx", "-v"],
-        "haproxy": ["haproxy", "-v"],
-        "envoy": [options.envoy, "--version"],
-        "stent": [options.stent, "--version"],
-    }
-    wanted = {name.removesuffix("-tuned") for name in options.peers if name != "none"}
-    return versions({name: command for name, command in commands.items() if name in wanted})
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true")
@@ -291,7 +279,7 @@ def main():
         "commit": options.commit,
         "mode": "short" if options.short else "full",
         "machine": machine(),
-        "versions": versions_of(options),
+        "versions": versions(options, {name.removesuffix("-tuned") for name in options.peers}),
         "settings": {"seed": options.seed, "seconds": seconds, "peers": options.peers},
     }
     try:

@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-#[cfg(feature = "bench")]
-use tokio::io::DuplexStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,7 +31,7 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
     /// No socket at all.
     #[cfg(feature = "bench")]
-    Memory(DuplexStream),
+    Memory(tokio::io::DuplexStream),
 }
 
 impl Stream {

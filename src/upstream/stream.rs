@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-#[cfg(feature = "bench")]
-use tokio::io::DuplexStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -25,7 +23,7 @@ pub(super) enum Stream {
     Secured(Box<Secured>),
     /// No socket at all.
     #[cfg(feature = "bench")]
-    Memory(DuplexStream),
+    Memory(tokio::io::DuplexStream),
 }
 
 /// A TLS connection.

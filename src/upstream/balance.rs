@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::policy::ejection::Admission;
+use crate::policy::retry::Repeatable;
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 
@@ -26,40 +27,82 @@ pub enum Probing {
     Yes,
 }
 
-/// Chooses among the endpoints in balancing, those that are not `tried` first.
-pub(super) fn pick(
-    endpoints: &[Arc<Endpoint>],
-    tried: &[EndpointId],
-    balance: Balance,
-    turn: &AtomicUsize,
-    random: &mut fastrand::Rng,
-    now: Duration,
-) -> Option<Pick> {
-    if let [lone] = endpoints {
-        return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
+/// What an attempt is chosen an endpoint by.
+pub(super) struct Choice<'a> {
+    /// Where its exchange has been: the others come first.
+    pub(super) tried: &'a [EndpointId],
+    /// Whether a failure could be made good.
+    pub(super) repeatable: Repeatable,
+    pub(super) balance: Balance,
+    pub(super) turn: &'a AtomicUsize,
+    pub(super) random: &'a mut fastrand::Rng,
+    pub(super) now: Duration,
+}
+
+impl Choice<'_> {
+    /// Chooses one that is in balancing, or one whose time out is over.
+    pub(super) fn among(&mut self, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
+        if let [lone] = endpoints {
+            return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
+        }
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| self.may_probe(endpoint)) {
+            return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
+        }
+        let tried = self.tried;
+        let untried = |endpoint: &Endpoint| is_open(endpoint) && !tried.contains(&endpoint.id);
+        let careful = match self.repeatable {
+            Repeatable::Always => None,
+            Repeatable::OnlyIfNeverSent => self.careful(endpoints, &untried),
+        };
+        let endpoint = careful
+            .or_else(|| self.balanced(endpoints, &untried))
+            .or_else(|| self.balanced(endpoints, &is_open))?;
+        Some(Pick { endpoint: endpoint.clone(), probing: Probing::No })
     }
-    let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.id);
-    let probe = endpoints.iter().find(|endpoint| {
-        endpoint.is_troubled()
-            && untried(endpoint)
-            && endpoint.with_health(|health| {
-                let due = health.admission(now) == Admission::Probe;
-                if due {
-                    health.begin_probe();
-                }
-                due
-            })
-    });
-    if let Some(endpoint) = probe {
-        return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
+
+    /// Takes the probe of an endpoint whose time out is over. A request that would be lost by it leaves the probe to another
+    /// for a while.
+    fn may_probe(&self, endpoint: &Endpoint) -> bool {
+        if !endpoint.is_troubled() || self.tried.contains(&endpoint.id) {
+            return false;
+        }
+        let leaves = match self.repeatable {
+            Repeatable::Always => Duration::ZERO,
+            Repeatable::OnlyIfNeverSent => PROBE_LEFT,
+        };
+        endpoint.with_health(|health| {
+            let due = health.admission(self.now.saturating_sub(leaves)) == Admission::Probe;
+            if due {
+                health.begin_probe();
+            }
+            due
+        })
     }
-    let choose = |eligible: &dyn Fn(&Endpoint) -> bool, random: &mut fastrand::Rng| match balance {
-        Balance::P2c => less_loaded_of_two(endpoints, eligible, random),
-        Balance::RoundRobin => next_in_turn(endpoints, eligible, turn),
-    };
-    let endpoint = choose(&|endpoint| is_open(endpoint) && untried(endpoint), random)
-        .or_else(|| choose(&is_open, random))?;
-    Some(Pick { endpoint: endpoint.clone(), probing: Probing::No })
+
+    /// One of those that are not clearly worse than the best.
+    fn careful<'e>(
+        &mut self,
+        endpoints: &'e [Arc<Endpoint>],
+        eligible: &dyn Fn(&Endpoint) -> bool,
+    ) -> Option<&'e Arc<Endpoint>> {
+        let now = self.now;
+        let recent =
+            endpoints.iter().filter(|endpoint| eligible(endpoint)).map(|endpoint| endpoint.recent.at(now));
+        let best = recent.max_by(|one, other| one.success(0).total_cmp(&other.success(0)))?;
+        let is_good = |endpoint: &Endpoint| !endpoint.recent.at(now).is_clearly_worse_than(best);
+        self.balanced(endpoints, &|endpoint| eligible(endpoint) && is_good(endpoint))
+    }
+
+    fn balanced<'e>(
+        &mut self,
+        endpoints: &'e [Arc<Endpoint>],
+        eligible: &dyn Fn(&Endpoint) -> bool,
+    ) -> Option<&'e Arc<Endpoint>> {
+        match self.balance {
+            Balance::P2c => less_loaded_of_two(endpoints, eligible, self.random),
+            Balance::RoundRobin => next_in_turn(endpoints, eligible, self.turn),
+        }
+    }
 }
 
 /// Whether some endpoint in balancing is not `tried`.
@@ -109,3 +152,6 @@ fn next_in_turn<'a>(
         .map(|step| &endpoints[start.wrapping_add(step) % endpoints.len()])
         .find(|endpoint| eligible(endpoint))
 }
+
+/// How long a request that cannot be sent again leaves a probe to those that can.
+const PROBE_LEFT: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ from common import Refusal
 
 HERE = Path(__file__).resolve().parent
 # How long a proxy may take to bring up all the connections of a load.
-CONNECT_SECONDS = 60
+CONNECT_SECONDS = 120
 
 
 class Result:
@@ -153,9 +153,11 @@ class Idle:
             answer = b""
             while not (answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"xxx\n")):
                 piece = connection.recv(65536)
-                if not piece or time.monotonic() > deadline:
-                    raise Refusal(f"{self.address} did not answer connection {len(self.connections)}: {answer[:80]!r}")
+                if not piece:
+                    raise Refusal(f"{self.address} closed connection {len(self.connections)} after {answer[:80]!r}")
                 answer += piece
+            if time.monotonic() > deadline:
+                raise Refusal(f"{self.address} took {CONNECT_SECONDS} s for {len(self.connections)} connections")
 
     def are_open(self):
         """Whether none was closed meanwhile."""

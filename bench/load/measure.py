@@ -29,8 +29,10 @@ from rows import BY_NAME, COLUMNS, MEMORY, ROWS, SHORT, SHORT_RATIO  # noqa: E40
 LOG_SECONDS = 1.1
 # How many times memory is measured, each time with a new process: it varies less than time does.
 MEMORY_ROUNDS = 3
-# How many idle connections are there before the first look at memory.
+# How many idle connections are there before the first look at memory, and how long each is left alone: Stent gives the
+# buffers of an idle connection back after five to ten seconds.
 FIRST_IDLE = 200
+REST_SECONDS = 11
 
 
 class Void(Exception):
@@ -74,9 +76,11 @@ class Bench:
         if row.kind == "scale":
             return self.run_scale(row)
         proxies = self.peers_of(row)
-        if row.kind in MEMORY:
+        if row.kind in ("idle", "idle-tls"):
+            return self.run_idle(row)
+        if row.kind == "downloads":
             rounds = min(self.options.rounds, MEMORY_ROUNDS)
-            return self.judge(row, self.interleave(row, proxies, rounds, lambda name: self.measure_memory(name, row)))
+            return self.judge(row, self.interleave(row, proxies, rounds, lambda name: self.measure_downloads(name, row)))
         for name in proxies:
             self.proxy(name).check(row)
             self.load(self.proxy(name), row, 1)  # warms up, and does not count
@@ -101,18 +105,7 @@ class Bench:
                     continue
                 results[name].append(result)
                 say(f"{row.name} {number}/{rounds} {name}: {result['value']:.2f}")
-        done = {
-            "row": row.name,
-            "what": row.what,
-            "kind": "memory" if row.kind in MEMORY else "cpu",
-            "unit": unit(row),
-            "rounds": results,
-            "void": void,
-        }
-        values = {name: [each["value"] for each in of_one] for name, of_one in results.items() if name not in void}
-        done["median"] = {name: round(statistics.median(each), 3) for name, each in values.items()}
-        done["range"] = {name: [min(each), max(each)] for name, each in values.items()}
-        return done
+        return summarise(row, results, void)
 
     def load(self, proxy, row, seconds):
         if row.kind == "h2":
@@ -148,33 +141,55 @@ class Bench:
             "requests_per_second": round(result.succeeded / result.seconds),
         } | result.more
 
-    def measure_memory(self, name, row):
-        """KiB of RSS per connection, or MiB above idle, of a process that has done a little work and nothing else."""
+    def measure_downloads(self, name, row):
+        """MiB of RSS above that of a process that has done a little work and nothing else."""
         proxy = self.start(name)
-        idle = None
         try:
-            loads.wrk(proxy.url(BY_NAME["small-1"]), BY_NAME["small-1"], 1)
-            if row.kind == "downloads":
-                time.sleep(LOG_SECONDS)
-                before = proxy.rss_kib()
-                proxy.forget_peak()
-                check(loads.wrk(proxy.url(row), row, self.options.seconds))
-                return {"value": round((proxy.peak_rss_kib() - before) / 1024, 2), "rss_before_kib": before}
-            idle = loads.Idle(proxy.address(row), row)
-            # The first ones fit into what was freed since the start, or make tables grow; what each costs shows after them.
-            idle.open(FIRST_IDLE)
-            time.sleep(LOG_SECONDS)
+            self.warm(proxy)
             before = proxy.rss_kib()
-            idle.open(row.connections)
-            time.sleep(LOG_SECONDS)
-            value = (proxy.rss_kib() - before) / row.connections
-            if not idle.are_open():
-                raise Void("connections were closed")
-            return {"value": round(value, 2), "rss_before_kib": before}
+            proxy.forget_peak()
+            check(loads.wrk(proxy.url(row), row, self.options.seconds))
+            return {"value": round((proxy.peak_rss_kib() - before) / 1024, 2), "rss_before_kib": before}
         finally:
-            if idle:
-                idle.close()
             proxy.stop()
+
+    def warm(self, proxy):
+        """So much that what is made once is made."""
+        loads.wrk(proxy.url(BY_NAME["small-1"]), BY_NAME["small-1"], 1)
+        time.sleep(LOG_SECONDS)
+
+    def run_idle(self, row):
+        """KiB of RSS per connection, of new processes that wait side by side: each for itself would take very long."""
+        names = self.peers_of(row)
+        results, void = {name: [] for name in names}, {}
+        for number in range(1, min(self.options.rounds, MEMORY_ROUNDS) + 1):
+            proxies = {name: self.start(name) for name in names}
+            idle = {name: loads.Idle(proxy.address(row), row) for name, proxy in proxies.items()}
+            try:
+                for proxy in proxies.values():
+                    self.warm(proxy)
+                # The first ones fit into what was freed since the start, or make tables grow; what each costs shows after them.
+                before = self.rss_with(FIRST_IDLE, proxies, idle)
+                after = self.rss_with(row.connections, proxies, idle)
+                for name in names:
+                    if not idle[name].are_open():
+                        void[name] = f"round {number}: connections were closed"
+                        say(f"{row.name} {name}: VOID, {void[name]}")
+                    value = round((after[name] - before[name]) / row.connections, 2)
+                    results[name].append({"value": value, "rss_before_kib": before[name]})
+                    say(f"{row.name} {number} {name}: {value:.2f}")
+            finally:
+                for name, proxy in proxies.items():
+                    idle[name].close()
+                    proxy.stop()
+        return self.judge(row, summarise(row, results, void))
+
+    def rss_with(self, more, proxies, idle):
+        """The RSS of each, in KiB, once so many more connections have come to rest."""
+        for connections in idle.values():
+            connections.open(more)
+        time.sleep(REST_SECONDS)
+        return {name: proxy.rss_kib() for name, proxy in proxies.items()}
 
     def run_latency(self, row):
         """What each proxy adds, at half of what the slowest can do, so that all have the same to do."""
@@ -221,6 +236,21 @@ class Bench:
             ratio = round(done["median"]["stent-2"] / done["median"]["stent"], 3)
             done |= {"ratio": {"stent": ratio}, "missed": [f"{ratio} of one worker's, not {row.most}"] if ratio > row.most else []}
         return done | {"kind": "scale"}
+
+
+def summarise(row, results, void):
+    """Medians and ranges of all rounds."""
+    values = {name: [each["value"] for each in of_one] for name, of_one in results.items() if name not in void}
+    return {
+        "row": row.name,
+        "what": row.what,
+        "kind": "memory" if row.kind in MEMORY else "cpu",
+        "unit": unit(row),
+        "rounds": results,
+        "void": void,
+        "median": {name: round(statistics.median(each), 3) for name, each in values.items()},
+        "range": {name: [min(each), max(each)] for name, each in values.items()},
+    }
 
 
 def check(result):

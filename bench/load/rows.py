@@ -67,5 +67,5 @@ BY_NAME = {row.name: row for row in ROWS}
 MEMORY = ("idle", "idle-tls", "downloads")
 # What --short runs, and the most that Stent may be of NGINX there: that bench and binary work on a busy machine, not how
 # well they do.
-SHORT = ("small", "upload", "retried", "h2", "tls-resumed", "idle")
+SHORT = ("small", "upload", "retried", "h2", "tls-resumed", "downloads")
 SHORT_RATIO = 3.0

@@ -27,7 +27,7 @@ def main():
     # Each row as parts of NGINX's figure: figures of different rows are not comparable.
     rows = [row for row in result["rows"] if row["kind"] == "cpu" and row["median"].get("nginx")]
     if not rows:
-        print("no chart: NGINX was not measured", file=sys.stderr)
+        print("no chart: no row of CPU time with NGINX in it", file=sys.stderr)
         return
     # The same input gives the same file, and text stays text.
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "stent", "font.family": "sans-serif", "font.size": 9})

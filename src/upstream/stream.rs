@@ -21,6 +21,9 @@ pub(super) enum Stream {
     Plain(TcpStream),
     /// TLS, boxed because it is large and a connection without it should not be.
     Secured(Box<Secured>),
+    /// No socket at all.
+    #[cfg(feature = "bench")]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// A TLS connection.
@@ -52,6 +55,8 @@ impl Stream {
     pub(super) fn agreed(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
+            #[cfg(feature = "bench")]
+            Self::Memory(_) => None,
             Self::Secured(secured) => secured.stream.get_ref().1.alpn_protocol(),
         }
     }
@@ -60,6 +65,8 @@ impl Stream {
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Plain(_) => None,
+            #[cfg(feature = "bench")]
+            Self::Memory(_) => None,
             Self::Secured(secured) => Some(secured.refusal.clone()),
         }
     }
@@ -73,6 +80,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Secured(secured) => {
                 let read = Pin::new(&mut secured.stream).poll_read(cx, buffer);
                 if let Poll::Ready(Err(error)) = &read
@@ -90,6 +99,8 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_write(cx, bytes),
         }
     }
@@ -101,6 +112,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_write_vectored(cx, slices),
         }
     }
@@ -108,6 +121,8 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => stream.is_write_vectored(),
             Self::Secured(secured) => secured.stream.is_write_vectored(),
         }
     }
@@ -115,6 +130,8 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_flush(cx),
         }
     }
@@ -122,6 +139,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_shutdown(cx),
         }
     }

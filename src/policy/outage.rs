@@ -6,6 +6,11 @@
 //! of n failures has the probability pⁿ, and [`needed`] asks for pⁿ ≤ 10⁻⁴, but for `enter_after` at least. Where failures
 //! are rare (p ≤ 0.02) that is 3 in a row at most, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
 //! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer.
+//!
+//! Only attempts take a cluster down. Where it has health checks these knock in the place of requests, as long as they are
+//! to be believed: a check has passed while the cluster was up, and none has misled since. One misleads that says "up" where
+//! the next attempt fails, or "down" where a request gets through that knocked because its time ran out. Checks that are
+//! not believed, be it that they ask for the wrong path, change nothing: requests knock as where there are no checks.
 
 use std::time::Duration;
 
@@ -68,6 +73,8 @@ impl Default for LineSettings {
 /// By what right an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
+    /// It is a health check.
+    Check,
     /// The cluster was up.
     Free,
     /// It is the one that tries a cluster that is down.
@@ -118,6 +125,18 @@ pub struct Outage {
     run: u32,
     /// The share of attempts that failed in the recent past, outages left out.
     rate: f64,
+    checks: Checks,
+}
+
+/// What health checks are worth as knocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checks {
+    /// There are none, none has passed yet, or they have misled.
+    Doubted,
+    /// They tell how the cluster is.
+    Believed,
+    /// They have said that it is up again, and no attempt has yet shown whether it is.
+    OnTrial,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +163,7 @@ enum State {
 impl Outage {
     /// A cluster that is up and of which nothing bad is known.
     pub fn new(settings: LineSettings) -> Self {
-        Self { settings, state: State::Up, run: 0, rate: USUAL_RATE }
+        Self { settings, state: State::Up, run: 0, rate: USUAL_RATE, checks: Checks::Doubted }
     }
 
     /// Whether those who come have to wait for their turn.
@@ -154,7 +173,17 @@ impl Outage {
 
     /// Whether there is nothing for a success to change.
     pub fn is_calm(&self) -> bool {
-        !self.is_down() && self.run == 0 && self.rate <= USUAL_RATE
+        !self.is_down() && self.run == 0 && self.rate <= USUAL_RATE && self.checks != Checks::OnTrial
+    }
+
+    /// Whether health checks knock, so that requests need not.
+    pub fn believes_checks(&self) -> bool {
+        self.checks != Checks::Doubted
+    }
+
+    /// Lets requests knock again, because nobody checks any more.
+    pub fn doubt_checks(&mut self) {
+        self.checks = Checks::Doubted;
     }
 
     /// Failures in a row that are an outage now.
@@ -192,7 +221,9 @@ impl Outage {
     /// [`Outage::abandon`].
     pub fn begin(&mut self, pass: Pass, now: Duration) {
         match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe) => *probing = Some(now.saturating_add(PATIENCE)),
+            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => {
+                *probing = Some(now.saturating_add(PATIENCE));
+            }
             (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_add(1),
             _ => {}
         }
@@ -201,7 +232,7 @@ impl Outage {
     /// The exchange ended without telling anything, for example because its caller left.
     pub fn abandon(&mut self, pass: Pass) {
         match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe) => *probing = None,
+            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => *probing = None,
             (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_sub(1),
             _ => {}
         }
@@ -209,8 +240,15 @@ impl Outage {
 
     /// An attempt succeeded. One that began before the outage does not end it: only a probe does.
     pub fn success(&mut self, pass: Pass, now: Duration) -> Change {
+        if pass == Pass::Check {
+            return self.check_passed(now);
+        }
+        if self.is_trial(pass) {
+            self.checks = Checks::Believed; // they were right
+        }
         match &mut self.state {
             State::Down { failed, .. } if pass == Pass::Probe => {
+                self.checks = Checks::Doubted; // they had said otherwise, or were not asked
                 // Over with the first knock: it may have been chance, from which the rate shall learn.
                 if *failed == 0 {
                     self.learn_run();
@@ -234,8 +272,37 @@ impl Outage {
         }
     }
 
-    /// An attempt failed. `wait` gives the pause before the next probe from the number of those that have failed, the
-    /// first pause being 1.
+    /// Whether an attempt shows what a check was worth that has ended an outage. While those in line are let go, one that
+    /// is none of them began before.
+    fn is_trial(&self, pass: Pass) -> bool {
+        let is_after = match self.state {
+            State::Up => true,
+            State::Down { .. } => false,
+            State::Recovering { .. } => pass == Pass::Released,
+        };
+        self.checks == Checks::OnTrial && is_after
+    }
+
+    /// A check passed at an endpoint in balancing. It says nothing about how attempts go, so it teaches nothing.
+    fn check_passed(&mut self, now: Duration) -> Change {
+        match self.state {
+            State::Up if self.checks == Checks::Doubted => self.checks = Checks::Believed,
+            State::Down { failed, .. } if self.checks == Checks::Believed => {
+                if failed == 0 {
+                    self.learn_run();
+                }
+                self.run = 0;
+                self.checks = Checks::OnTrial;
+                self.state = State::Recovering { window: FIRST_WINDOW, out: 0, grown: now };
+                return Change::Recovering;
+            }
+            _ => {}
+        }
+        Change::Nothing
+    }
+
+    /// An attempt failed, or a check that was let knock. `wait` gives the pause before the next probe from the number of
+    /// those that have failed, the first pause being 1.
     pub fn failure(
         &mut self,
         pass: Pass,
@@ -244,15 +311,23 @@ impl Outage {
         now: Duration,
     ) -> Change {
         if let State::Down { failed, next, probing } = &mut self.state {
-            if pass == Pass::Probe {
+            if matches!(pass, Pass::Probe | Pass::Check) {
                 *failed = failed.saturating_add(1);
                 *next = now.saturating_add(wait(failed.saturating_add(1)));
                 *probing = None;
             }
             return Change::Nothing;
         }
+        if pass == Pass::Check {
+            return Change::Nothing; // only attempts take a cluster down
+        }
         self.run = self.run.saturating_add(1);
-        if self.settings.max > 0 && spread == Spread::All && self.run >= self.needed() {
+        // After the word of a check alone the first that fails is no chance: it is still the same outage.
+        let is_again = self.is_trial(pass);
+        if self.settings.max > 0 && spread == Spread::All && (is_again || self.run >= self.needed()) {
+            if self.checks == Checks::OnTrial {
+                self.checks = Checks::Doubted;
+            }
             self.state = State::Down { failed: 0, next: now.saturating_add(wait(1)), probing: None };
             return Change::Down;
         }

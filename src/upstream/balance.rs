@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::policy::ejection::Admission;
+use crate::policy::ejection::{Admission, Heed};
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 
@@ -39,27 +39,41 @@ pub(super) fn pick(
         return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
     }
     let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.id);
-    let probe = endpoints.iter().find(|endpoint| {
-        endpoint.is_troubled()
-            && untried(endpoint)
-            && endpoint.with_health(|health| {
-                let due = health.admission(now) == Admission::Probe;
-                if due {
-                    health.begin_probe();
-                }
-                due
-            })
-    });
-    if let Some(endpoint) = probe {
-        return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
+    let probe = |heed| {
+        endpoints.iter().find(|endpoint| {
+            endpoint.is_troubled()
+                && untried(endpoint)
+                && endpoint.with_health(|health| {
+                    let due = health.admission(now, heed) == Admission::Probe;
+                    if due {
+                        health.begin_probe();
+                    }
+                    due
+                })
+        })
+    };
+    let probing = |endpoint: &Arc<Endpoint>| Pick { endpoint: endpoint.clone(), probing: Probing::Yes };
+    if let Some(endpoint) = probe(Heed::Both) {
+        return Some(probing(endpoint));
     }
     let choose = |eligible: &dyn Fn(&Endpoint) -> bool, random: &mut fastrand::Rng| match balance {
         Balance::P2c => less_loaded_of_two(endpoints, eligible, random),
         Balance::RoundRobin => next_in_turn(endpoints, eligible, turn),
     };
+    let plain = |endpoint: &Arc<Endpoint>| Pick { endpoint: endpoint.clone(), probing: Probing::No };
     let endpoint = choose(&|endpoint| is_open(endpoint) && untried(endpoint), random)
-        .or_else(|| choose(&is_open, random))?;
-    Some(Pick { endpoint: endpoint.clone(), probing: Probing::No })
+        .or_else(|| choose(&is_open, random));
+    if let Some(endpoint) = endpoint {
+        return Some(plain(endpoint));
+    }
+    // `max_ejected` leaves some in, but name resolution may since have taken those away. Checks alone make none of the
+    // rest useless: they are used as if there were no checks.
+    if let Some(endpoint) = probe(Heed::Traffic) {
+        return Some(probing(endpoint));
+    }
+    let is_open =
+        |endpoint: &Endpoint| endpoint.with_health(|health| health.admission(now, Heed::Traffic)) == Admission::Open;
+    choose(&|endpoint| is_open(endpoint) && untried(endpoint), random).or_else(|| choose(&is_open, random)).map(plain)
 }
 
 /// Whether some endpoint in balancing is not `tried`.
@@ -72,7 +86,8 @@ pub(super) fn open(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = &Arc<End
     endpoints.iter().filter(|endpoint| is_open(endpoint))
 }
 
-fn is_open(endpoint: &Endpoint) -> bool {
+/// Whether it is in balancing.
+pub(super) fn is_open(endpoint: &Endpoint) -> bool {
     !endpoint.is_troubled() || endpoint.with_health(|health| !health.is_ejected())
 }
 

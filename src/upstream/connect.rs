@@ -63,7 +63,8 @@ where
     opened
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+/// Connects, over TLS where its URL says so.
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     let stream = TcpStream::connect(endpoint.address).await.map_err(UpstreamError::connect)?;
     // Without it a small request waits for the acknowledgement of the one before. A socket that refuses the option is
     // closing, which the first write will tell.
@@ -74,7 +75,8 @@ async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     }
 }
 
-fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
+/// Whether a new connection speaks HTTP/2.
+pub(super) fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
     let has_agreed = stream.agreed() == Some(b"h2");
     match (protocol, stream) {
         (Protocol::Http1, _) => Ok(false),

@@ -262,3 +262,120 @@ proptest! {
         prop_assert!(outage.is_calm());
     }
 }
+
+/// Down, with checks that passed before.
+fn down_with_checks(now: Duration) -> Outage {
+    let mut outage = Outage::new(LineSettings::default());
+    assert_eq!(outage.success(Pass::Check, now), Change::Nothing);
+    assert_eq!(fail(&mut outage, 3, now), Change::Down);
+    assert!(outage.believes_checks());
+    outage
+}
+
+#[test]
+fn a_check_knocks_at_the_pace_of_the_line_and_ends_the_outage() {
+    let mut outage = down_with_checks(ms(0));
+    assert_eq!(outage.next(ms(100)), Next::Probe);
+    outage.begin(Pass::Check, ms(100));
+    assert_eq!(outage.next(ms(100)), Next::NotBefore(ms(1100)), "one at a time");
+    assert_eq!(outage.failure(Pass::Check, Spread::All, pause, ms(110)), Change::Nothing);
+    assert_eq!(outage.next(ms(110)), Next::NotBefore(ms(310)));
+    outage.begin(Pass::Check, ms(310));
+    assert_eq!(outage.success(Pass::Check, ms(320)), Change::Recovering);
+    assert_eq!(outage.next(ms(320)), Next::Release);
+    outage.begin(Pass::Released, ms(320));
+    outage.success(Pass::Released, ms(330));
+    outage.line_is_empty();
+    assert!(!outage.is_down() && outage.believes_checks());
+    assert_eq!(outage.run, 0);
+}
+
+#[test]
+fn checks_alone_neither_take_a_cluster_down_nor_teach_how_often_it_fails() {
+    let mut outage = Outage::new(LineSettings::default());
+    let fresh = outage;
+    for _ in 0..1000 {
+        assert_eq!(outage.failure(Pass::Check, Spread::All, pause, ms(0)), Change::Nothing);
+    }
+    assert_eq!(outage, fresh);
+    fail(&mut outage, 2, ms(0));
+    outage.success(Pass::Check, ms(0));
+    assert_eq!(fail(&mut outage, 1, ms(0)), Change::Down, "a check between two failures is no success");
+}
+
+#[test]
+fn checks_that_never_passed_end_no_outage_and_are_not_waited_for() {
+    let mut outage = down(ms(0));
+    assert!(!outage.believes_checks());
+    assert_eq!(outage.success(Pass::Check, ms(50)), Change::Nothing);
+    assert_eq!(outage.next(ms(100)), Next::Probe);
+    outage.begin(Pass::Probe, ms(100));
+    assert_eq!(outage.success(Pass::Probe, ms(110)), Change::Recovering);
+    outage.line_is_empty();
+    outage.success(Pass::Check, ms(120));
+    assert!(outage.believes_checks(), "it passes while all is well");
+}
+
+#[test]
+fn a_check_that_ends_an_outage_too_soon_costs_one_failure_and_is_not_believed_again() {
+    // One goes, and fails.
+    let mut outage = down_with_checks(ms(0));
+    outage.success(Pass::Check, ms(50));
+    outage.begin(Pass::Released, ms(50));
+    assert_eq!(outage.failure(Pass::Free, Spread::All, pause, ms(55)), Change::Nothing, "it began before");
+    assert_eq!(outage.success(Pass::Free, ms(55)), Change::Nothing);
+    assert_eq!(outage.failure(Pass::Released, Spread::All, pause, ms(60)), Change::Down);
+    assert!(!outage.believes_checks());
+    assert_eq!(outage.success(Pass::Check, ms(70)), Change::Nothing);
+    // The same where nobody waits.
+    let mut outage = down_with_checks(ms(0));
+    outage.success(Pass::Check, ms(50));
+    outage.line_is_empty();
+    assert!(!outage.is_down() && !outage.is_calm(), "a success has to be told");
+    assert_eq!(fail(&mut outage, 1, ms(60)), Change::Down);
+    assert!(!outage.believes_checks());
+}
+
+#[test]
+fn a_request_that_gets_through_where_checks_fail_ends_the_outage_and_their_credit() {
+    let mut outage = down_with_checks(ms(0));
+    outage.begin(Pass::Check, ms(100));
+    outage.failure(Pass::Check, Spread::All, pause, ms(110));
+    outage.begin(Pass::Probe, ms(5000));
+    assert_eq!(outage.success(Pass::Probe, ms(5010)), Change::Recovering);
+    assert!(!outage.believes_checks());
+}
+
+proptest! {
+    #[test]
+    fn whatever_checks_say_a_working_cluster_comes_up_as_soon_as_a_request_is_let_knock(
+        before in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..50),
+        random in proptest::collection::vec(any::<bool>(), 1..50),
+    ) {
+        let mut outage = Outage::new(LineSettings::default());
+        for (is_check, passed) in before {
+            let pass = if is_check { Pass::Check } else { Pass::Free };
+            if passed { outage.success(pass, ms(0)); } else { outage.failure(pass, Spread::All, pause, ms(0)); }
+        }
+        // From here on every attempt succeeds, and checks say anything.
+        let mut now = ms(1000);
+        for passed in random {
+            now += ms(10_000);
+            if passed {
+                outage.success(Pass::Check, now);
+            } else if outage.believes_checks() && outage.next(now) == Next::Probe {
+                outage.begin(Pass::Check, now);
+                outage.failure(Pass::Check, Spread::All, pause, now);
+            }
+        }
+        now += ms(1_000_000);
+        if outage.next(now) == Next::Probe {
+            outage.begin(Pass::Probe, now);
+            outage.success(Pass::Probe, now);
+        }
+        outage.line_is_empty();
+        prop_assert_eq!(outage.next(now), Next::All);
+        outage.success(Pass::Free, now);
+        prop_assert_eq!(outage.run, 0);
+    }
+}

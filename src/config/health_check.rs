@@ -59,12 +59,7 @@ impl HealthCheck {
 }
 
 /// Builds the check of the cluster whose table is called `cluster` and whose retries wait as `pace` says.
-pub(super) fn build(
-    check: &HealthCheck,
-    cluster: &str,
-    pace: Backoff,
-    faults: &Faults,
-) -> Option<Settings> {
+pub(super) fn build(check: &HealthCheck, cluster: &str, pace: Backoff, faults: &Faults) -> Option<Settings> {
     if let Field::Absent = check.path {
         let table = cluster.trim_end_matches(']');
         let message = format!("`{table}.health_check]` has no `path`");

@@ -218,7 +218,8 @@ impl Health {
                 // One that checks keep out takes up its room already.
                 let has_room = room == Room::Some || was_out;
                 if self.failures >= settings.consecutive_failures && has_room {
-                    self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
+                    self.state =
+                        State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
                 }
             }
             State::Ejected { .. } => {}
@@ -365,7 +366,11 @@ mod tests {
         assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Closed);
         assert_eq!(health.success(), Change::Nothing, "a request that was under way restores nothing");
         assert_eq!(health.failure(&settings, seconds(1), Room::None), Change::Nothing);
-        assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Closed, "no request tries it meanwhile");
+        assert_eq!(
+            health.admission(seconds(11), Heed::Both),
+            Admission::Closed,
+            "no request tries it meanwhile"
+        );
         assert_eq!(health.checks_pass(), Change::Nothing, "traffic has something against it too");
         assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
         health.begin_probe();

@@ -103,6 +103,8 @@ pub enum Next {
     Probe,
     /// The first of them may go.
     Release,
+    /// One of them may go that can afford it: a check says that the cluster is up, and no attempt has shown it yet.
+    Try,
 }
 
 /// What an event changed.
@@ -203,7 +205,10 @@ impl Outage {
                 if now >= grown.saturating_add(STEP) {
                     (*window, *grown) = (window.saturating_mul(2), now);
                 }
-                if *out < *window { Next::Release } else { Next::NotBefore(grown.saturating_add(STEP)) }
+                if *out >= *window {
+                    return Next::NotBefore(grown.saturating_add(STEP));
+                }
+                if self.checks == Checks::OnTrial { Next::Try } else { Next::Release }
             }
         }
     }
@@ -293,7 +298,7 @@ impl Outage {
                 }
                 self.run = 0;
                 self.checks = Checks::OnTrial;
-                self.state = State::Recovering { window: FIRST_WINDOW, out: 0, grown: now };
+                self.state = State::Recovering { window: 1, out: 0, grown: now };
                 return Change::Recovering;
             }
             _ => {}

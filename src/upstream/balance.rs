@@ -71,9 +71,12 @@ pub(super) fn pick(
     if let Some(endpoint) = probe(Heed::Traffic) {
         return Some(probing(endpoint));
     }
-    let is_open =
-        |endpoint: &Endpoint| endpoint.with_health(|health| health.admission(now, Heed::Traffic)) == Admission::Open;
-    choose(&|endpoint| is_open(endpoint) && untried(endpoint), random).or_else(|| choose(&is_open, random)).map(plain)
+    let is_open = |endpoint: &Endpoint| {
+        endpoint.with_health(|health| health.admission(now, Heed::Traffic)) == Admission::Open
+    };
+    choose(&|endpoint| is_open(endpoint) && untried(endpoint), random)
+        .or_else(|| choose(&is_open, random))
+        .map(plain)
 }
 
 /// Whether some endpoint in balancing is not `tried`.

@@ -50,7 +50,7 @@ pub struct HealthCheck {
 #[derive(Clone, Debug, Error)]
 pub(super) enum CheckFault {
     /// No whole answer.
-    #[error("{error} ({})", error.kind.label())]
+    #[error("{error}")]
     Error {
         /// Why not.
         error: UpstreamError,
@@ -168,9 +168,7 @@ async fn over_http2(
     let mut request = Request::new(());
     *request.method_mut() = settings.method.clone();
     *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
-    request
-        .headers_mut()
-        .extend([(USER_AGENT, AGENT), (ACCEPT, HeaderValue::from_static("*/*"))]);
+    request.headers_mut().extend([(USER_AGENT, AGENT), (ACCEPT, HeaderValue::from_static("*/*"))]);
     let answer = async {
         let mut sender = sender.ready().await.map_err(failed)?;
         let (answer, _) = sender.send_request(request, true).map_err(failed)?;
@@ -219,7 +217,8 @@ fn incomplete() -> UpstreamError {
 }
 
 /// How checks look in a backend's log.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("stent/", env!("CARGO_PKG_VERSION"), " (health check)"));
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("stent/", env!("CARGO_PKG_VERSION"), " (health check)"));
 
 /// The most of an answer's body that has to come whole; of a longer one the rest is not asked for.
 const LONGEST_BODY: usize = 64 << 10;

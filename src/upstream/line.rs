@@ -103,7 +103,13 @@ impl Line {
     pub(super) fn new(settings: LineSettings, metrics: LineMetrics) -> Self {
         let outage = Outage::new(settings);
         let inner = Inner { outage, failed: Vec::new(), refuses: false, queue: VecDeque::new() };
-        Self { settings, metrics, mode: AtomicU8::new(CALM), inner: Mutex::new(inner), knocker: Notify::new() }
+        Self {
+            settings,
+            metrics,
+            mode: AtomicU8::new(CALM),
+            inner: Mutex::new(inner),
+            knocker: Notify::new(),
+        }
     }
 
     /// Whether whoever wants to make an attempt has to ask [`Line::wait`] first.
@@ -195,7 +201,7 @@ impl Line {
                         return Turn { line: self.clone(), pass: Some(Pass::Check), start };
                     }
                     Some(Next::NotBefore(at)) => Some(at),
-                    None | Some(Next::All | Next::Release) => None,
+                    None | Some(Next::All | Next::Release | Next::Try) => None,
                 }
             };
             let told = self.knocker.notified();
@@ -302,6 +308,13 @@ impl Line {
                     }
                     Err(at) => break Some(at),
                 },
+                Next::Try => match inner.affordable(now) {
+                    Ok(place) => {
+                        inner.outage.begin(Pass::Released, now);
+                        inner.call(place, Pass::Released);
+                    }
+                    Err(at) => break Some(at),
+                },
                 Next::Release => {
                     // Those whose time is over expire by their own clock.
                     match inner.queue.iter().position(|waiter| waiter.until > now) {
@@ -346,9 +359,11 @@ impl Inner {
 
     /// Whose turn it is to knock, by its place; or when to look again.
     fn prober(&self, now: Duration) -> Result<usize, Duration> {
-        if self.outage.believes_checks() {
-            return self.prober_beside_checks(now);
-        }
+        if self.outage.believes_checks() { self.impatient(now) } else { self.affordable(now) }
+    }
+
+    /// Who has the least to lose, by its place; or when to look again.
+    fn affordable(&self, now: Duration) -> Result<usize, Duration> {
         let in_time = |waiter: &Waiter| waiter.until > now;
         let spare = |waiter: &Waiter| match waiter.means {
             Means::Fresh | Means::Spare => true,
@@ -366,8 +381,8 @@ impl Inner {
         found.ok_or_else(|| soonest().min().unwrap_or(Duration::MAX))
     }
 
-    /// The same while health checks knock: only who has waited long enough for them, and could not much longer.
-    fn prober_beside_checks(&self, now: Duration) -> Result<usize, Duration> {
+    /// Who has waited long enough for health checks to knock, by its place; or when somebody will have.
+    fn impatient(&self, now: Duration) -> Result<usize, Duration> {
         let in_time = self.queue.iter().enumerate().filter(|(_, waiter)| waiter.until > now);
         let soonest = in_time.map(|(place, waiter)| (waiter.trust_ends(), place)).min();
         let (ends, place) = soonest.ok_or(Duration::MAX)?;

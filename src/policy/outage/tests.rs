@@ -136,7 +136,7 @@ fn false_alarms(rate: f64, attempts: u32) -> u32 {
         let pass = match outage.next(now) {
             Next::Probe => Pass::Probe,
             Next::NotBefore(_) => continue,
-            Next::All | Next::Release => Pass::Free,
+            Next::All | Next::Release | Next::Try => Pass::Free,
         };
         outage.begin(pass, now);
         if random.f64() < rate {
@@ -171,7 +171,12 @@ enum Event {
     Answer(bool),
     Abandon,
     Stray(bool),
+    CheckPassed,
     Empty,
+}
+
+fn knocks(pass: Pass) -> bool {
+    matches!(pass, Pass::Probe | Pass::Check)
 }
 
 fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
@@ -180,6 +185,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
         4 => any::<bool>().prop_map(Event::Answer),
         1 => Just(Event::Abandon),
         3 => any::<bool>().prop_map(Event::Stray),
+        1 => Just(Event::CheckPassed),
         1 => Just(Event::Empty),
     ];
     proptest::collection::vec((event, 0u64..300), 0..300)
@@ -197,17 +203,18 @@ proptest! {
                 Event::Take => {
                     let pass = match outage.next(now) {
                         Next::All => Pass::Free,
+                        Next::Probe if outage.believes_checks() => Pass::Check,
                         Next::Probe => Pass::Probe,
-                        Next::Release => Pass::Released,
+                        Next::Release | Next::Try => Pass::Released,
                         Next::NotBefore(at) => {
                             prop_assert!(at > now, "a wait that is over");
                             prop_assert!(at <= now + ms(100) * 400, "a wait without end");
                             continue;
                         }
                     };
-                    if pass == Pass::Probe {
+                    if knocks(pass) {
                         let others = under_way.iter().filter(|(other, since)| {
-                            *other == Pass::Probe && *since + PATIENCE > now
+                            knocks(*other) && *since + PATIENCE > now
                         });
                         prop_assert!(outage.is_down());
                         prop_assert_eq!(others.count(), 0);
@@ -219,7 +226,7 @@ proptest! {
                     if let Some((pass, _)) = under_way.pop() {
                         if good { outage.success(pass, now); } else { outage.failure(pass, Spread::All, pause, now); }
                         // A probe of an outage that is over must not count in the next.
-                        if pass == Pass::Probe { under_way.retain(|(other, _)| *other != Pass::Probe); }
+                        if knocks(pass) { under_way.retain(|(other, _)| !knocks(*other)); }
                     }
                 }
                 Event::Abandon => {
@@ -227,6 +234,11 @@ proptest! {
                 }
                 Event::Stray(good) => {
                     if good { outage.success(Pass::Free, now); } else { outage.failure(Pass::Free, Spread::All, pause, now); }
+                }
+                Event::CheckPassed => {
+                    if outage.success(Pass::Check, now) == Change::Recovering {
+                        under_way.retain(|(other, _)| !knocks(*other));
+                    }
                 }
                 Event::Empty => outage.line_is_empty(),
             }
@@ -282,9 +294,11 @@ fn a_check_knocks_at_the_pace_of_the_line_and_ends_the_outage() {
     assert_eq!(outage.next(ms(110)), Next::NotBefore(ms(310)));
     outage.begin(Pass::Check, ms(310));
     assert_eq!(outage.success(Pass::Check, ms(320)), Change::Recovering);
-    assert_eq!(outage.next(ms(320)), Next::Release);
+    assert_eq!(outage.next(ms(320)), Next::Try, "one shows whether it is true");
     outage.begin(Pass::Released, ms(320));
+    assert_eq!(outage.next(ms(320)), Next::NotBefore(ms(420)));
     outage.success(Pass::Released, ms(330));
+    assert_eq!(outage.next(ms(330)), Next::Release);
     outage.line_is_empty();
     assert!(!outage.is_down() && outage.believes_checks());
     assert_eq!(outage.run, 0);

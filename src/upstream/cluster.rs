@@ -317,10 +317,9 @@ impl Cluster {
             }
             _ => {}
         }
-        // One that is out of balancing would take nothing of what is let go.
-        if balance::is_open(endpoint) {
-            self.note_outage(self.line.report_check(turn, ending, pause, now));
-        }
+        // One that is out of balancing would take nothing of what is let go: to knock there was in vain.
+        let ending = if balance::is_open(endpoint) { ending } else { CheckEnding::Failed };
+        self.note_outage(self.line.report_check(turn, ending, pause, now));
     }
 
     /// Lays something bad before an endpoint's health, which says whether the endpoint leaves balancing for it.

@@ -212,7 +212,7 @@ impl Line {
         }
     }
 
-    /// Takes note of a health check of an endpoint in balancing: of each that passed, and of each that knocked.
+    /// Takes note of a health check: of each that passed at an endpoint in balancing, and of each that knocked.
     pub(super) fn report_check(
         &self,
         turn: Option<Turn>,

@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CheckFault, HealthCheck, check};
 use crate::policy::health::{Checked, Ending, Verdict};
-use crate::upstream::balance;
 use crate::upstream::cluster::{CheckReport, Cluster};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::line::Turn;
@@ -53,6 +52,13 @@ struct Watched {
     running: Option<Running>,
 }
 
+impl Watched {
+    /// Whether nobody knocks here yet.
+    fn may_knock(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.turn.is_none())
+    }
+}
+
 struct Running {
     task: AbortHandle,
     /// The right by which it knocks at a cluster that is down, if it does.
@@ -85,8 +91,7 @@ impl<C: Checker> Runner<C> {
             }
             let idle = || self.watched.iter().filter(|watched| watched.running.is_none());
             let next = idle().map(|watched| watched.due).min();
-            let has_turn = |watched: &Watched| watched.running.as_ref().is_some_and(|run| run.turn.is_some());
-            let may_knock = !self.watched.is_empty() && !self.watched.iter().any(has_turn);
+            let may_knock = self.watched.iter().any(Watched::may_knock);
             tokio::select! {
                 () = cluster.changed() => {}
                 Some(ended) = self.running.join_next_with_id() => self.finish(ended),
@@ -125,12 +130,13 @@ impl<C: Checker> Runner<C> {
         watched.running = Some(Running { task: self.running.spawn(check), turn });
     }
 
-    /// Knocks at the next endpoint in balancing; those that checks keep out could not take what is let go then.
+    /// Knocks at the next endpoint, also at those that checks keep out: it is how they come back soon. While one knock
+    /// takes its time, the line gives out another turn.
     fn knock(&mut self, turn: Turn) {
-        let is_open = |place: &usize| balance::is_open(&self.watched[*place].endpoint);
-        let open: Vec<usize> = (0..self.watched.len()).filter(is_open).collect();
+        let may_knock = |place: &usize| self.watched[*place].may_knock();
+        let free: Vec<usize> = (0..self.watched.len()).filter(may_knock).collect();
         self.knocks = self.knocks.wrapping_add(1);
-        let Some(place) = open.get(self.knocks % open.len().max(1)) else { return };
+        let Some(place) = free.get(self.knocks % free.len().max(1)) else { return };
         match &mut self.watched[*place].running {
             Some(running) => running.turn = Some(turn),
             None => self.begin(*place, Some(turn), Instant::now()),

@@ -15,6 +15,7 @@ use crate::policy::backoff::{Backoff, Jitter};
 use crate::policy::health::Rhythm;
 use crate::policy::outage::LineSettings;
 use crate::record::metrics::Metrics;
+use crate::upstream::balance;
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Report};
 use crate::upstream::endpoint::EndpointUrl;
@@ -39,6 +40,8 @@ struct Seen {
     begun: Mutex<Vec<(Duration, u16)>>,
     /// The ports whose checks fail.
     failing: Mutex<Vec<u16>>,
+    /// The ports whose checks do not end.
+    hanging: Mutex<Vec<u16>>,
     running: AtomicUsize,
     most: AtomicUsize,
 }
@@ -70,7 +73,8 @@ impl Stage {
                     seen.begun.lock().unwrap().push((start.elapsed(), port));
                     let running = seen.running.fetch_add(1, Ordering::Relaxed) + 1;
                     seen.most.fetch_max(running, Ordering::Relaxed);
-                    sleep(takes).await;
+                    let hangs = seen.hanging.lock().unwrap().contains(&port);
+                    sleep(if hangs { Duration::from_hours(1) } else { takes }).await;
                     seen.running.fetch_sub(1, Ordering::Relaxed);
                     let fails = seen.failing.lock().unwrap().contains(&port);
                     if fails { Err(CheckFault::Status { status: StatusCode::NOT_FOUND }) } else { Ok(()) }
@@ -242,6 +246,25 @@ async fn while_the_cluster_is_down_checks_knock_at_the_lines_pace_and_no_request
     assert!((ms(1050)..=ms(1200)).contains(&first), "{first:?}");
     assert_eq!(first, second, "both go when it is back");
     assert!(!stage.cluster.line.is_in_force());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_knock_that_hangs_does_not_keep_others_from_knocking_elsewhere() {
+    let stage = Stage::new(2, &[], ms(10));
+    sleep(ms(1000)).await;
+    *stage.seen.hanging.lock().unwrap() = vec![1];
+    stage.set_failing(&[2]);
+    stage.take_down();
+    let down = stage.start.elapsed();
+    let mend = async {
+        sleep(ms(2500)).await;
+        stage.set_failing(&[]);
+    };
+    let ((waited, _turn), ()) = tokio::join!(stage.wait_in_line(ms(9500)), mend);
+    // It takes two checks to bring it back into balancing, which are knocks as well.
+    assert!((ms(2500)..=ms(3900)).contains(&waited), "{waited:?}");
+    let knocks = stage.begun().iter().filter(|(at, port)| *at > down && *port == 2).count();
+    assert!((10..=24).contains(&knocks), "{knocks}");
 }
 
 #[tokio::test(start_paused = true)]

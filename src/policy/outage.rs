@@ -145,6 +145,8 @@ enum Checks {
 enum State {
     Up,
     Down {
+        /// Since when.
+        since: Duration,
         /// Probes that failed.
         failed: u32,
         /// When the next one may knock.
@@ -246,7 +248,7 @@ impl Outage {
     /// An attempt succeeded. One that began before the outage does not end it: only a probe does.
     pub fn success(&mut self, pass: Pass, now: Duration) -> Change {
         if pass == Pass::Check {
-            return self.check_passed(now);
+            return self.check_passed(now, now);
         }
         if self.is_trial(pass) {
             self.checks = Checks::Believed; // they were right
@@ -288,11 +290,12 @@ impl Outage {
         self.checks == Checks::OnTrial && is_after
     }
 
-    /// A check passed at an endpoint in balancing. It says nothing about how attempts go, so it teaches nothing.
-    fn check_passed(&mut self, now: Duration) -> Change {
+    /// A check passed at an endpoint in balancing that was not let knock and had `begun` before, maybe before the outage. It
+    /// says nothing about how attempts go, so it teaches nothing.
+    pub fn check_passed(&mut self, begun: Duration, now: Duration) -> Change {
         match self.state {
             State::Up if self.checks == Checks::Doubted => self.checks = Checks::Believed,
-            State::Down { failed, .. } if self.checks == Checks::Believed => {
+            State::Down { since, failed, .. } if self.checks == Checks::Believed && since <= begun => {
                 if failed == 0 {
                     self.learn_run();
                 }
@@ -315,7 +318,7 @@ impl Outage {
         wait: impl FnOnce(u32) -> Duration,
         now: Duration,
     ) -> Change {
-        if let State::Down { failed, next, probing } = &mut self.state {
+        if let State::Down { failed, next, probing, .. } = &mut self.state {
             if matches!(pass, Pass::Probe | Pass::Check) {
                 *failed = failed.saturating_add(1);
                 *next = now.saturating_add(wait(failed.saturating_add(1)));
@@ -333,7 +336,8 @@ impl Outage {
             if self.checks == Checks::OnTrial {
                 self.checks = Checks::Doubted;
             }
-            self.state = State::Down { failed: 0, next: now.saturating_add(wait(1)), probing: None };
+            self.state =
+                State::Down { since: now, failed: 0, next: now.saturating_add(wait(1)), probing: None };
             return Change::Down;
         }
         if let State::Recovering { window, out, grown } = &mut self.state {

@@ -135,6 +135,8 @@ pub(super) struct CheckReport {
     pub(super) ending: CheckEnding,
     /// What it and those before it say.
     pub(super) verdict: Verdict,
+    /// When it began.
+    pub(super) begun: Duration,
     /// The right by which it knocked at a cluster that is down, if it did.
     pub(super) turn: Option<Turn>,
 }
@@ -309,7 +311,7 @@ impl Cluster {
         pause: impl FnOnce(u32) -> Duration,
         now: Duration,
     ) {
-        let CheckReport { ending, verdict, turn } = report;
+        let CheckReport { ending, verdict, begun, turn } = report;
         match (ending, verdict) {
             (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, Health::checks_fail),
             (CheckEnding::Passed, Verdict::Healthy) if endpoint.is_troubled() => {
@@ -319,7 +321,7 @@ impl Cluster {
         }
         // One that is out of balancing would take nothing of what is let go: to knock there was in vain.
         let ending = if balance::is_open(endpoint) { ending } else { CheckEnding::Failed };
-        self.note_outage(self.line.report_check(turn, ending, pause, now));
+        self.note_outage(self.line.report_check(turn, ending, begun, pause, now));
     }
 
     /// Lays something bad before an endpoint's health, which says whether the endpoint leaves balancing for it.

@@ -217,14 +217,15 @@ impl Line {
         &self,
         turn: Option<Turn>,
         ending: Ending,
+        begun: Duration,
         pause: impl FnOnce(u32) -> Duration,
         now: Duration,
     ) -> Change {
         let mut inner = self.lock();
-        let knocked = turn.map(Turn::into_pass);
-        let change = match (ending, knocked) {
-            (Ending::Passed, _) => inner.outage.success(Pass::Check, now),
+        let change = match (ending, turn.map(Turn::into_pass)) {
+            (Ending::Passed, Some(pass)) => inner.outage.success(pass, now),
             (Ending::Failed, Some(pass)) => inner.outage.failure(pass, Spread::All, pause, now),
+            (Ending::Passed, None) => inner.outage.check_passed(begun, now),
             (Ending::Failed, None) => return Change::Nothing,
         };
         self.advance(&mut inner, now);

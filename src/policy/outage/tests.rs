@@ -305,6 +305,14 @@ fn a_check_knocks_at_the_pace_of_the_line_and_ends_the_outage() {
 }
 
 #[test]
+fn a_check_that_began_before_the_outage_does_not_end_it() {
+    let mut outage = down_with_checks(ms(1000));
+    assert_eq!(outage.check_passed(ms(999), ms(1010)), Change::Nothing);
+    assert!(outage.is_down() && outage.believes_checks());
+    assert_eq!(outage.check_passed(ms(1001), ms(1010)), Change::Recovering);
+}
+
+#[test]
 fn checks_alone_neither_take_a_cluster_down_nor_teach_how_often_it_fails() {
     let mut outage = Outage::new(LineSettings::default());
     let fresh = outage;

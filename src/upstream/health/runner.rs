@@ -61,6 +61,7 @@ impl Watched {
 
 struct Running {
     task: AbortHandle,
+    begun: Instant,
     /// The right by which it knocks at a cluster that is down, if it does.
     turn: Option<Turn>,
 }
@@ -127,7 +128,7 @@ impl<C: Checker> Runner<C> {
         let watched = &mut self.watched[place];
         let check = (self.check)(watched.endpoint.clone(), self.settings.clone());
         watched.due = now + self.settings.rhythm.wait(self.random.f64());
-        watched.running = Some(Running { task: self.running.spawn(check), turn });
+        watched.running = Some(Running { task: self.running.spawn(check), begun: now, turn });
     }
 
     /// Knocks at the next endpoint, also at those that checks keep out: it is how they come back soon. While one knock
@@ -151,8 +152,9 @@ impl<C: Checker> Runner<C> {
         };
         let is_its = |watched: &&mut Watched| watched.running.as_ref().is_some_and(|run| run.task.id() == id);
         let Some(watched) = self.watched.iter_mut().find(is_its) else { return };
-        let turn = watched.running.take().and_then(|running| running.turn);
-        let Some(result) = result else { return };
+        let (Some(Running { begun, turn, .. }), Some(result)) = (watched.running.take(), result) else {
+            return;
+        };
         let Watched { endpoint, checked, .. } = watched;
         let before = checked.verdict();
         let ending = if result.is_ok() { Ending::Passed } else { Ending::Failed };
@@ -165,7 +167,8 @@ impl<C: Checker> Runner<C> {
         let (random, pace) = (self.random.f64(), self.settings.pace);
         // Nothing is to be hoped for until it passes: all of the wait.
         let pause = |number| pace.wait(number, 0.0, random);
-        let report = CheckReport { ending, verdict: checked.verdict(), turn };
+        let begun = begun.saturating_duration_since(self.start);
+        let report = CheckReport { ending, verdict: checked.verdict(), begun, turn };
         self.cluster.report_check(endpoint, report, pause, self.start.elapsed());
     }
 }

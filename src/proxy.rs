@@ -90,8 +90,14 @@ impl Surroundings {
         now.saturating_duration_since(self.start)
     }
 
-    fn pick(&self, cluster: &Cluster, tried: &[EndpointId], now: Instant) -> Option<Pick> {
-        cluster.pick(tried, &mut self.random.borrow_mut(), self.since_start(now))
+    fn pick(
+        &self,
+        cluster: &Cluster,
+        tried: &[EndpointId],
+        repeatable: Repeatable,
+        now: Instant,
+    ) -> Option<Pick> {
+        cluster.pick(tried, repeatable, &mut self.random.borrow_mut(), self.since_start(now))
     }
 
     /// A number in [0, 1).

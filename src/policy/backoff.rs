@@ -84,8 +84,8 @@ impl Backoff {
     pub const FLOOR: Duration = Duration::from_millis(1);
 
     /// The shortest wait of all. Not nothing: whatever made the endpoint fail gets a moment to pass, the runtime's other
-    /// tasks get their turn, and no mistake in the estimate makes a loop that spins. Not more: timers round up to whole
-    /// milliseconds, so that this is about one, and of two retries a caller would feel any further one.
+    /// tasks get their turn, and no mistake in the estimate makes a loop that spins. Not more: of two retries a caller
+    /// would feel each millisecond. It is shorter than a timer can measure: the loop gives everything else one turn.
     pub const QUICKEST: Duration = Duration::from_micros(100);
 
     /// Checks and builds, in adaptive mode: 1 ms ≤ `base` ≤ `max` ≤ 1 h, 1 ≤ `factor` ≤ 100.

@@ -5,7 +5,9 @@
 //! explain it. How many that is depends on how often attempts fail there anyway: with the rate p of the recent past a run
 //! of n failures has the probability pⁿ, and [`needed`] asks for pⁿ ≤ 10⁻⁴, but for `enter_after` at least. Where failures
 //! are rare (p ≤ 0.02) that is 3 in a row at most, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
-//! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer.
+//! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer. A busy
+//! cluster makes 10⁴ attempts in a second: therefore a run has to last for [`LEAST_SPAN`] as well, which there are hundreds
+//! of attempts, and elsewhere is soon over.
 //!
 //! Only attempts take a cluster down. Where it has health checks these knock in the place of requests, as long as they are
 //! to be believed: a check has passed while the cluster was up, and none has misled since. One misleads that says "up" where
@@ -125,6 +127,8 @@ pub struct Outage {
     state: State,
     /// Failures since the last success.
     run: u32,
+    /// When the first of them ended.
+    run_began: Duration,
     /// The share of attempts that failed in the recent past, outages left out.
     rate: f64,
     checks: Checks,
@@ -167,7 +171,14 @@ enum State {
 impl Outage {
     /// A cluster that is up and of which nothing bad is known.
     pub fn new(settings: LineSettings) -> Self {
-        Self { settings, state: State::Up, run: 0, rate: USUAL_RATE, checks: Checks::Doubted }
+        Self {
+            settings,
+            state: State::Up,
+            run: 0,
+            run_began: Duration::ZERO,
+            rate: USUAL_RATE,
+            checks: Checks::Doubted,
+        }
     }
 
     /// Whether those who come have to wait for their turn.
@@ -329,10 +340,13 @@ impl Outage {
         if pass == Pass::Check {
             return Change::Nothing; // only attempts take a cluster down
         }
+        if self.run == 0 {
+            self.run_began = now;
+        }
         self.run = self.run.saturating_add(1);
         // After the word of a check alone the first that fails is no chance: it is still the same outage.
-        let is_again = self.is_trial(pass);
-        if self.settings.max > 0 && spread == Spread::All && (is_again || self.run >= self.needed()) {
+        let is_outage = self.is_trial(pass) || self.is_no_chance(now);
+        if self.settings.max > 0 && spread == Spread::All && is_outage {
             if self.checks == Checks::OnTrial {
                 self.checks = Checks::Doubted;
             }
@@ -347,6 +361,11 @@ impl Outage {
             (*window, *grown) = ((*window / 2).max(1), now);
         }
         Change::Nothing
+    }
+
+    /// Whether the present run is longer than chance explains.
+    fn is_no_chance(&self, now: Duration) -> bool {
+        self.run >= self.needed() && now.saturating_sub(self.run_began) >= LEAST_SPAN
     }
 
     /// Nobody waits any more: a cluster that recovers is up.
@@ -385,6 +404,9 @@ const CHANCE: f64 = 1e-4;
 
 /// A cluster that fails more seldom is taken for one that fails that often; there two in a row are no chance.
 const USUAL_RATE: f64 = 0.009;
+
+/// The shortest time that a run of failures has to last. Whoever fails in it waits before the next attempt anyway.
+const LEAST_SPAN: Duration = Duration::from_millis(5);
 
 /// What one attempt weighs in the rate: the last hundred or so make it up.
 const WEIGHT: f64 = 1.0 / 64.0;

@@ -1,4 +1,4 @@
-//! How a cluster's recent attempts went, and what that says about the next one.
+//! How recent attempts went, at a cluster or at one of its endpoints, and what that says about the next one.
 //!
 //! Two things are kept. The share of successes, an average in which each attempt weighs 1/64 and pushes the older ones
 //! back: about the last hundred attempts, whatever time they took. And the failures in a row since the last success, which
@@ -8,7 +8,35 @@
 //!
 //! Both fit into one word, with the second of the last attempt, so that workers share them by one atomic operation.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// A [`Window`] that workers share.
+#[derive(Debug)]
+pub struct SharedWindow(AtomicU64);
+
+impl SharedWindow {
+    /// Takes note of the end of an attempt.
+    pub fn note(&self, ending: Ending, now: Duration) {
+        let note = |word| {
+            let noted = Window::unpack(word).note(ending, now).pack();
+            (noted != word).then_some(noted)
+        };
+        // What need not be written is an `Err` here: most often the attempt succeeded like all before it.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, note);
+    }
+
+    /// What it says at `now`.
+    pub fn at(&self, now: Duration) -> Recent {
+        Window::unpack(self.0.load(Ordering::Relaxed)).at(now)
+    }
+}
+
+impl Default for SharedWindow {
+    fn default() -> Self {
+        Self(AtomicU64::new(Window::default().pack()))
+    }
+}
 
 /// What the shared word holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +144,12 @@ impl Recent {
         share * single / (single + if row == 0 { 0.0 } else { ONSET })
     }
 
+    /// Whether an attempt had better go where it went as it did at the `best`: by more than chance moves the shares of two
+    /// that are alike.
+    pub fn is_clearly_worse_than(self, best: Self) -> bool {
+        self.success(0) + CLEARLY < best.success(0)
+    }
+
     /// The state in which an exchange with so many failures has the best prospects, for `stent explain`. It is not
     /// [`Recent::WELL`]: where nothing ever failed, two failures in a row are an alarm.
     pub fn calmest(failures: u32) -> Self {
@@ -138,6 +172,8 @@ const LONGEST_ROW: u32 = 63;
 const MEMORY: i32 = 10;
 /// The share of attempts that fail singly in a cluster that is well.
 const LEAST_FAILURE: f64 = 0.005;
+/// By how much the chances of two endpoints differ that are not alike.
+const CLEARLY: f64 = 0.05;
 /// The share of attempts with which an outage begins.
 const ONSET: f64 = 0.0001;
 
@@ -194,6 +230,15 @@ mod tests {
         assert!(failures(flaky, 3).success(1) > 0.78);
         assert!(failures(flaky, 5).success(1) < 0.65);
         assert!(failures(flaky, 6).success(1) < 0.4);
+    }
+
+    #[test]
+    fn a_failure_on_its_own_makes_nothing_clearly_worse_and_two_in_a_row_do() {
+        let well = after([Ending::Success; 200]);
+        assert!(!failures(well, 1).is_clearly_worse_than(well.at(NOW)));
+        assert!(failures(well, 2).is_clearly_worse_than(well.at(NOW)));
+        assert!(flaky(0.5, 20, 1).at(NOW).is_clearly_worse_than(well.at(NOW)));
+        assert!(!well.at(NOW).is_clearly_worse_than(failures(well, 9)));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
@@ -107,7 +108,7 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), now) else {
+        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), outbound.repeatable, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
@@ -121,7 +122,13 @@ pub(crate) async fn run<T: Transport>(
             return Err(fault);
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
-        match decide(exchange, route, outbound, &outcome, around, now) {
+        let mut verdict = decide(exchange, route, outbound, &outcome, around, now);
+        if verdict == (Verdict::Stop { why: Veto::Body }) && exchange.body().state() == BodyState::Partial {
+            // An answer ahead of the body. Boxed, because that is rare.
+            now = Box::pin(hear_out(exchange, outbound)).await;
+            verdict = decide(exchange, route, outbound, &outcome, around, now);
+        }
+        match verdict {
             Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
                 let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
@@ -288,6 +295,13 @@ fn decide(
     )
 }
 
+/// Reads the rest of the request body, if it comes without a pause: only a whole copy can be sent again.
+async fn hear_out(exchange: &Exchange, outbound: &Outbound<'_>) -> Instant {
+    // A caller that does pause may be waiting for this very answer.
+    let _ = timeout(outbound.limits.deadline, exchange.body().complete(PAUSE)).await;
+    Instant::now()
+}
+
 fn brought(answer: &Answer) -> Brought {
     Brought { status: answer.status(), grpc: grpc_status(answer) }
 }
@@ -315,9 +329,11 @@ async fn wait_and_keep(
     mut timer: Pin<&mut Sleep>,
 ) -> Option<Answer> {
     let wait = async {
-        if !after.is_zero() {
+        if after >= TIMER_STEP {
             timer.as_mut().reset(now + after);
             timer.as_mut().await;
+        } else if !after.is_zero() {
+            yield_now().await; // a timer would take its time and cost more
         }
     };
     let keep = async {
@@ -424,8 +440,14 @@ impl Outbound<'_> {
 /// The most of a failed answer that is read, and kept.
 const DRAIN_LIMIT: usize = 64 << 10;
 
+/// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+
 /// How long a failed answer may take to end.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// How long a caller may pause that has its answer already, as far as the backend is concerned.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the limits of an upload are looked at.
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntCounter;
 use thiserror::Error as ThisError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
@@ -157,6 +157,8 @@ struct State {
     reader: u32,
     /// Whoever waits for the end of the body.
     end_waker: Option<Waker>,
+    /// Whether the attempt gets no more of it. It is not told, so that the answer that it has is not cut off.
+    is_withheld: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +223,7 @@ impl Replay {
             fault: None,
             reader: 0,
             end_waker: None,
+            is_withheld: false,
         };
         Ok(Self { state: Some(Rc::new(RefCell::new(state))), began: now })
     }
@@ -232,6 +235,7 @@ impl Replay {
         };
         let mut current = state.borrow_mut();
         current.reader += 1;
+        current.is_withheld = false;
         current.join_tail();
         let reader = current.reader;
         AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
@@ -279,6 +283,17 @@ impl Replay {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Takes the rest of the body into the copy, in the place of the attempt that was sending it, which gets no more. Ends
+    /// with the body, with the copy, or when the caller pauses for longer than `pause`.
+    pub(crate) async fn complete(&self, pause: Duration) {
+        let Some(state) = &self.state else { return };
+        state.borrow_mut().is_withheld = true;
+        let part = || std::future::poll_fn(|cx| state.borrow_mut().poll_part(cx));
+        while self.state() == BodyState::Partial {
+            let Ok(Some(Ok(_))) = timeout(pause, part()).await else { break };
+        }
     }
 
     /// What the caller did wrong with its body, if anything.
@@ -443,6 +458,9 @@ impl AttemptBody {
         let mut state = state.borrow_mut();
         if state.reader != self.reader {
             return Poll::Ready(Some(Err(BodyError::Abandoned)));
+        }
+        if state.is_withheld {
+            return Poll::Pending;
         }
         let is_replaying = self.sent < state.received;
         let part = if is_replaying {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::policy::ejection::{Admission, Heed};
+use crate::policy::retry::Repeatable;
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 
@@ -26,57 +27,89 @@ pub enum Probing {
     Yes,
 }
 
-/// Chooses among the endpoints in balancing, those that are not `tried` first.
-pub(super) fn pick(
-    endpoints: &[Arc<Endpoint>],
-    tried: &[EndpointId],
-    balance: Balance,
-    turn: &AtomicUsize,
-    random: &mut fastrand::Rng,
-    now: Duration,
-) -> Option<Pick> {
-    if let [lone] = endpoints {
-        return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
+/// What an attempt is chosen an endpoint by.
+pub(super) struct Choice<'a> {
+    /// Where its exchange has been: the others come first.
+    pub(super) tried: &'a [EndpointId],
+    /// Whether a failure could be made good.
+    pub(super) repeatable: Repeatable,
+    pub(super) balance: Balance,
+    pub(super) turn: &'a AtomicUsize,
+    pub(super) random: &'a mut fastrand::Rng,
+    pub(super) now: Duration,
+}
+
+impl Choice<'_> {
+    /// Chooses one that is in balancing, or one whose time out is over.
+    pub(super) fn among(&mut self, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
+        if let [lone] = endpoints {
+            return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
+        }
+        // `max_ejected` leaves some in, but name resolution may since have taken those away. Checks alone make none of the
+        // rest useless: they are used as if there were no checks.
+        self.heeding(Heed::Both, endpoints).or_else(|| self.heeding(Heed::Traffic, endpoints))
     }
-    let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.id);
-    let probe = |heed| {
-        endpoints.iter().find(|endpoint| {
-            endpoint.is_troubled()
-                && untried(endpoint)
-                && endpoint.with_health(|health| {
-                    let due = health.admission(now, heed) == Admission::Probe;
-                    if due {
-                        health.begin_probe();
-                    }
-                    due
-                })
+
+    fn heeding(&mut self, heed: Heed, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| self.may_probe(endpoint, heed)) {
+            return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
+        }
+        let tried = self.tried;
+        let is_open = |endpoint: &Endpoint| admits(endpoint, heed);
+        let untried = |endpoint: &Endpoint| is_open(endpoint) && !tried.contains(&endpoint.id);
+        let careful = match self.repeatable {
+            Repeatable::Always => None,
+            Repeatable::OnlyIfNeverSent => self.careful(endpoints, &untried),
+        };
+        let endpoint = careful
+            .or_else(|| self.balanced(endpoints, &untried))
+            .or_else(|| self.balanced(endpoints, &is_open))?;
+        Some(Pick { endpoint: endpoint.clone(), probing: Probing::No })
+    }
+
+    /// Takes the probe of an endpoint whose time out is over. A request that would be lost by it leaves the probe to another
+    /// for a while.
+    fn may_probe(&self, endpoint: &Endpoint, heed: Heed) -> bool {
+        if !endpoint.is_troubled() || self.tried.contains(&endpoint.id) {
+            return false;
+        }
+        let leaves = match self.repeatable {
+            Repeatable::Always => Duration::ZERO,
+            Repeatable::OnlyIfNeverSent => PROBE_LEFT,
+        };
+        endpoint.with_health(|health| {
+            let due = health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe;
+            if due {
+                health.begin_probe();
+            }
+            due
         })
-    };
-    let probing = |endpoint: &Arc<Endpoint>| Pick { endpoint: endpoint.clone(), probing: Probing::Yes };
-    if let Some(endpoint) = probe(Heed::Both) {
-        return Some(probing(endpoint));
     }
-    let choose = |eligible: &dyn Fn(&Endpoint) -> bool, random: &mut fastrand::Rng| match balance {
-        Balance::P2c => less_loaded_of_two(endpoints, eligible, random),
-        Balance::RoundRobin => next_in_turn(endpoints, eligible, turn),
-    };
-    let plain = |endpoint: &Arc<Endpoint>| Pick { endpoint: endpoint.clone(), probing: Probing::No };
-    let endpoint = choose(&|endpoint| is_open(endpoint) && untried(endpoint), random)
-        .or_else(|| choose(&is_open, random));
-    if let Some(endpoint) = endpoint {
-        return Some(plain(endpoint));
+
+    /// One of those that are not clearly worse than the best.
+    fn careful<'e>(
+        &mut self,
+        endpoints: &'e [Arc<Endpoint>],
+        eligible: &dyn Fn(&Endpoint) -> bool,
+    ) -> Option<&'e Arc<Endpoint>> {
+        let now = self.now;
+        let recent =
+            endpoints.iter().filter(|endpoint| eligible(endpoint)).map(|endpoint| endpoint.recent.at(now));
+        let best = recent.max_by(|one, other| one.success(0).total_cmp(&other.success(0)))?;
+        let is_good = |endpoint: &Endpoint| !endpoint.recent.at(now).is_clearly_worse_than(best);
+        self.balanced(endpoints, &|endpoint| eligible(endpoint) && is_good(endpoint))
     }
-    // `max_ejected` leaves some in, but name resolution may since have taken those away. Checks alone make none of the
-    // rest useless: they are used as if there were no checks.
-    if let Some(endpoint) = probe(Heed::Traffic) {
-        return Some(probing(endpoint));
+
+    fn balanced<'e>(
+        &mut self,
+        endpoints: &'e [Arc<Endpoint>],
+        eligible: &dyn Fn(&Endpoint) -> bool,
+    ) -> Option<&'e Arc<Endpoint>> {
+        match self.balance {
+            Balance::P2c => less_loaded_of_two(endpoints, eligible, self.random),
+            Balance::RoundRobin => next_in_turn(endpoints, eligible, self.turn),
+        }
     }
-    let is_open = |endpoint: &Endpoint| {
-        endpoint.with_health(|health| health.admission(now, Heed::Traffic)) == Admission::Open
-    };
-    choose(&|endpoint| is_open(endpoint) && untried(endpoint), random)
-        .or_else(|| choose(&is_open, random))
-        .map(plain)
 }
 
 /// Whether some endpoint in balancing is not `tried`.
@@ -91,7 +124,13 @@ pub(super) fn open(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = &Arc<End
 
 /// Whether it is in balancing.
 pub(super) fn is_open(endpoint: &Endpoint) -> bool {
-    !endpoint.is_troubled() || endpoint.with_health(|health| !health.is_ejected())
+    admits(endpoint, Heed::Both)
+}
+
+fn admits(endpoint: &Endpoint, heed: Heed) -> bool {
+    // The time does not matter: it only lets an endpoint be probed.
+    let is_open = || endpoint.with_health(|health| health.admission(Duration::ZERO, heed)) == Admission::Open;
+    !endpoint.is_troubled() || is_open()
 }
 
 /// The power of two choices: nearly as even as the least loaded of all, without the herd that runs to it.
@@ -127,3 +166,6 @@ fn next_in_turn<'a>(
         .map(|step| &endpoints[start.wrapping_add(step) % endpoints.len()])
         .find(|endpoint| eligible(endpoint))
 }
+
+/// How long a request that cannot be sent again leaves a probe to those that can.
+const PROBE_LEFT: Duration = Duration::from_secs(5);

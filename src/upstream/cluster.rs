@@ -1,6 +1,6 @@
 //! A named group of endpoints.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
 use crate::policy::outage::{Change as OutageChange, LineSettings};
-use crate::policy::recent::{Ending, Recent, Window};
-use crate::policy::retry::StatusSet;
+use crate::policy::recent::{Ending, Recent, SharedWindow};
+use crate::policy::retry::{Repeatable, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
-use crate::upstream::balance::{self, Pick, Probing};
+use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
 use crate::upstream::health::HealthCheck;
 use crate::upstream::line::{Finished, Line, Turn};
@@ -116,8 +116,8 @@ pub struct Cluster {
     pub budget: Budget,
     /// Where exchanges wait while all of it is down.
     pub line: Arc<Line>,
-    /// A [`Window`], packed: how recent attempts went, in all workers.
-    recent: AtomicU64,
+    /// How recent attempts went, in all workers.
+    recent: SharedWindow,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -159,7 +159,7 @@ impl Cluster {
             metrics: Arc::new(registry.cluster(&settings.name)),
             line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
             budget: Budget::new(settings.budget),
-            recent: AtomicU64::new(Window::default().pack()),
+            recent: SharedWindow::default(),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
@@ -234,9 +234,19 @@ impl Cluster {
         self.metrics.recent_success.set(1.0); // as of a cluster of which nothing is known
     }
 
-    /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used.
-    pub fn pick(&self, tried: &[EndpointId], random: &mut fastrand::Rng, now: Duration) -> Option<Pick> {
-        balance::pick(&self.endpoints.load(), tried, self.settings.balance, &self.turn, random, now)
+    /// The endpoint for the next attempt of an exchange that has `tried` some; none if none may be used. What cannot be sent
+    /// again, if it fails, goes nowhere that has clearly failed more of late than another.
+    pub fn pick(
+        &self,
+        tried: &[EndpointId],
+        repeatable: Repeatable,
+        random: &mut fastrand::Rng,
+        now: Duration,
+    ) -> Option<Pick> {
+        let endpoints = self.endpoints.load();
+        let mut choice =
+            Choice { tried, repeatable, balance: self.settings.balance, turn: &self.turn, random, now };
+        choice.among(&endpoints)
     }
 
     /// Whether [`Cluster::pick`] could give an endpoint that is not in `tried`.
@@ -246,25 +256,23 @@ impl Cluster {
 
     /// How recent attempts went.
     pub fn recent(&self, now: Duration) -> Recent {
-        Window::unpack(self.recent.load(Ordering::Relaxed)).at(now)
+        self.recent.at(now)
     }
 
-    fn note_recent(&self, ending: Ending, now: Duration) {
-        let note = |word| {
-            let noted = Window::unpack(word).note(ending, now).pack();
-            (noted != word).then_some(noted)
-        };
-        // What need not be written is an `Err` here: most often the attempt succeeded like all before it.
-        let _ = self.recent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, note);
+    fn note_recent(&self, endpoint: &Endpoint, ending: Ending, now: Duration) {
+        self.recent.note(ending, now);
+        if self.settings.endpoints.len() > 1 || self.endpoints.load().len() > 1 {
+            endpoint.recent.note(ending, now);
+        }
     }
 
     /// Tells the endpoint's health, and the cluster, how an attempt went.
     pub fn report(&self, pick: &Pick, report: Report, now: Duration) {
         let endpoint = &pick.endpoint;
         match report {
-            Report::Failure => self.note_recent(Ending::Failure, now),
+            Report::Failure => self.note_recent(endpoint, Ending::Failure, now),
             Report::Nothing => {}
-            Report::Success => self.note_recent(Ending::Success, now),
+            Report::Success => self.note_recent(endpoint, Ending::Success, now),
         }
         match report {
             Report::Success if endpoint.is_troubled() => {

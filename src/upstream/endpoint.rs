@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::policy::ejection::Health;
+use crate::policy::recent::SharedWindow;
 use crate::policy::reuse::IdleLimit;
 use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
 use crate::upstream::cluster::ClusterSettings;
@@ -42,6 +43,8 @@ pub struct Endpoint {
     pub(super) tls: Option<TlsClient>,
     /// Its HTTP/2 connections, in all workers.
     pub(super) shared: SharedCounts,
+    /// How recent attempts went here, in all workers; not kept where it is the only endpoint.
+    pub(super) recent: SharedWindow,
     idle_limit: IdleLimit,
     /// What the times of `idle_limit` count from.
     made: Instant,
@@ -99,6 +102,7 @@ impl Endpoint {
             waiting: AtomicUsize::new(0),
             tls: settings.tls.as_ref().map(|tls| tls.client(&location.host)),
             shared: SharedCounts::default(),
+            recent: SharedWindow::default(),
             idle_limit: IdleLimit::default(),
             made: Instant::now(),
             in_flight: AtomicUsize::new(0),

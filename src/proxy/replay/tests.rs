@@ -113,7 +113,7 @@ async fn the_upload_is_timed_from_its_last_part() {
     read_parts(&mut attempt, 1).await;
     let since = Instant::now().into_std();
     assert_eq!(replay.upload(), Upload::AwaitingUpstream { since });
-    assert!(tokio::time::timeout(Duration::from_secs(1), attempt.frame()).await.is_err());
+    assert!(timeout(Duration::from_secs(1), attempt.frame()).await.is_err());
     assert_eq!(replay.upload(), Upload::AwaitingCaller { since });
     drop(send);
     assert!(attempt.frame().await.is_none());
@@ -131,7 +131,7 @@ async fn waits_for_small_parts_add_up_to_one_silence() {
         [(1, 10, 10_000), (1, 10, 19_998), (4000, 1, 20_996), (9000, 1, 13_996), (1, 0, 0)]
     {
         let wait = Duration::from_secs(wait);
-        assert!(tokio::time::timeout(wait, attempt.frame()).await.is_err());
+        assert!(timeout(wait, attempt.frame()).await.is_err());
         let since = Instant::now() - Duration::from_millis(silence);
         assert_eq!(replay.upload(), Upload::AwaitingCaller { since: since.into_std() }, "before {size}");
         send.send(vec![b'x'; size].into()).unwrap();
@@ -171,4 +171,29 @@ proptest! {
             assert_eq!(memory.used(), 0);
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_body_is_taken_into_the_copy_and_the_attempt_gets_no_more_of_it() {
+    let memory = memory(100);
+    let replay = replay(ScriptedBody::of(&["1", "2", "3", "4"]), 100, &memory);
+    let mut attempt = replay.attempt();
+    read_parts(&mut attempt, 1).await;
+    replay.complete(Duration::from_secs(1)).await;
+    assert_eq!(replay.state(), BodyState::Whole);
+    assert!(timeout(Duration::from_secs(1), attempt.frame()).await.is_err(), "neither a part nor an error");
+    assert_eq!(read(&replay).await.unwrap(), "1234");
+    assert!(matches!(attempt.frame().await, Some(Err(BodyError::Abandoned))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_pauses_is_not_waited_for() {
+    let memory = memory(100);
+    let (parts, body) = ScriptedBody::open(None);
+    let replay = replay(body, 100, &memory);
+    parts.send(Bytes::from_static(b"1")).unwrap();
+    read_parts(&mut replay.attempt(), 1).await;
+    let before = Instant::now();
+    replay.complete(Duration::from_secs(1)).await;
+    assert_eq!((replay.state(), before.elapsed()), (BodyState::Partial, Duration::from_secs(1)));
 }

@@ -38,7 +38,7 @@ fn cluster(endpoints: u16, balance: Balance) -> Cluster {
 }
 
 fn pick(cluster: &Cluster, tried: &[EndpointId], now: Duration) -> Pick {
-    cluster.pick(tried, &mut fastrand::Rng::with_seed(7), now).unwrap()
+    cluster.pick(tried, Repeatable::Always, &mut fastrand::Rng::with_seed(7), now).unwrap()
 }
 
 fn fail(cluster: &Cluster, port: u16, times: usize, now: Duration) {
@@ -50,8 +50,9 @@ fn fail(cluster: &Cluster, port: u16, times: usize, now: Duration) {
 
 fn ports_picked(cluster: &Cluster, now: Duration) -> Vec<u16> {
     let mut random = fastrand::Rng::with_seed(3);
-    let mut ports: Vec<_> =
-        (0..100).map(|_| cluster.pick(&[], &mut random, now).unwrap().endpoint.address.port()).collect();
+    let mut ports: Vec<_> = (0..100)
+        .map(|_| cluster.pick(&[], Repeatable::Always, &mut random, now).unwrap().endpoint.address.port())
+        .collect();
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -105,6 +106,49 @@ fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
     assert_eq!(ports_picked(&cluster, after), [1, 2]);
 }
 
+/// The ports that requests go to which cannot be sent again.
+fn ports_entrusted(cluster: &Cluster, now: Duration) -> Vec<u16> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let entrust = |_| cluster.pick(&[], Repeatable::OnlyIfNeverSent, &mut random, now).unwrap();
+    let mut ports: Vec<_> = (0..100).map(entrust).map(|pick| pick.endpoint.address.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+#[test]
+fn what_cannot_be_sent_again_goes_nowhere_that_has_clearly_failed_more() {
+    for balance in [Balance::P2c, Balance::RoundRobin] {
+        let mut settings = settings(3, balance);
+        settings.ejection = EjectionSettings::default();
+        let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
+        fail(&cluster, 1, 1, NOW);
+        assert_eq!(ports_entrusted(&cluster, NOW), [1, 2, 3], "one failure is chance");
+        fail(&cluster, 1, 1, NOW);
+        assert_eq!(ports_entrusted(&cluster, NOW), [2, 3]);
+        assert_eq!(ports_picked(&cluster, NOW), [1, 2, 3], "others find out whether it is well again");
+        fail(&cluster, 2, 2, NOW);
+        fail(&cluster, 3, 2, NOW);
+        assert_eq!(ports_entrusted(&cluster, NOW), [1, 2, 3], "none is better");
+        let later = NOW + Duration::from_secs(11);
+        assert_eq!(ports_entrusted(&cluster, later), [1, 2, 3], "silence is forgotten");
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_again_leaves_the_probe_to_others_for_a_while() {
+    let cluster = cluster(2, Balance::P2c);
+    fail(&cluster, 1, 2, NOW);
+    assert_eq!(ports_entrusted(&cluster, NOW + Duration::from_millis(14_999)), [2]);
+    let entrusted = cluster.pick(
+        &[],
+        Repeatable::OnlyIfNeverSent,
+        &mut fastrand::Rng::with_seed(1),
+        NOW + Duration::from_secs(15),
+    );
+    assert_eq!(entrusted.unwrap().probing, Probing::Yes, "there may be no others");
+}
+
 #[test]
 fn a_probe_that_ends_without_an_answer_is_followed_by_another() {
     let cluster = cluster(2, Balance::P2c);
@@ -142,7 +186,7 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     assert_eq!(after[0].id, before[1].id);
     assert!(before[0].is_retired() && !before[1].is_retired());
     cluster.set_locations(&[]);
-    assert!(cluster.pick(&[], &mut fastrand::Rng::with_seed(1), NOW).is_none());
+    assert!(cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), NOW).is_none());
 }
 
 #[test]

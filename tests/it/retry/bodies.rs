@@ -121,7 +121,26 @@ fn a_retry_after_nothing_was_sent_does_not_need_the_copy() {
 }
 
 #[test]
-fn an_answer_before_the_body_was_read_is_not_retried() {
+fn a_body_that_goes_on_after_an_early_answer_arrives_whole_at_the_second_attempt() {
+    let body = noise(900_000);
+    let backend = Backend::scripted([Action::answer(500, "too early").before_body()]);
+    let stent = Stent::start(&Config::new(&backend));
+    let mut client = stent.client();
+    client.send_head("PUT", "/scans/1", &[("Content-Length", &body.len().to_string())]);
+    for part in body.chunks(100_000) {
+        client.send(part);
+    }
+    assert_eq!(client.response().status, 200);
+    let requests = backend.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests[1].body == body, "every byte is there, in order");
+    drop(client);
+    assert_eq!(stent.only_line().results(), ["500", "200"]);
+    stent.wait_for_metric("stent_replay_bytes", &[], 0.0);
+}
+
+#[test]
+fn an_early_answer_reaches_a_caller_that_waits_for_it() {
     let backend = Backend::scripted([Action::answer(500, "too early").before_body()]);
     let stent = Stent::start(&Config::new(&backend));
     let mut client = stent.client();

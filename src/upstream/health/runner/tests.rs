@@ -14,6 +14,7 @@ use crate::error::Delivery;
 use crate::policy::backoff::{Backoff, Jitter};
 use crate::policy::health::Rhythm;
 use crate::policy::outage::LineSettings;
+use crate::policy::retry::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance;
 use crate::upstream::cluster::tests::settings;
@@ -100,8 +101,9 @@ impl Stage {
     }
 
     /// Attempts fail at every endpoint until those who come have to wait.
-    fn take_down(&self) {
+    async fn take_down(&self) {
         while !self.cluster.line.is_in_force() {
+            sleep(ms(3)).await;
             for endpoint in self.cluster.endpoints().iter() {
                 let finished =
                     Finished { report: Report::Failure, endpoint: endpoint.id, delivery: Delivery::Maybe };
@@ -155,7 +157,7 @@ async fn each_endpoint_is_checked_soon_and_then_at_its_interval() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_has_one_check_in_flight_however_long_that_takes() {
     let stage = Stage::new(1, &[], ms(5000));
-    stage.take_down();
+    stage.take_down().await;
     sleep(Duration::from_mins(1)).await;
     assert_eq!(stage.seen.most.load(Ordering::Relaxed), 1);
     assert!((11..=13).contains(&stage.begun().len()), "{:?}", stage.begun());
@@ -195,7 +197,8 @@ async fn checks_that_all_fail_leave_as_many_in_balancing_as_max_ejected_does() {
         |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
     let left: Vec<_> = (1..=4).filter(|port| !gone.contains(port)).map(at).collect();
     stage.cluster.set_locations(&left);
-    let pick = stage.cluster.pick(&[], &mut fastrand::Rng::with_seed(1), stage.start.elapsed());
+    let pick =
+        stage.cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), stage.start.elapsed());
     assert!(pick.is_some(), "checks alone make no endpoint useless");
     let lone = Stage::new(1, &[1], ms(10));
     sleep(Duration::from_secs(20)).await;
@@ -229,7 +232,7 @@ async fn while_the_cluster_is_down_checks_knock_at_the_lines_pace_and_no_request
     let stage = Stage::new(1, &[], ms(10));
     sleep(ms(500)).await;
     stage.set_failing(&[1]);
-    stage.take_down();
+    stage.take_down().await;
     let down = stage.start.elapsed();
     let mend = async {
         sleep(ms(1050)).await;
@@ -254,7 +257,7 @@ async fn a_knock_that_hangs_does_not_keep_others_from_knocking_elsewhere() {
     sleep(ms(1000)).await;
     *stage.seen.hanging.lock().unwrap() = vec![1];
     stage.set_failing(&[2]);
-    stage.take_down();
+    stage.take_down().await;
     let down = stage.start.elapsed();
     let mend = async {
         sleep(ms(2500)).await;
@@ -273,7 +276,7 @@ async fn checks_that_fail_for_ever_at_a_cluster_that_works_hold_nobody_for_long(
     let stage = Stage::new(1, &[1], ms(10));
     sleep(ms(5000)).await;
     assert!(!stage.cluster.line.is_in_force(), "failed checks are no outage");
-    stage.take_down();
+    stage.take_down().await;
     let (waited, turn) = stage.wait_in_line(ms(9000)).await;
     assert_eq!(waited, ms(100));
     stage.tell(turn, Report::Success);
@@ -282,13 +285,13 @@ async fn checks_that_fail_for_ever_at_a_cluster_that_works_hold_nobody_for_long(
     let stage = Stage::new(1, &[], ms(10));
     sleep(ms(1000)).await;
     stage.set_failing(&[1]);
-    stage.take_down();
+    stage.take_down().await;
     let (waited, turn) = stage.wait_in_line(ms(6000)).await;
     assert!((ms(3000)..=ms(4000)).contains(&waited), "{waited:?}");
     stage.tell(turn, Report::Success);
     assert!(!stage.cluster.line.is_in_force());
     // And the next outage does not wait for them.
-    stage.take_down();
+    stage.take_down().await;
     let (waited, turn) = stage.wait_in_line(ms(6000)).await;
     assert_eq!(waited, ms(100));
     stage.tell(turn, Report::Success);
@@ -298,7 +301,7 @@ async fn checks_that_fail_for_ever_at_a_cluster_that_works_hold_nobody_for_long(
 async fn checks_that_pass_for_ever_at_a_cluster_that_fails_are_believed_once() {
     let stage = Stage::new(1, &[], ms(10));
     sleep(ms(1000)).await;
-    stage.take_down();
+    stage.take_down().await;
     let rich = async {
         sleep(ms(300)).await;
         stage.wait_in_line(ms(9000)).await
@@ -325,7 +328,7 @@ async fn those_in_line_knock_themselves_when_nobody_checks_any_more() {
     let stage = Stage::new(1, &[], ms(10));
     sleep(ms(1000)).await;
     stage.set_failing(&[1]);
-    stage.take_down();
+    stage.take_down().await;
     let retire = async {
         sleep(ms(500)).await;
         stage.cluster.retire();

@@ -10,5 +10,6 @@ pub mod health;
 pub mod hold;
 pub mod outage;
 pub mod recent;
+pub mod resume;
 pub mod retry;
 pub mod reuse;

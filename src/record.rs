@@ -8,6 +8,7 @@ use http::{Method, Version};
 
 use crate::error::{Delivery, Origin};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
 
 pub mod log;
@@ -58,6 +59,10 @@ pub struct Record {
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.
     pub retry_stopped: Option<Veto>,
+    /// How often the rest of an answer that had broken was joined on.
+    pub resumed: u32,
+    /// What became of an answer that broke after its head had gone to the caller; of the last break, if it was several.
+    pub broken: Option<BreakEnd>,
 }
 
 /// One attempt at one endpoint.

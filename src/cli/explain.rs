@@ -125,6 +125,7 @@ impl<'a> Exchange<'a> {
         let per_try = show_duration(policy.per_try_timeout);
         page.more(format_args!("per try {per_try}, where another attempt could follow"));
         self.show_hold(page);
+        self.show_resume(page);
         let backoff = &policy.backoff;
         let jitter = match backoff.jitter() {
             Jitter::Equal => "half of it to all of it",
@@ -195,6 +196,24 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// What follows if an answer breaks when it is held no more.
+    fn show_resume(&self, page: &mut Page) {
+        if self.resumes() {
+            let time = show_duration(self.policy.resume.time);
+            page.more(format_args!(
+                "one that breaks later is gone on with, within {time}, if it has a length, byte ranges and a strong validator"
+            ));
+        } else if self.request.method == Method::GET {
+            let is_on = self.policy.resume.enabled;
+            let why = if is_on { "no retry could mend it" } else { "`resume` is false" };
+            page.more(format_args!("one that breaks later is cut off there: {why}"));
+        }
+    }
+
+    fn resumes(&self) -> bool {
+        self.policy.resumes(&self.request.method, self.repeatable) && self.request.body == 0
+    }
+
     fn holds(&self, body: BodyState) -> bool {
         self.policy.holds(self.repeatable, body) && self.request.method != Method::HEAD
     }
@@ -245,7 +264,8 @@ impl<'a> Exchange<'a> {
             }
             if self.has_begun(given.0, body) {
                 page.decision(format_args!("no more ({}): {}", Veto::Started.label(), Veto::Started.rule()));
-                page.answer(&format!("that of attempt {attempt}, cut off where it broke"), clock);
+                let unless = if self.resumes() { ", unless the rest of it can be had" } else { "" };
+                page.answer(&format!("that of attempt {attempt}, cut off where it broke{unless}"), clock);
                 page.unused(&outcomes[index + 1..], attempt);
                 return;
             }

@@ -33,6 +33,7 @@ use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
 use crate::policy::hold::HoldLimits;
 use crate::policy::outage::{InvalidLine, LineSettings};
+use crate::policy::resume::ResumeSettings;
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::Redirect;
@@ -349,6 +350,10 @@ impl Builder<'_> {
             hold: HoldLimits {
                 size: retry.hold.unwrap_or(default.hold.size),
                 time: retry.hold_time.unwrap_or(default.hold.time),
+            },
+            resume: ResumeSettings {
+                enabled: retry.resume.unwrap_or(default.resume.enabled),
+                time: retry.resume_time.unwrap_or(default.resume.time),
             },
             backoff: self.backoff(&retry.backoff),
             retry_after_max: retry.backoff.retry_after_max.unwrap_or(default.retry_after_max),

@@ -270,6 +270,8 @@ impl Document {
         self.string("body_limit", &size(retry.body_limit));
         self.string("hold", &size(retry.hold.size));
         self.string("hold_time", &show_duration(retry.hold.time));
+        self.key("resume", retry.resume.enabled);
+        self.string("resume_time", &show_duration(retry.resume.time));
         let backoff = &retry.backoff;
         let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
         let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));

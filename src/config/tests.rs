@@ -135,6 +135,8 @@ per_try_timeout = "1s"
 body_limit = "0B"
 hold = "0B"
 hold_time = "1ms"
+resume = false
+resume_time = "10ms"
 backoff = { mode = "fixed", base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]

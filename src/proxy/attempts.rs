@@ -25,12 +25,14 @@ use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
+use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
 mod line;
+pub(super) mod rest;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -59,7 +61,7 @@ impl Transport for Pools<AttemptBody> {
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<AnswerBody>;
+pub(super) type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -70,6 +72,19 @@ pub(crate) struct Outbound<'a> {
     /// The protocol that the connection shall change to.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) limits: TimeLimits,
+    pub(crate) aim: Aim,
+}
+
+/// What an answer is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To be the caller's.
+    Answer,
+    /// To bring the rest of one that broke.
+    Rest {
+        /// The one endpoint that has it, if not every one has.
+        only: Option<EndpointId>,
+    },
 }
 
 /// The answer that the caller gets, and whether it is a failure that nothing could mend.
@@ -99,7 +114,10 @@ pub(crate) async fn run<T: Transport>(
     let mut timer = pin!(sleep_until(exchange.began()));
     let mut kept: Option<Answer> = None;
     let mut now = exchange.began();
-    outbound.cluster.budget.deposit(around.since_start(now));
+    match outbound.aim {
+        Aim::Answer => outbound.cluster.budget.deposit(around.since_start(now)),
+        Aim::Rest { .. } => now = Instant::now(),
+    }
     loop {
         if outbound.cluster.line.is_in_force() {
             // Boxed, because an outage is rare.
@@ -108,7 +126,7 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), outbound.repeatable, now) else {
+        let Some(pick) = outbound.pick(exchange, around, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
@@ -136,7 +154,7 @@ pub(crate) async fn run<T: Transport>(
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
                 now = Instant::now();
             }
-            verdict => return conclude(exchange, verdict, outcome, kept),
+            verdict => return conclude(exchange, verdict, outcome, kept, outbound.aim),
         }
     }
 }
@@ -159,7 +177,8 @@ async fn attempt<T: Transport>(
     started: Instant,
 ) -> Result<Answer, Failure> {
     let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
-    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+    let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
+    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer) {
         return Ok(answer.map(AnswerBody::Direct));
     }
     let hold = Hold {
@@ -280,7 +299,7 @@ fn decide(
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
     };
-    let has_untried = outbound.cluster.has_untried(exchange.tried());
+    let has_untried = outbound.has_untried(exchange);
     policy.decide(
         outcome,
         &Circumstances {
@@ -375,9 +394,11 @@ fn conclude(
     verdict: Verdict,
     outcome: Result<Answer, Failure>,
     kept: Option<Answer>,
+    aim: Aim,
 ) -> Result<Concluded, ProxyError> {
+    let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.attempt_number() > 1;
     match verdict {
-        Verdict::Return if outcome.is_ok() && exchange.attempt_number() > 1 => exchange.recover(),
+        Verdict::Return if is_recovery() => exchange.recover(),
         Verdict::Return => {}
         Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
         Verdict::Stop { why } => exchange.stop_retrying(why),
@@ -406,6 +427,19 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    /// The endpoint for the next attempt.
+    fn pick(&self, exchange: &Exchange, around: &Surroundings, now: Instant) -> Option<Pick> {
+        match self.aim {
+            Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
+            _ => around.pick(self.cluster, exchange.tried(), self.repeatable, now),
+        }
+    }
+
+    /// Whether the next attempt may go where none has failed.
+    fn has_untried(&self, exchange: &Exchange) -> bool {
+        !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.tried())
+    }
+
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
     /// itself.
     fn may_retry(&self, now: Duration) -> bool {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
 use crate::proxy::replay::{Replay, ReplayMemory};
@@ -47,6 +48,15 @@ pub(crate) struct Exchange {
     in_line: Option<Duration>,
     head: Option<Head>,
     retry_stopped: Option<Veto>,
+    /// Where the last answer came from.
+    answered_by: Option<EndpointId>,
+    is_recovered: bool,
+    /// Whether the rest of an answer that broke is being asked for.
+    is_resuming: bool,
+    /// How often the rest came.
+    resumed: u32,
+    /// What became of the last break of an answer that flowed.
+    broken: Option<BreakEnd>,
     body: Replay,
     /// What went through the tunnel, if there was one, towards the upstream.
     tunnelled_in: u64,
@@ -120,6 +130,11 @@ impl Exchange {
             in_line: None,
             head: None,
             retry_stopped: None,
+            answered_by: None,
+            is_recovered: false,
+            is_resuming: false,
+            resumed: 0,
+            broken: None,
             body: Replay::none(began),
             tunnelled_in: 0,
             bytes_out: 0,
@@ -184,6 +199,7 @@ impl Exchange {
         let Some(attempt) = self.running.take() else { return };
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.cluster().cloned();
+        self.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
         let (result, delivery, report) = match outcome {
             Ok(Brought { status, grpc: Some(grpc) }) => {
                 metrics.answered_grpc(grpc).inc();
@@ -265,7 +281,28 @@ impl Exchange {
 
     /// Notes that the failed attempts have been made good.
     pub(crate) fn recover(&mut self) {
-        self.metrics.recovered.inc();
+        if !std::mem::replace(&mut self.is_recovered, true) {
+            self.metrics.recovered.inc();
+        }
+    }
+
+    /// Where the last answer came from.
+    pub(crate) fn answered_by(&self) -> Option<EndpointId> {
+        self.answered_by
+    }
+
+    /// Notes that the rest of an answer that broke is asked for: elsewhere, if there is a choice.
+    pub(crate) fn begin_resumption(&mut self) {
+        self.is_resuming = true;
+        self.tried.extend(self.answered_by);
+    }
+
+    /// Notes what became of an answer that broke while it flowed.
+    pub(crate) fn end_break(&mut self, end: BreakEnd) {
+        self.is_resuming = false;
+        self.metrics.broken(end).inc();
+        self.broken = Some(end);
+        self.resumed += u32::from(end == BreakEnd::Resumed);
     }
 
     /// Takes charge of the request body.
@@ -284,6 +321,11 @@ impl Exchange {
 
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {
         self.tunnelled_in = self.tunnelled_in.saturating_add(bytes);
+    }
+
+    /// Bytes of the answer's body that have been passed on.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.bytes_out
     }
 
     pub(crate) fn add_bytes_out(&mut self, bytes: u64) {
@@ -344,8 +386,12 @@ impl Exchange {
         let now = Instant::now();
         let duration = now.duration_since(self.began);
         self.cancel_attempt(Delivery::Maybe, now);
+        if self.is_resuming {
+            self.end_break(BreakEnd::Client);
+        }
         let is_broken = outcome == ExchangeOutcome::UpstreamTruncated;
-        if is_broken {
+        let is_stopped = self.broken == Some(BreakEnd::Failed) && self.retry_stopped.is_some();
+        if is_broken && !is_stopped {
             self.stop_retrying(if self.is_tunnel() { Veto::Upgrade } else { Veto::Started });
         }
         let outcome = match (&self.head, outcome) {
@@ -355,6 +401,9 @@ impl Exchange {
             }
             (_, outcome) => outcome,
         };
+        if outcome == ExchangeOutcome::Ok && self.resumed > 0 {
+            self.recover();
+        }
         if outcome == ExchangeOutcome::ClientAbort {
             self.metrics.client_aborts.inc();
             let was_retrying = self.head.is_none() && !self.tried.is_empty();
@@ -403,6 +452,8 @@ impl Exchange {
             in_line: self.in_line,
             attempts: std::mem::take(&mut self.attempts),
             retry_stopped: self.retry_stopped,
+            resumed: self.resumed,
+            broken: self.broken,
         });
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
 use crate::policy::deadline::Upload;
+use crate::policy::resume::RequestBody as Presence;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
@@ -299,6 +300,11 @@ impl Replay {
     /// What the caller did wrong with its body, if anything.
     pub(crate) fn fault(&self) -> Option<ProxyError> {
         self.state.as_ref()?.borrow().fault.clone()
+    }
+
+    /// Whether there is one at all.
+    pub(crate) fn presence(&self) -> Presence {
+        if self.state.is_none() { Presence::None } else { Presence::Some }
     }
 
     /// Bytes that came from the caller.

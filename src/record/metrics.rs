@@ -15,6 +15,7 @@ use prometheus::{
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::HoldEnd;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
@@ -44,6 +45,7 @@ pub struct Metrics {
     retry_stopped: IntCounterVec,
     retry_wait: HistogramVec,
     held_answers: IntCounterVec,
+    broken_answers: IntCounterVec,
     retry_budget_available: GaugeVec,
     cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
@@ -141,6 +143,11 @@ impl Metrics {
             held_answers: new.counters(
                 "held_answers_total",
                 "Answers that were held because their bodies had not come whole with their heads, by how the hold ended.",
+                &["route", "end"],
+            ),
+            broken_answers: new.counters(
+                "broken_answers_total",
+                "Answers that broke after their heads had gone to the callers: resumed, or why not.",
                 &["route", "end"],
             ),
             retry_budget_available: new.gauges(
@@ -309,6 +316,7 @@ impl Metrics {
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             held: HoldEnd::ALL.map(|end| self.held_answers.with_label_values(&[name, end.label()])),
+            broken: BreakEnd::ALL.map(|end| self.broken_answers.with_label_values(&[name, end.label()])),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
             tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
@@ -435,6 +443,7 @@ pub struct RouteMetrics {
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
     held: [IntCounter; HoldEnd::ALL.len()],
+    broken: [IntCounter; BreakEnd::ALL.len()],
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
     /// Connections that have changed to another protocol.
@@ -472,6 +481,11 @@ impl RouteMetrics {
     /// The counter of held answers whose hold came to this end.
     pub fn held(&self, end: HoldEnd) -> &IntCounter {
         &self.held[end.index()]
+    }
+
+    /// The counter of answers that broke on their way to the caller, and came to this end.
+    pub fn broken(&self, end: BreakEnd) -> &IntCounter {
+        &self.broken[end.index()]
     }
 }
 

@@ -22,6 +22,7 @@ mod outage;
 mod proxy_protocol;
 mod rates;
 mod record;
+mod resume;
 mod retry;
 mod reuse;
 mod routes;

@@ -125,6 +125,19 @@ not used: 200 (nothing follows attempt 1)");
 }
 
 #[test]
+fn a_download_that_breaks_is_told_to_be_gone_on_with_where_it_is() {
+    let text = |line, headers: &[&str], body| explained(line, "", headers, body, "truncated");
+    let resumed = "one that breaks later is gone on with, within 10s, if";
+    assert!(text("GET /pair", &[], 0).contains(resumed));
+    for page in [text("PUT /pair", &[], 0), text("POST /pair", &["idempotency-key: 7"], 0)] {
+        assert!(!page.contains("one that breaks later"), "{page}");
+    }
+    assert!(
+        text("GET /pair", &[], 7).contains("one that breaks later is cut off there: no retry could mend it")
+    );
+}
+
+#[test]
 fn what_must_not_be_sent_twice_is_told_which_connection_it_gets() {
     let line = "its connection: new, or used well within the time";
     let text = explained("POST /pair", "", &[], 0, "");

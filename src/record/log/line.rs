@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::query;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
 use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record};
 
@@ -50,6 +51,8 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.text(key!("user_agent"), record.target.user_agent());
     object.attempts(key!("attempts"), &record.attempts);
     object.word(key!("retry_stopped"), record.retry_stopped.map(Veto::label));
+    object.number(key!("resumed"), record.resumed.into());
+    object.word(key!("broken"), record.broken.map(BreakEnd::label));
     object.end();
     line.push(b'\n');
 }

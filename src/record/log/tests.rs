@@ -318,6 +318,8 @@ fn record(number: u64) -> Record {
         in_line: None,
         attempts: Vec::new(),
         retry_stopped: None,
+        resumed: 0,
+        broken: None,
     }
 }
 

@@ -30,10 +30,10 @@ fn tell(cluster: &Cluster, turn: Option<Turn>, report: Report, start: Instant) {
     cluster.tell_line(turn, finished, |_| ms(5), start.elapsed());
 }
 
-/// Takes it down, and gives the moment.
+/// Makes an outage, and says when it began.
 async fn take_down(cluster: &Cluster, start: Instant) -> Instant {
     while !cluster.line.is_in_force() {
-        sleep(ms(1)).await; // a run that is over at once is no outage
+        sleep(ms(1)).await;
         tell(cluster, None, Report::Failure, start);
     }
     Instant::now()
@@ -57,7 +57,7 @@ async fn callers(
         let (cluster, is_up, begun) = (cluster.clone(), is_up.clone(), begun.clone());
         let mut random = fastrand::Rng::with_seed(seed * 1000 + caller);
         all.spawn_local(async move {
-            for _ in 0..20 {
+            for _ in 0..40 {
                 sleep(Duration::from_micros(random.u64(0..3000))).await;
                 if !cluster.line.is_in_force() {
                     let report =
@@ -98,9 +98,9 @@ fn over_many_threads_every_wait_ends_and_no_turn_is_lost() {
             })
         })
         .collect();
-    for number in 0..40 {
+    for number in 0..20 {
         is_up.store(number % 2 == 1, Ordering::Relaxed);
-        thread::sleep(ms(15)); // longer than the shortest run that is an outage
+        thread::sleep(ms(15));
     }
     is_up.store(true, Ordering::Relaxed);
     for thread in threads {

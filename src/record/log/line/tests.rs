@@ -27,6 +27,8 @@ fn a_line_holds_every_field_in_its_order() {
         in_line: Some(Duration::from_millis(5)),
         attempts,
         retry_stopped: Some(Veto::RetryAfter),
+        resumed: 1,
+        broken: Some(BreakEnd::Changed),
         ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
     };
     let expected = concat!(
@@ -39,7 +41,7 @@ fn a_line_holds_every_field_in_its_order() {
         r#"{"endpoint":"10.0.1.10:8080","status":502,"delivery":"answered","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"connect_refused","delivery":"never","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
-        r#"],"retry_stopped":"retry_after"}"#,
+        r#"],"retry_stopped":"retry_after","resumed":1,"broken":"changed"}"#,
         "\n"
     );
     assert_eq!(line(&record), expected);
@@ -62,6 +64,7 @@ fn what_is_absent_is_null() {
         "line_us",
         "user_agent",
         "retry_stopped",
+        "broken",
     ] {
         assert!(line.get(field).is_some_and(Value::is_null), "{field}");
     }
@@ -199,6 +202,8 @@ fn record(target: Target) -> Record {
         in_line: None,
         attempts: Vec::new(),
         retry_stopped: None,
+        resumed: 0,
+        broken: None,
     }
 }
 

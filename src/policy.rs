@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod ejection;
 pub mod grpc;
 pub mod health;
+pub mod hedge;
 pub mod hold;
 pub mod outage;
 pub mod recent;

@@ -70,6 +70,8 @@ pub struct Record {
 pub struct AttemptRecord {
     /// The endpoint's address.
     pub endpoint: Arc<str>,
+    /// Whether it stood beside another.
+    pub role: Role,
     /// What came of it.
     pub result: AttemptResult,
     /// How much of the request may have arrived.
@@ -78,6 +80,15 @@ pub struct AttemptRecord {
     pub started: Duration,
     /// From its start to the response head, the end of the hold or the error.
     pub duration: Duration,
+}
+
+/// How an attempt came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It was sent beside one that was unanswered.
+    Hedge,
+    /// It was the first, or followed one that had failed.
+    Turn,
 }
 
 /// What came of an attempt.
@@ -89,7 +100,7 @@ pub enum AttemptResult {
     Grpc(u16, GrpcStatus),
     /// An error of this kind.
     Error(&'static str),
-    /// The exchange ended before the attempt did.
+    /// The exchange ended before the attempt did, or another beside it had answered.
     Cancelled,
 }
 

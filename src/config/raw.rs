@@ -24,6 +24,7 @@ use crate::fields::Underscores;
 use crate::fields::rules::Side;
 use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::QueryPolicy;
@@ -216,6 +217,7 @@ pub(super) struct Retry {
     pub(super) hold_time: Field<Duration>,
     pub(super) resume: Field<bool>,
     pub(super) resume_time: Field<Duration>,
+    pub(super) hedge: Field<HedgeAfter>,
     pub(super) backoff: Backoff,
     pub(super) budget: Budget,
 }
@@ -248,6 +250,7 @@ impl Retry {
             hold_time: table.field("hold_time", |item| item.duration(HOLD_TIME)),
             resume: table.field("resume", Item::boolean),
             resume_time: table.field("resume_time", |item| item.duration(RESUME_TIME)),
+            hedge: table.field("hedge", values::hedge),
             backoff: table.table("backoff").map(Backoff::read).unwrap_or_default(),
             budget: match budget {
                 BudgetPlace::Here => table.table("budget").map(Budget::read).unwrap_or_default(),
@@ -282,6 +285,7 @@ impl Retry {
             hold_time: own.hold_time.or(lower.hold_time),
             resume: own.resume.or(lower.resume),
             resume_time: own.resume_time.or(lower.resume_time),
+            hedge: own.hedge.or(lower.hedge),
             backoff: Backoff {
                 mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),

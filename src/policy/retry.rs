@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
 use crate::policy::recent::Recent;
 use crate::policy::resume::ResumeSettings;
@@ -36,6 +37,8 @@ pub struct RetryPolicy {
     pub hold: HoldLimits,
     /// Whether an answer that breaks after its head has gone to the caller is gone on with.
     pub resume: ResumeSettings,
+    /// When a safe request that is still unanswered is sent once more.
+    pub hedge: HedgeAfter,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
@@ -62,6 +65,7 @@ impl Default for RetryPolicy {
             body_limit: 1 << 20,
             hold: HoldLimits::default(),
             resume: ResumeSettings::default(),
+            hedge: HedgeAfter::default(),
             backoff: Backoff::default(),
             retry_after_max: Duration::from_secs(5),
         }

@@ -31,6 +31,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
+mod hedge;
 mod line;
 pub(super) mod rest;
 
@@ -130,8 +131,15 @@ pub(crate) async fn run<T: Transport>(
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
-        let outcome =
-            attempt(exchange, route, outbound, transport, &pick.endpoint, timer.as_mut(), now).await;
+        let current = Current { endpoint: &pick.endpoint, number: exchange.attempt_number(), started: now };
+        // The rest of an answer has a caller that waits for it alone.
+        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
+            attempt(exchange, route, outbound, transport, current, timer.as_mut()).await
+        } else {
+            // Boxed, so that the requests of other routes carry no room for it.
+            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer.as_mut()))
+                .await
+        };
         now = Instant::now();
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
@@ -166,19 +174,42 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+/// An attempt that runs.
+#[derive(Clone, Copy)]
+struct Current<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    /// From 1.
+    number: u32,
+    started: Instant,
+}
+
+/// An answer of which the head has come.
+type Arrived = Response<UpstreamBody<AttemptBody>>;
+
 /// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
 ) -> Result<Answer, Failure> {
-    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
+    let answer = send(exchange, route, outbound, transport, current, timer.as_mut()).await?;
+    hold(exchange, route, outbound, answer, current.number, timer).await
+}
+
+/// Holds the answer to the attempt of this number, if it is one that is held.
+async fn hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: Arrived,
+    number: u32,
+    timer: Pin<&mut Sleep>,
+) -> Result<Answer, Failure> {
     let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
-    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer) {
+    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer, number) {
         return Ok(answer.map(AnswerBody::Direct));
     }
     let hold = Hold {
@@ -195,14 +226,15 @@ fn may_hold(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
-    answer: &Response<UpstreamBody<AttemptBody>>,
+    answer: &Arrived,
+    number: u32,
 ) -> bool {
     route.settings.retry.may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
         headers: answer.headers(),
         length: answer.body().size_hint().exact(),
-        attempt: exchange.attempt_number(),
+        attempt: number,
         repeatable: outbound.repeatable,
         body: exchange.body().state(),
     })
@@ -214,12 +246,11 @@ async fn send<T: Transport>(
     route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    endpoint: &Arc<Endpoint>,
+    current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
-    started: Instant,
-) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
+) -> Result<Arrived, Failure> {
     let body = exchange.body();
-    let number = exchange.attempt_number();
+    let Current { endpoint, number, started } = current;
     let limits = &outbound.limits;
     let first = || {
         let successor = successor(&route.settings.retry, outbound, number, body.state());
@@ -334,7 +365,7 @@ fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
     GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
-fn asked_wait(answer: &Answer) -> Option<Duration> {
+fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
     retry_after(value, SystemTime::now())
 }
@@ -396,7 +427,7 @@ fn conclude(
     kept: Option<Answer>,
     aim: Aim,
 ) -> Result<Concluded, ProxyError> {
-    let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.attempt_number() > 1;
+    let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.has_retried();
     match verdict {
         Verdict::Return if is_recovery() => exchange.recover(),
         Verdict::Return => {}
@@ -458,10 +489,7 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(
-        &self,
-        answer: Response<UpstreamBody<AttemptBody>>,
-    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+    fn accept(&self, answer: Arrived) -> Result<Arrived, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

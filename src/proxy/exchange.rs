@@ -1,5 +1,6 @@
 //! One exchange from its request head to the end of its answer: its clock, its attempts and, at the end, its record.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
 use crate::proxy::replay::{Replay, ReplayMemory};
 use crate::record::metrics::RouteMetrics;
-use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
+use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
 use crate::upstream::cluster::{Cluster, Report};
@@ -42,6 +44,9 @@ pub(crate) struct Exchange {
     attempts: Vec<AttemptRecord>,
     tried: Vec<EndpointId>,
     running: Option<RunningAttempt>,
+    /// Of two attempts that run side by side the one that is less likely to be the answer; in a cell, because it begins
+    /// while the other borrows the exchange.
+    beside: RefCell<Option<RunningAttempt>>,
     /// By what right the next or the running attempt is made, while the cluster is down.
     turn: Option<Turn>,
     /// How long it has waited in line, if it ever did.
@@ -78,6 +83,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 struct RunningAttempt {
     pick: Pick,
+    role: Role,
     started: Instant,
 }
 
@@ -126,6 +132,7 @@ impl Exchange {
             attempts: Vec::new(),
             tried: Vec::new(),
             running: None,
+            beside: RefCell::default(),
             turn: None,
             in_line: None,
             head: None,
@@ -167,9 +174,9 @@ impl Exchange {
         &self.method
     }
 
-    /// The number of attempts so far, the running one included.
+    /// The number of attempts so far, those that run included.
     pub(crate) fn attempt_number(&self) -> u32 {
-        let running = usize::from(self.running.is_some());
+        let running = usize::from(self.running.is_some()) + usize::from(self.beside.borrow().is_some());
         u32::try_from(self.attempts.len() + running).unwrap_or(u32::MAX)
     }
 
@@ -191,12 +198,46 @@ impl Exchange {
 
     /// Begins an attempt at the picked endpoint.
     pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
-        self.running = Some(RunningAttempt { pick, started: now });
+        self.running = Some(RunningAttempt { pick, role: Role::Turn, started: now });
+    }
+
+    /// Begins an attempt at the picked endpoint beside the one that runs.
+    pub(crate) fn start_hedge(&self, pick: Pick, now: Instant) {
+        self.beside.replace(Some(RunningAttempt { pick, role: Role::Hedge, started: now }));
+    }
+
+    /// Whether it has been hedged.
+    pub(crate) fn is_hedged(&self) -> bool {
+        let is_hedge = |attempt: &AttemptRecord| attempt.role == Role::Hedge;
+        self.beside.borrow().is_some() || self.attempts.iter().any(is_hedge)
+    }
+
+    /// Whether more than one attempt came to an end of its own, so that all but the last of these have failed.
+    pub(crate) fn has_retried(&self) -> bool {
+        let mut ended = self.attempts.iter().filter(|attempt| attempt.result != AttemptResult::Cancelled);
+        ended.nth(1).is_some()
+    }
+
+    /// Makes the hedge the running attempt, and the one that it stands beside the other.
+    pub(crate) fn prefer_hedge(&mut self) {
+        std::mem::swap(&mut self.running, self.beside.get_mut());
     }
 
     /// Ends the running attempt: endpoint health, metrics, attempt record.
     pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
-        let Some(attempt) = self.running.take() else { return };
+        if let Some(attempt) = self.running.take() {
+            self.end(&attempt, outcome, now);
+        }
+    }
+
+    /// Ends the attempt beside the running one, which has failed.
+    pub(crate) fn finish_beside(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
+        if let Some(attempt) = self.beside.take() {
+            self.end(&attempt, outcome, now);
+        }
+    }
+
+    fn end(&mut self, attempt: &RunningAttempt, outcome: Result<Brought, &UpstreamError>, now: Instant) {
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.cluster().cloned();
         self.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
@@ -219,7 +260,7 @@ impl Exchange {
                 (AttemptResult::Error(error.kind.label()), error.delivery, report)
             }
         };
-        self.note_attempt(&attempt, result, delivery, now);
+        self.note_attempt(attempt, result, delivery, now);
         if let Some(cluster) = cluster {
             let now = self.surroundings.since_start(now);
             cluster.report(&attempt.pick, report, now);
@@ -229,19 +270,38 @@ impl Exchange {
                 Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
                 None => Duration::ZERO,
             };
-            cluster.tell_line(self.turn.take(), finished, pause, now);
+            let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };
+            cluster.tell_line(turn, finished, pause, now);
         }
         if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
         }
     }
 
-    /// Ends the running attempt without a verdict on its endpoint: the caller left, or broke its own body.
+    /// Ends what runs without a verdict on any endpoint: the caller left, or broke its own body.
     pub(crate) fn cancel_attempt(&mut self, delivery: Delivery, now: Instant) {
         self.turn = None;
-        let Some(attempt) = self.running.take() else { return };
+        if let Some(attempt) = self.running.take() {
+            self.cancel(&attempt, delivery, now);
+        }
+        if self.beside.get_mut().is_some() {
+            self.metrics.hedges.ended(HedgeEnd::Left).inc();
+            self.cancel_beside(now);
+        }
+    }
+
+    /// Ends the attempt beside the running one, which has answered, in the same way.
+    pub(crate) fn cancel_beside(&mut self, now: Instant) {
+        let Some(attempt) = self.beside.take() else { return };
+        if attempt.role == Role::Turn {
+            self.turn = None;
+        }
+        self.cancel(&attempt, Delivery::Maybe, now);
+    }
+
+    fn cancel(&mut self, attempt: &RunningAttempt, delivery: Delivery, now: Instant) {
         attempt.pick.endpoint.metrics.cancelled().inc();
-        self.note_attempt(&attempt, AttemptResult::Cancelled, delivery, now);
+        self.note_attempt(attempt, AttemptResult::Cancelled, delivery, now);
         if let Some(cluster) = self.cluster() {
             cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
         }
@@ -255,14 +315,15 @@ impl Exchange {
         now: Instant,
     ) {
         let duration = now.duration_since(attempt.started);
+        let started = attempt.started.duration_since(self.began);
+        // Of two that ran side by side the first may end last.
+        let place = self.attempts.partition_point(|earlier| earlier.started <= started);
         attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(duration.as_secs_f64());
-        self.attempts.push(AttemptRecord {
-            endpoint: attempt.pick.endpoint.label.clone(),
-            result,
-            delivery,
-            started: attempt.started.duration_since(self.began),
-            duration,
-        });
+        let endpoint = attempt.pick.endpoint.label.clone();
+        self.attempts.insert(
+            place,
+            AttemptRecord { endpoint, role: attempt.role, result, delivery, started, duration },
+        );
     }
 
     /// Notes that another attempt follows after `wait`.

@@ -21,6 +21,8 @@ use crate::policy::retry::{Reason, Veto};
 use self::codes::{CodeCounters, GrpcCounters};
 pub use self::health::HealthMetrics;
 use self::health::HealthVecs;
+pub use self::hedge::HedgeMetrics;
+use self::hedge::HedgeVecs;
 pub use self::line::LineMetrics;
 use self::line::LineVecs;
 use self::register::Builder;
@@ -28,6 +30,7 @@ pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod codes;
 mod health;
+mod hedge;
 mod line;
 mod register;
 mod tls;
@@ -46,6 +49,7 @@ pub struct Metrics {
     retry_wait: HistogramVec,
     held_answers: IntCounterVec,
     broken_answers: IntCounterVec,
+    hedges: HedgeVecs,
     retry_budget_available: GaugeVec,
     cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
@@ -150,6 +154,7 @@ impl Metrics {
                 "Answers that broke after their heads had gone to the callers: resumed, or why not.",
                 &["route", "end"],
             ),
+            hedges: HedgeVecs::new(&new),
             retry_budget_available: new.gauges(
                 "retry_budget_available",
                 "Retries that the cluster's budget holds now.",
@@ -317,6 +322,7 @@ impl Metrics {
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             held: HoldEnd::ALL.map(|end| self.held_answers.with_label_values(&[name, end.label()])),
             broken: BreakEnd::ALL.map(|end| self.broken_answers.with_label_values(&[name, end.label()])),
+            hedges: self.hedges.of(name),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
             tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
@@ -444,6 +450,8 @@ pub struct RouteMetrics {
     stopped: [IntCounter; Veto::ALL.len()],
     held: [IntCounter; HoldEnd::ALL.len()],
     broken: [IntCounter; BreakEnd::ALL.len()],
+    /// What became of its hedges.
+    pub hedges: HedgeMetrics,
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
     /// Connections that have changed to another protocol.

@@ -10,6 +10,7 @@ mod framing;
 mod harness;
 mod headers;
 mod health;
+mod hedge;
 mod hold;
 mod http2;
 mod leaks;

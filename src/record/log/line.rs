@@ -16,7 +16,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use super::query;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
-use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record};
+use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record, Role};
 
 /// A key as it stands in a line, in one piece with what is around it: `,"name":"`.
 macro_rules! key {
@@ -147,6 +147,12 @@ impl<'a> Object<'a> {
         self.line.push(b'"');
     }
 
+    /// Something that is so; what is not so has no key.
+    fn flag(&mut self, key: Key) {
+        self.key(key);
+        self.line.extend_from_slice(b"true");
+    }
+
     #[inline]
     fn number(&mut self, key: Key, number: u64) {
         self.key(key);
@@ -195,6 +201,9 @@ fn protocol(version: Version) -> Option<&'static str> {
 fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
     let mut object = Object::begin(line);
     object.text(key!("endpoint"), attempt.endpoint.as_bytes());
+    if attempt.role == Role::Hedge {
+        object.flag(key!("hedge"));
+    }
     match attempt.result {
         AttemptResult::Status(status) => object.number(key!("status"), status.into()),
         AttemptResult::Grpc(status, grpc) => {

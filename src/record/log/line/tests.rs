@@ -16,7 +16,7 @@ fn a_line_holds_every_field_in_its_order() {
     let attempts = vec![
         attempt(AttemptResult::Status(502), Delivery::Answered),
         attempt(AttemptResult::Error("connect_refused"), Delivery::Never),
-        attempt(AttemptResult::Cancelled, Delivery::Maybe),
+        AttemptRecord { role: Role::Hedge, ..attempt(AttemptResult::Cancelled, Delivery::Maybe) },
     ];
     let record = Record {
         client_subject: Some("CN=ward 7".into()),
@@ -40,7 +40,7 @@ fn a_line_holds_every_field_in_its_order() {
         r#""duration_us":2000000,"time_to_head_us":1234567,"line_us":5000,"user_agent":"curl/8","attempts":["#,
         r#"{"endpoint":"10.0.1.10:8080","status":502,"delivery":"answered","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"connect_refused","delivery":"never","start_us":3,"duration_us":4000},"#,
-        r#"{"endpoint":"10.0.1.10:8080","error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
+        r#"{"endpoint":"10.0.1.10:8080","hedge":true,"error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
         r#"],"retry_stopped":"retry_after","resumed":1,"broken":"changed"}"#,
         "\n"
     );
@@ -210,6 +210,7 @@ fn record(target: Target) -> Record {
 fn attempt(result: AttemptResult, delivery: Delivery) -> AttemptRecord {
     AttemptRecord {
         endpoint: Arc::from("10.0.1.10:8080"),
+        role: Role::Turn,
         result,
         delivery,
         started: Duration::from_nanos(3_999),

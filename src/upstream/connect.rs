@@ -65,7 +65,8 @@ where
     opened
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+/// Connects, over TLS where its URL says so.
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     #[cfg(feature = "bench")]
     if let Some(stream) = memory::dial() {
         return Ok(Stream::Memory(stream));
@@ -80,7 +81,8 @@ async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     }
 }
 
-fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
+/// Whether a new connection speaks HTTP/2.
+pub(super) fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
     let has_agreed = stream.agreed() == Some(b"h2");
     match (protocol, stream) {
         (Protocol::Http1, _) => Ok(false),

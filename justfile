@@ -35,9 +35,17 @@ interop:
 fuzz *args:
     fuzz/run.sh {{ args }}
 
-# CPU per request beside NGINX's: just bench [ROUNDS] [SECONDS].
+# CPU, memory and latency beside the peers: just bench [--short] [--only ROW] [--rounds N] [--seconds S].
 bench *args:
     bench/load/run.sh {{ args }}
+
+# Instructions per request, held to what is recorded: just instructions [--record] [--profile WORK].
+instructions *args:
+    bench/instructions.py {{ args }}
+
+# What single steps take: just micro [FILTER].
+micro *args:
+    cargo bench --locked --features bench --bench micro -- {{ args }}
 
 # What users see of a failing backend, through Stent and the peers: just reliability [--short] [--scenario NAME].
 reliability *args:

@@ -21,6 +21,7 @@ mod build;
 mod certificate_files;
 mod cluster_tls;
 pub(crate) mod effective;
+mod health_check;
 mod listener_tls;
 mod raw;
 mod reader;

@@ -22,6 +22,9 @@
 
 pub mod admin;
 pub mod app;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod certificate;
 pub mod cli;
 pub mod config;
@@ -32,6 +35,9 @@ pub mod fields;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod memory;
 pub mod policy;
 pub mod proxy;
 pub mod record;

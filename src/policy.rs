@@ -6,6 +6,7 @@ pub mod budget;
 pub mod deadline;
 pub mod ejection;
 pub mod grpc;
+pub mod health;
 pub mod hedge;
 pub mod hold;
 pub mod outage;

@@ -44,7 +44,7 @@ pub use self::attempts::Transport;
 
 pub mod body;
 mod exchange;
-mod headers;
+pub(crate) mod headers;
 mod hold;
 pub mod replay;
 mod reply;

@@ -5,6 +5,7 @@ pub mod body;
 pub mod cluster;
 mod connect;
 pub mod endpoint;
+pub mod health;
 pub(crate) mod http1;
 pub mod http2;
 pub mod line;

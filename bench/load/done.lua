@@ -1,4 +1,12 @@
--- Ends wrk's report with one line of JSON; wrk's text leaves out what is zero, and rounds.
+-- Sends a body of as many bytes as its argument says, if there is one, and ends wrk's report with one line of JSON; wrk's
+-- text leaves out what is zero, and rounds.
+function init(args)
+    if args[1] then
+        wrk.method = "PUT"
+        wrk.body = string.rep("x", tonumber(args[1]))
+    end
+end
+
 function done(summary, latency, requests)
     local errors = summary.errors
     io.write(string.format(

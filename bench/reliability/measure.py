@@ -7,13 +7,7 @@ What the harness itself adds is measured as well: how late the event loops of ba
 import argparse
 import datetime
 import json
-import os
-import platform
-import pwd
-import random
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +18,9 @@ from pathlib import Path
 from scenarios import BY_NAME, SCENARIOS, Check
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from common import Refusal, end, fill, free_ports, machine, names, versions  # noqa: E402  (its folder is known only now)
+
 COLUMNS = {
     "none": "no proxy",
     "nginx": "NGINX",
@@ -41,29 +38,6 @@ SHORT = {
 SHORT_SECONDS = 8.0
 # Milliseconds by which 1 % of the harness's timers may be late before a row is said to tell little about latency.
 LATE = 5.0
-
-
-class Refusal(Exception):
-    """The run says nothing about the proxies, and why."""
-
-
-def free_ports(count):
-    """Loopback ports below those that the system gives to outgoing connections: a backend that restarts must find its
-    port free again."""
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    held = []
-    try:
-        for _ in range(1000):
-            if len(held) == count:
-                return [each.getsockname()[1] for each in held]
-            try:
-                held.append(socket.create_server(("127.0.0.1", random.randrange(10000, low))))
-            except OSError:
-                continue  # taken
-        raise Refusal(f"no {count} free ports below {low}")
-    finally:
-        for each in held:
-            each.close()
 
 
 class Column:
@@ -107,7 +81,6 @@ class Column:
 
     def configure(self, template, more=()):
         values = dict(more) | {
-            "USER": pwd.getpwuid(os.getuid()).pw_name,
             "WORK": self.work,
             "PORT": self.port,
             "ADMIN": self.admin,
@@ -116,13 +89,7 @@ class Column:
             "PER_TRY_MS": round(self.scenario.per_try * 1000),
             "PER_TRY_S": f"{self.scenario.per_try:.3f}",
         }
-        text = "\n".join(line for line in (HERE / "peers" / template).read_text().splitlines() if "@NAMES@" not in line)
-        # Twice, for what is filled in may hold names itself.
-        for _ in range(2):
-            text = re.sub(r"@([A-Z_0-9]+)@", lambda found: str(values[found.group(1)]), text)
-        file = self.work / template
-        file.write_text(text + "\n")
-        return file
+        return fill(HERE / "peers" / template, values, self.work / template)
 
     def run(self, name, *command, stdout=None):
         with open(self.work / f"{name}.log", "ab") as log:
@@ -164,15 +131,7 @@ class Column:
         return result
 
     def stop(self):
-        """The backend last, or the proxy would log its end."""
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        end(self.processes)
 
 
 def run_columns(names, scenario, options):
@@ -293,47 +252,6 @@ def markdown(result):
     return "\n".join(lines)
 
 
-def machine():
-    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return {
-        "cpu": cpu.group(1) if cpu else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
-    }
-
-
-def versions(options):
-    def first_line(*command):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = (result.stdout + result.stderr).split("\n")
-        return next((line.strip() for line in lines if line.strip()), "unknown")
-
-    commands = {
-        "nginx": ["nginx", "-v"],
-        "haproxy": ["haproxy", "-v"],
-        "envoy": [options.envoy, "--version"],
-        "stent": [options.stent, "--version"],
-    }
-    wanted = {name.removesuffix("-tuned") for name in options.peers if name != "none"}
-    found = {name: first_line(*command) for name, command in commands.items() if name in wanted}
-    for name in found:
-        # "nginx version: nginx/1.22.1", "HAProxy version 2.6.12-1+deb12u4 2026/…", "… version: HASH/1.40.0/Clean/…"
-        number = re.search(r"\d+\.\d+\.\d+[^\s/]*", found[name])
-        found[name] = f"{name} {number.group()}" if number else found[name]
-    return found | {"python": f"python {platform.python_version()}"}
-
-
-def names(known):
-    def parse(text):
-        chosen = text.split(",")
-        if unknown := [name for name in chosen if name not in known]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
-        return chosen
-
-    return parse
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true")
@@ -361,7 +279,7 @@ def main():
         "commit": options.commit,
         "mode": "short" if options.short else "full",
         "machine": machine(),
-        "versions": versions(options),
+        "versions": versions(options, {name.removesuffix("-tuned") for name in options.peers}),
         "settings": {"seed": options.seed, "seconds": seconds, "peers": options.peers},
     }
     try:

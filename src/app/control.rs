@@ -21,6 +21,7 @@ use crate::proxy::replay::ReplayMemory;
 use crate::record::log::{self, AccessLogOutput, LogWriter};
 use crate::record::metrics::Metrics;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::health;
 use crate::upstream::resolve::Resolver;
 use crate::worker::{WorkerParts, Workers};
 
@@ -95,6 +96,7 @@ impl Control {
         let bound = self.bind(prepared)?;
         for cluster in self.clusters.load().iter() {
             start_resolver(cluster).await;
+            self.start_checks(cluster);
         }
         self.accept(bound);
         self.readiness.store(READY, Ordering::Relaxed);
@@ -165,6 +167,10 @@ impl Control {
         for cluster in &gone {
             cluster.retire();
         }
+        // Only now, so that nothing that the old checks still say stands in the metrics of the new.
+        for cluster in self.clusters.load().iter().filter(|cluster| !is_kept(cluster, &old)) {
+            self.start_checks(cluster);
+        }
 
         self.accept(bound);
         let (kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
@@ -190,6 +196,11 @@ impl Control {
         self.log_writer.reopen();
         self.config = config;
         Ok(())
+    }
+
+    /// Checks the cluster's health, if it is to be checked, until it is retired or the process ends.
+    fn start_checks(&self, cluster: &Arc<Cluster>) {
+        tokio::spawn(health::run(cluster.clone(), self.worker_parts.start));
     }
 
     /// Says which changes take effect only with the next start.

@@ -180,6 +180,9 @@ impl<'a> Exchange<'a> {
         page.more(format_args!(
             "waits in line, at most {wait}, while all of the cluster fails: {least} in a row ({often} where 30 % fail anyway)"
         ));
+        if let Some(check) = &self.cluster.health_check {
+            page.more(format_args!("health checks knock meanwhile: {} {}", check.method, check.path));
+        }
     }
 
     fn show_hold(&self, page: &mut Page) {

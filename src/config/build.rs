@@ -14,6 +14,7 @@ use toml::Spanned;
 
 use crate::app::ServerSettings;
 use crate::config::cluster_tls::{self, Reach};
+use crate::config::health_check;
 use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
@@ -199,6 +200,9 @@ impl Builder<'_> {
         let ejection = self.ejection(&cluster.ejection);
         let line = self.line(&cluster.line);
         let budget = self.budget(&retry.budget);
+        let health_check = cluster.health_check.as_ref();
+        let health_check =
+            health_check.and_then(|check| health_check::build(check, &table, policy.backoff, self.faults));
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
@@ -217,6 +221,7 @@ impl Builder<'_> {
             balance: cluster.balance.clone().unwrap_or_default(),
             ejection,
             line,
+            health_check,
             failures: policy.statuses,
             budget,
         })

@@ -25,6 +25,7 @@ use crate::route::redirect::Redirect;
 use crate::route::{Action, HostPattern, RouteSettings};
 use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::endpoint::{EndpointHost, EndpointUrl};
+use crate::upstream::health::HealthCheck;
 use crate::upstream::tls::TlsSettings as ClusterTls;
 
 /// Writes every key with the value that holds, the merged retry policy of each route among them.
@@ -145,6 +146,23 @@ impl Document {
         self.key("max", cluster.line.max());
         self.string("max_wait", &show_duration(cluster.line.max_wait()));
         self.key("enter_after", cluster.line.enter_after());
+        if let Some(check) = &cluster.health_check {
+            self.header(&format!("[cluster.{name}.health_check]"));
+            self.health_check(check);
+        }
+    }
+
+    fn health_check(&mut self, check: &HealthCheck) {
+        self.string("path", check.path.as_str());
+        if let Some(host) = &check.host {
+            self.string("host", host.as_str());
+        }
+        self.string("method", check.method.as_str());
+        self.string("interval", &show_duration(check.rhythm.interval()));
+        self.string("timeout", &show_duration(check.rhythm.timeout()));
+        self.key("statuses", show_statuses(&check.statuses));
+        self.key("unhealthy_after", check.rhythm.unhealthy_after());
+        self.key("healthy_after", check.rhythm.healthy_after());
     }
 
     fn cluster_tls(&mut self, tls: &ClusterTls) {

@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use crate::config::LogFormat;
 use crate::config::cluster_tls::{ClusterTls, PROTOCOLS};
+use crate::config::health_check::HealthCheck;
 use crate::config::listener_tls::ListenerTls;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::values;
@@ -370,6 +371,7 @@ pub(super) struct Cluster {
     pub(super) retry: Retry,
     pub(super) ejection: Ejection,
     pub(super) line: Line,
+    pub(super) health_check: Option<HealthCheck>,
 }
 
 impl Cluster {
@@ -397,6 +399,7 @@ impl Cluster {
                 .unwrap_or_default(),
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
             line: table.table("line").map(Line::read).unwrap_or_default(),
+            health_check: table.table("health_check").map(HealthCheck::read),
         };
         table.finish();
         cluster
@@ -576,7 +579,7 @@ const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1)
 /// Often enough to follow a moved backend, seldom enough for a name server.
 const REFRESH: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 /// Where the constructor of the checked type knows the bounds.
-const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
+pub(super) const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 /// hyper takes no less than 8 KiB for a head, and beyond 1 MiB a head is an attack.
 const HEAD: RangeInclusive<u64> = 8 << 10..=1 << 20;
 

@@ -23,6 +23,8 @@ use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
 use crate::fields::Scheme;
+#[cfg(feature = "bench")]
+use crate::memory;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
@@ -70,6 +72,8 @@ where
             (Transport::Tls(Box::new(stream)), Scheme::Https, Some(caller), Some(protocol))
         }
     };
+    #[cfg(feature = "bench")]
+    let transport = memory::answer().map_or(transport, Transport::Memory);
     let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
     let mut stream = Stream::new(transport, state.clone());
     let may_be_http2 = match agreed {

@@ -29,6 +29,9 @@ pub(super) enum Transport {
     Plain(TcpStream),
     /// TLS over TCP; boxed, so that plain connections do not carry its size.
     Tls(Box<TlsStream<TcpStream>>),
+    /// No socket at all.
+    #[cfg(feature = "bench")]
+    Memory(tokio::io::DuplexStream),
 }
 
 impl Stream {
@@ -89,6 +92,8 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let read = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if buffer.filled().len() > before {
@@ -104,6 +109,8 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.state.note_write(written.is_pending());
@@ -117,6 +124,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         self.state.note_write(written.is_pending());
@@ -126,6 +135,8 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
@@ -134,6 +145,8 @@ impl AsyncWrite for Stream {
         let this = &mut *self;
         match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_flush(cx)),
         }
     }
@@ -142,6 +155,8 @@ impl AsyncWrite for Stream {
         let this = &mut *self;
         match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "bench")]
+            Transport::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_shutdown(cx)),
         }
     }

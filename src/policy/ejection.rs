@@ -1,5 +1,6 @@
 //! When an endpoint leaves balancing and how it comes back: healthy → ejected → probing → healthy, or ejected anew for
-//! twice as long. Times are durations since any fixed moment, passed in.
+//! twice as long. Beside what traffic shows, health checks may take it out; to come back it needs the consent of both.
+//! Times are durations since any fixed moment, passed in.
 
 use std::time::Duration;
 
@@ -111,9 +112,30 @@ impl Default for EjectionSettings {
 /// One endpoint's health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// By what traffic shows.
     state: State,
     failures: u32,
     relapses: u32,
+    /// By what health checks say.
+    checks: Checks,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Checks {
+    /// They have nothing against it, or there was no room to take it out.
+    #[default]
+    In,
+    /// It failed them.
+    Out,
+}
+
+/// What decides on an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heed {
+    /// Traffic and health checks, as ever.
+    Both,
+    /// Traffic alone: checks shall not take away the last endpoint.
+    Traffic,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,8 +171,11 @@ pub enum Change {
 }
 
 impl Health {
-    /// Whether a request may go to the endpoint at `now`.
-    pub fn admission(&self, now: Duration) -> Admission {
+    /// Whether a request may go to the endpoint at `now`. While checks keep it out, no request is spent on trying it.
+    pub fn admission(&self, now: Duration, heed: Heed) -> Admission {
+        if self.checks == Checks::Out && heed == Heed::Both {
+            return Admission::Closed;
+        }
         match self.state {
             State::Healthy => Admission::Open,
             State::Ejected { until } if until <= now => Admission::Probe,
@@ -173,47 +198,68 @@ impl Health {
 
     /// An attempt succeeded. One that began before the ejection does not end it: only a probe does.
     pub fn success(&mut self) -> Change {
-        match self.state {
-            State::Probing => {
-                *self = Self::default();
-                Change::Restored
-            }
-            State::Healthy => {
-                *self = Self::default();
-                Change::Nothing
-            }
-            State::Ejected { .. } => Change::Nothing,
+        let was_out = self.is_ejected();
+        if !matches!(self.state, State::Ejected { .. }) {
+            *self = Self { checks: self.checks, ..Self::default() };
         }
+        self.change_since(was_out)
     }
 
     /// An attempt failed. `room` says whether the cluster can do without this endpoint as well.
     pub fn failure(&mut self, settings: &EjectionSettings, now: Duration, room: Room) -> Change {
+        let was_out = self.is_ejected();
         match self.state {
             State::Probing => {
                 self.relapses = self.relapses.saturating_add(1);
                 self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
-                Change::Nothing
             }
             State::Healthy => {
                 self.failures = self.failures.saturating_add(1);
-                if self.failures < settings.consecutive_failures || room == Room::None {
-                    return Change::Nothing;
+                // One that checks keep out takes up its room already.
+                let has_room = room == Room::Some || was_out;
+                if self.failures >= settings.consecutive_failures && has_room {
+                    self.state =
+                        State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
                 }
-                self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
-                Change::Ejected
             }
-            State::Ejected { .. } => Change::Nothing,
+            State::Ejected { .. } => {}
+        }
+        self.change_since(was_out)
+    }
+
+    /// The endpoint's health checks say that it does not work. To be told again with each check that fails: there may be
+    /// room later.
+    pub fn checks_fail(&mut self, room: Room) -> Change {
+        let was_out = self.is_ejected();
+        if room == Room::Some || was_out {
+            self.checks = Checks::Out;
+        }
+        self.change_since(was_out)
+    }
+
+    /// The endpoint's health checks have nothing against it.
+    pub fn checks_pass(&mut self) -> Change {
+        let was_out = self.is_ejected();
+        self.checks = Checks::In;
+        self.change_since(was_out)
+    }
+
+    fn change_since(&self, was_out: bool) -> Change {
+        match (was_out, self.is_ejected()) {
+            (false, true) => Change::Ejected,
+            (true, false) => Change::Restored,
+            _ => Change::Nothing,
         }
     }
 
-    /// Nothing to remember: no failure since the last success.
+    /// Nothing to remember: no failure since the last success, and nothing that checks have against it.
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Out of balancing, be it ejected or probing.
+    /// Out of balancing: ejected, probing, or kept out by its checks.
     pub fn is_ejected(&self) -> bool {
-        self.state != State::Healthy
+        self.state != State::Healthy || self.checks == Checks::Out
     }
 }
 
@@ -264,10 +310,10 @@ mod tests {
     #[test]
     fn one_probe_at_a_time_after_the_time_out() {
         let mut health = ejected(&settings(2), seconds(5));
-        assert_eq!(health.admission(Duration::from_millis(14_999)), Admission::Closed);
-        assert_eq!(health.admission(seconds(15)), Admission::Probe);
+        assert_eq!(health.admission(Duration::from_millis(14_999), Heed::Both), Admission::Closed);
+        assert_eq!(health.admission(seconds(15), Heed::Both), Admission::Probe);
         health.begin_probe();
-        assert_eq!(health.admission(seconds(15)), Admission::Closed);
+        assert_eq!(health.admission(seconds(15), Heed::Both), Admission::Closed);
         assert_eq!(health.success(), Change::Restored);
         assert!(health.is_clean());
     }
@@ -279,9 +325,9 @@ mod tests {
         let mut health = ejected(&settings, now);
         for open in [10, 20, 40, 60, 60, 60] {
             let still_out = now + Duration::from_millis(open * 1000 - 1);
-            assert_eq!(health.admission(still_out), Admission::Closed);
+            assert_eq!(health.admission(still_out, Heed::Both), Admission::Closed);
             now += seconds(open);
-            assert_eq!(health.admission(now), Admission::Probe);
+            assert_eq!(health.admission(now, Heed::Both), Admission::Probe);
             health.begin_probe();
             health.failure(&settings, now, Room::Some);
         }
@@ -292,7 +338,7 @@ mod tests {
         let mut health = ejected(&settings(1), seconds(0));
         health.begin_probe();
         health.abandon_probe(seconds(20));
-        assert_eq!(health.admission(seconds(20)), Admission::Probe);
+        assert_eq!(health.admission(seconds(20), Heed::Both), Admission::Probe);
     }
 
     #[test]
@@ -311,13 +357,91 @@ mod tests {
         assert_eq!(settings(1).most_ejected(3), 1);
     }
 
+    #[test]
+    fn one_kind_of_failure_ejects_and_both_must_heal() {
+        let settings = settings(1);
+        // Checks first.
+        let mut health = Health::default();
+        assert_eq!(health.checks_fail(Room::Some), Change::Ejected);
+        assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Closed);
+        assert_eq!(health.success(), Change::Nothing, "a request that was under way restores nothing");
+        assert_eq!(health.failure(&settings, seconds(1), Room::None), Change::Nothing);
+        assert_eq!(
+            health.admission(seconds(11), Heed::Both),
+            Admission::Closed,
+            "no request tries it meanwhile"
+        );
+        assert_eq!(health.checks_pass(), Change::Nothing, "traffic has something against it too");
+        assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
+        health.begin_probe();
+        assert_eq!(health.success(), Change::Restored);
+        assert!(health.is_clean());
+        // Traffic first.
+        let mut health = ejected(&settings, seconds(0));
+        assert_eq!(health.checks_fail(Room::None), Change::Nothing, "it takes up its room already");
+        health.begin_probe();
+        assert_eq!(health.success(), Change::Nothing);
+        assert!(health.is_ejected() && !health.is_clean());
+        assert_eq!(health.checks_pass(), Change::Restored);
+        assert!(health.is_clean());
+    }
+
+    #[test]
+    fn what_checks_keep_out_is_used_where_traffic_alone_is_heeded() {
+        let mut health = Health::default();
+        health.checks_fail(Room::Some);
+        assert_eq!(health.admission(seconds(1), Heed::Traffic), Admission::Open);
+        health.failure(&settings(1), seconds(1), Room::None);
+        assert_eq!(health.admission(seconds(1), Heed::Traffic), Admission::Closed);
+        assert_eq!(health.admission(seconds(11), Heed::Traffic), Admission::Probe);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_comes_an_endpoint_is_in_exactly_while_neither_kind_holds_it(
+            events in proptest::collection::vec(0u8..6, 0..100),
+        ) {
+            let (mut health, mut is_in) = (Health::default(), true);
+            let mut now = seconds(0);
+            for event in events {
+                now += seconds(1);
+                let change = match event {
+                    0 => health.success(),
+                    1 | 2 => health.failure(&settings(2), now, Room::Some),
+                    3 => health.checks_fail(Room::Some),
+                    4 => health.checks_pass(),
+                    _ => {
+                        if health.admission(now, Heed::Both) == Admission::Probe {
+                            health.begin_probe();
+                        }
+                        Change::Nothing
+                    }
+                };
+                match change {
+                    Change::Ejected | Change::Restored => {
+                        prop_assert_eq!(is_in, change == Change::Ejected);
+                        is_in = change == Change::Restored;
+                    }
+                    Change::Nothing => {}
+                }
+                // What is told are changes, none is told twice, and none is kept back.
+                prop_assert_eq!(is_in, !health.is_ejected());
+                prop_assert_eq!(health.admission(now, Heed::Both) == Admission::Open, is_in);
+                prop_assert!(event != 3 || !is_in, "a failed check with room keeps it out");
+            }
+        }
+
         #[test]
         fn without_room_nothing_is_ever_ejected(events in proptest::collection::vec(any::<bool>(), 0..100)) {
             let mut health = Health::default();
             for success in events {
-                if success { health.success(); } else { health.failure(&settings(1), seconds(1), Room::None); }
-                prop_assert_eq!(health.admission(seconds(1)), Admission::Open);
+                if success {
+                    health.success();
+                } else {
+                    health.failure(&settings(1), seconds(1), Room::None);
+                    health.checks_fail(Room::None);
+                }
+                prop_assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Open);
             }
         }
 

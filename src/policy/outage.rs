@@ -8,6 +8,11 @@
 //! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer. A busy
 //! cluster makes 10⁴ attempts in a second: therefore a run has to last for 5 ms as well, which there are hundreds of
 //! attempts, and elsewhere is soon over.
+//!
+//! Only attempts take a cluster down. Where it has health checks these knock in the place of requests, as long as they are
+//! to be believed: a check has passed while the cluster was up, and none has misled since. One misleads that says "up" where
+//! the next attempt fails, or "down" where a request gets through that knocked because its time ran out. Checks that are
+//! not believed, be it that they ask for the wrong path, change nothing: requests knock as where there are no checks.
 
 use std::time::Duration;
 
@@ -70,6 +75,8 @@ impl Default for LineSettings {
 /// By what right an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
+    /// It is a health check.
+    Check,
     /// The cluster was up.
     Free,
     /// It is the one that tries a cluster that is down.
@@ -98,6 +105,8 @@ pub enum Next {
     Probe,
     /// The first of them may go.
     Release,
+    /// One of them may go that can afford it: a check says that the cluster is up, and no attempt has shown it yet.
+    Try,
 }
 
 /// What an event changed.
@@ -122,12 +131,26 @@ pub struct Outage {
     run_began: Duration,
     /// The share of attempts that failed in the recent past, outages left out.
     rate: f64,
+    checks: Checks,
+}
+
+/// What health checks are worth as knocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checks {
+    /// There are none, none has passed yet, or they have misled.
+    Doubted,
+    /// They tell how the cluster is.
+    Believed,
+    /// They have said that it is up again, and no attempt has yet shown whether it is.
+    OnTrial,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
     Down {
+        /// Since when.
+        since: Duration,
         /// Probes that failed.
         failed: u32,
         /// When the next one may knock.
@@ -148,7 +171,14 @@ enum State {
 impl Outage {
     /// A cluster that is up and of which nothing bad is known.
     pub fn new(settings: LineSettings) -> Self {
-        Self { settings, state: State::Up, run: 0, run_began: Duration::ZERO, rate: USUAL_RATE }
+        Self {
+            settings,
+            state: State::Up,
+            run: 0,
+            run_began: Duration::ZERO,
+            rate: USUAL_RATE,
+            checks: Checks::Doubted,
+        }
     }
 
     /// Whether those who come have to wait for their turn.
@@ -158,7 +188,17 @@ impl Outage {
 
     /// Whether there is nothing for a success to change.
     pub fn is_calm(&self) -> bool {
-        !self.is_down() && self.run == 0 && self.rate <= USUAL_RATE
+        !self.is_down() && self.run == 0 && self.rate <= USUAL_RATE && self.checks != Checks::OnTrial
+    }
+
+    /// Whether health checks knock, so that requests need not.
+    pub fn believes_checks(&self) -> bool {
+        self.checks != Checks::Doubted
+    }
+
+    /// Lets requests knock again, because nobody checks any more.
+    pub fn doubt_checks(&mut self) {
+        self.checks = Checks::Doubted;
     }
 
     /// Failures in a row that are an outage now.
@@ -178,7 +218,10 @@ impl Outage {
                 if now >= grown.saturating_add(STEP) {
                     (*window, *grown) = (window.saturating_mul(2), now);
                 }
-                if *out < *window { Next::Release } else { Next::NotBefore(grown.saturating_add(STEP)) }
+                if *out >= *window {
+                    return Next::NotBefore(grown.saturating_add(STEP));
+                }
+                if self.checks == Checks::OnTrial { Next::Try } else { Next::Release }
             }
         }
     }
@@ -196,7 +239,9 @@ impl Outage {
     /// [`Outage::abandon`].
     pub fn begin(&mut self, pass: Pass, now: Duration) {
         match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe) => *probing = Some(now.saturating_add(PATIENCE)),
+            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => {
+                *probing = Some(now.saturating_add(PATIENCE));
+            }
             (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_add(1),
             _ => {}
         }
@@ -205,7 +250,7 @@ impl Outage {
     /// The exchange ended without telling anything, for example because its caller left.
     pub fn abandon(&mut self, pass: Pass) {
         match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe) => *probing = None,
+            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => *probing = None,
             (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_sub(1),
             _ => {}
         }
@@ -213,8 +258,15 @@ impl Outage {
 
     /// An attempt succeeded. One that began before the outage does not end it: only a probe does.
     pub fn success(&mut self, pass: Pass, now: Duration) -> Change {
+        if pass == Pass::Check {
+            return self.check_passed(now, now);
+        }
+        if self.is_trial(pass) {
+            self.checks = Checks::Believed; // they were right
+        }
         match &mut self.state {
             State::Down { failed, .. } if pass == Pass::Probe => {
+                self.checks = Checks::Doubted; // they had said otherwise, or were not asked
                 // Over with the first knock: it may have been chance, from which the rate shall learn.
                 if *failed == 0 {
                     self.learn_run();
@@ -238,8 +290,38 @@ impl Outage {
         }
     }
 
-    /// An attempt failed. `wait` gives the pause before the next probe from the number of those that have failed, the
-    /// first pause being 1.
+    /// Whether an attempt shows what a check was worth that has ended an outage. While those in line are let go, one that
+    /// is none of them began before.
+    fn is_trial(&self, pass: Pass) -> bool {
+        let is_after = match self.state {
+            State::Up => true,
+            State::Down { .. } => false,
+            State::Recovering { .. } => pass == Pass::Released,
+        };
+        self.checks == Checks::OnTrial && is_after
+    }
+
+    /// A check passed at an endpoint in balancing that was not let knock and had `begun` before, maybe before the outage. It
+    /// says nothing about how attempts go, so it teaches nothing.
+    pub fn check_passed(&mut self, begun: Duration, now: Duration) -> Change {
+        match self.state {
+            State::Up if self.checks == Checks::Doubted => self.checks = Checks::Believed,
+            State::Down { since, failed, .. } if self.checks == Checks::Believed && since <= begun => {
+                if failed == 0 {
+                    self.learn_run();
+                }
+                self.run = 0;
+                self.checks = Checks::OnTrial;
+                self.state = State::Recovering { window: 1, out: 0, grown: now };
+                return Change::Recovering;
+            }
+            _ => {}
+        }
+        Change::Nothing
+    }
+
+    /// An attempt failed, or a check that was let knock. `wait` gives the pause before the next probe from the number of
+    /// those that have failed, the first pause being 1.
     pub fn failure(
         &mut self,
         pass: Pass,
@@ -247,20 +329,29 @@ impl Outage {
         wait: impl FnOnce(u32) -> Duration,
         now: Duration,
     ) -> Change {
-        if let State::Down { failed, next, probing } = &mut self.state {
-            if pass == Pass::Probe {
+        if let State::Down { failed, next, probing, .. } = &mut self.state {
+            if matches!(pass, Pass::Probe | Pass::Check) {
                 *failed = failed.saturating_add(1);
                 *next = now.saturating_add(wait(failed.saturating_add(1)));
                 *probing = None;
             }
             return Change::Nothing;
         }
+        if pass == Pass::Check {
+            return Change::Nothing; // only attempts take a cluster down
+        }
         if self.run == 0 {
             self.run_began = now;
         }
         self.run = self.run.saturating_add(1);
-        if self.settings.max > 0 && spread == Spread::All && self.is_no_chance(now) {
-            self.state = State::Down { failed: 0, next: now.saturating_add(wait(1)), probing: None };
+        // After the word of a check alone the first that fails is no chance: it is still the same outage.
+        let is_outage = self.is_trial(pass) || self.is_no_chance(now);
+        if self.settings.max > 0 && spread == Spread::All && is_outage {
+            if self.checks == Checks::OnTrial {
+                self.checks = Checks::Doubted;
+            }
+            self.state =
+                State::Down { since: now, failed: 0, next: now.saturating_add(wait(1)), probing: None };
             return Change::Down;
         }
         if let State::Recovering { window, out, grown } = &mut self.state {

@@ -80,6 +80,9 @@ pub enum ProxyStatus {
 pub enum RequestBody {
     /// From a connection.
     Incoming(Incoming),
+    /// Parts that are there.
+    #[cfg(feature = "bench")]
+    Parts(std::vec::IntoIter<Bytes>),
     /// From a test.
     #[cfg(test)]
     Scripted(crate::proxy::testing::ScriptedBody),
@@ -95,6 +98,8 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx),
+            #[cfg(feature = "bench")]
+            Self::Parts(parts) => Poll::Ready(parts.next().map(|part| Ok(Frame::data(part)))),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.poll_frame(cx),
         }
@@ -103,6 +108,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Incoming(incoming) => incoming.is_end_stream(),
+            #[cfg(feature = "bench")]
+            Self::Parts(parts) => parts.len() == 0,
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.is_end_stream(),
         }
@@ -111,6 +118,8 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Incoming(incoming) => incoming.size_hint(),
+            #[cfg(feature = "bench")]
+            Self::Parts(_) => SizeHint::default(),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.size_hint(),
         }

@@ -22,6 +22,8 @@ use crate::record::log::destination::Destination;
 use crate::record::metrics::Metrics;
 
 mod destination;
+#[cfg(feature = "bench")]
+pub(crate) mod in_place;
 mod line;
 mod query;
 #[cfg(test)]

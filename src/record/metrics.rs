@@ -19,6 +19,8 @@ use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::health::HealthMetrics;
+use self::health::HealthVecs;
 pub use self::hedge::HedgeMetrics;
 use self::hedge::HedgeVecs;
 pub use self::line::LineMetrics;
@@ -27,6 +29,7 @@ use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod codes;
+mod health;
 mod hedge;
 mod line;
 mod register;
@@ -59,6 +62,7 @@ pub struct Metrics {
     upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
     endpoint_idle_limit: GaugeVec,
+    health: HealthVecs,
     lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
@@ -212,6 +216,7 @@ impl Metrics {
                 "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
                 &["cluster", "endpoint"],
             ),
+            health: HealthVecs::new(&new),
             lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
@@ -368,6 +373,7 @@ impl Metrics {
             cancelled: OnceLock::new(),
             ejected: self.endpoint_ejected.with_label_values(&[cluster, endpoint]),
             idle_limit: self.endpoint_idle_limit.with_label_values(&[cluster, endpoint]),
+            health: self.health.of(&labels),
             attempts: self.attempts.clone(),
             ejections: self.endpoint_ejected.clone(),
             idle_limits: self.endpoint_idle_limit.clone(),
@@ -554,6 +560,8 @@ pub struct EndpointMetrics {
     pub ejected: IntGauge,
     /// How long it keeps an idle connection; set before a scrape.
     pub idle_limit: Gauge,
+    /// What its health checks told.
+    pub health: HealthMetrics,
     attempts: IntCounterVec,
     ejections: IntGaugeVec,
     idle_limits: GaugeVec,
@@ -598,6 +606,7 @@ impl Drop for EndpointMetrics {
         // An error here would only say that the series does not exist.
         let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
         let _ = self.idle_limits.remove_label_values(&[cluster, endpoint]);
+        self.health.end();
         for code in self.attempts_by_status.used() {
             let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
         }

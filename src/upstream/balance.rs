@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::policy::ejection::Admission;
+use crate::policy::ejection::{Admission, Heed};
 use crate::policy::retry::Repeatable;
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
@@ -45,10 +45,17 @@ impl Choice<'_> {
         if let [lone] = endpoints {
             return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
         }
-        if let Some(endpoint) = endpoints.iter().find(|endpoint| self.may_probe(endpoint)) {
+        // `max_ejected` leaves some in, but name resolution may since have taken those away. Checks alone make none of the
+        // rest useless: they are used as if there were no checks.
+        self.heeding(Heed::Both, endpoints).or_else(|| self.heeding(Heed::Traffic, endpoints))
+    }
+
+    fn heeding(&mut self, heed: Heed, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| self.may_probe(endpoint, heed)) {
             return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
         }
         let tried = self.tried;
+        let is_open = |endpoint: &Endpoint| admits(endpoint, heed);
         let untried = |endpoint: &Endpoint| is_open(endpoint) && !tried.contains(&endpoint.id);
         let careful = match self.repeatable {
             Repeatable::Always => None,
@@ -62,7 +69,7 @@ impl Choice<'_> {
 
     /// Takes the probe of an endpoint whose time out is over. A request that would be lost by it leaves the probe to another
     /// for a while.
-    fn may_probe(&self, endpoint: &Endpoint) -> bool {
+    fn may_probe(&self, endpoint: &Endpoint, heed: Heed) -> bool {
         if !endpoint.is_troubled() || self.tried.contains(&endpoint.id) {
             return false;
         }
@@ -71,7 +78,7 @@ impl Choice<'_> {
             Repeatable::OnlyIfNeverSent => PROBE_LEFT,
         };
         endpoint.with_health(|health| {
-            let due = health.admission(self.now.saturating_sub(leaves)) == Admission::Probe;
+            let due = health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe;
             if due {
                 health.begin_probe();
             }
@@ -115,8 +122,15 @@ pub(super) fn open(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = &Arc<End
     endpoints.iter().filter(|endpoint| is_open(endpoint))
 }
 
-fn is_open(endpoint: &Endpoint) -> bool {
-    !endpoint.is_troubled() || endpoint.with_health(|health| !health.is_ejected())
+/// Whether it is in balancing.
+pub(super) fn is_open(endpoint: &Endpoint) -> bool {
+    admits(endpoint, Heed::Both)
+}
+
+fn admits(endpoint: &Endpoint, heed: Heed) -> bool {
+    // The time does not matter: it only lets an endpoint be probed.
+    let is_open = || endpoint.with_health(|health| health.admission(Duration::ZERO, heed)) == Admission::Open;
+    !endpoint.is_troubled() || is_open()
 }
 
 /// The power of two choices: nearly as even as the least loaded of all, without the herd that runs to it.

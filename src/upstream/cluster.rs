@@ -1,13 +1,15 @@
 //! A named group of endpoints.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::health::{Ending as CheckEnding, Verdict};
 use crate::policy::outage::{Change as OutageChange, LineSettings};
 use crate::policy::recent::{Ending, Recent, SharedWindow};
 use crate::policy::retry::{Repeatable, StatusSet};
@@ -15,6 +17,7 @@ use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
+use crate::upstream::health::HealthCheck;
 use crate::upstream::line::{Finished, Line, Turn};
 use crate::upstream::tls::TlsSettings;
 
@@ -56,6 +59,8 @@ pub struct ClusterSettings {
     pub ejection: EjectionSettings,
     /// Who waits how long while all of it is down.
     pub line: LineSettings,
+    /// What its endpoints are asked to know whether they work; none if they are not.
+    pub health_check: Option<HealthCheck>,
     /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
     pub failures: StatusSet,
     /// How many retries the cluster may get.
@@ -118,6 +123,22 @@ pub struct Cluster {
     turn: AtomicUsize,
     /// Held while an ejection is decided on, so that two at once cannot exceed `max_ejected`.
     ejecting: Mutex<()>,
+    retired: AtomicBool,
+    /// Told when there are other endpoints than before, or none any more.
+    changed: Notify,
+}
+
+/// What a health check told about its endpoint.
+#[derive(Debug)]
+pub(super) struct CheckReport {
+    /// How it ended.
+    pub(super) ending: CheckEnding,
+    /// What it and those before it say.
+    pub(super) verdict: Verdict,
+    /// When it began.
+    pub(super) begun: Duration,
+    /// The right by which it knocked at a cluster that is down, if it did.
+    pub(super) turn: Option<Turn>,
 }
 
 /// What an attempt told about its endpoint.
@@ -142,6 +163,8 @@ impl Cluster {
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
+            retired: AtomicBool::new(false),
+            changed: Notify::new(),
             settings: Arc::new(settings),
             registry,
         };
@@ -170,11 +193,24 @@ impl Cluster {
             }
         }
         self.endpoints.store(Arc::new(endpoints));
+        self.changed.notify_one();
+    }
+
+    /// Waits until the cluster may have other endpoints, or is retired. Each change is told once.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether the configuration no longer has it.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     fn endpoint(&self, location: &Location) -> Endpoint {
         let metrics = self.registry.endpoint(&self.settings.name, &location.address.to_string());
-        metrics.ejected.set(0); // a predecessor at this address may have been out
+        // A predecessor at this address may have been out.
+        metrics.ejected.set(0);
+        metrics.health.forget();
         Endpoint::new(location, self.settings.clone(), metrics, self.metrics.clone())
     }
 
@@ -190,6 +226,8 @@ impl Cluster {
             endpoint.retire();
         }
         self.line.retire();
+        self.retired.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
@@ -245,10 +283,7 @@ impl Cluster {
         }
         match report {
             Report::Success if endpoint.is_troubled() => {
-                if endpoint.with_health(Health::success) == Change::Restored {
-                    endpoint.metrics.ejected.set(0);
-                    tracing::info!(cluster = %self.settings.name, endpoint = %endpoint.label, "endpoint restored");
-                }
+                self.note_change(endpoint, endpoint.with_health(Health::success));
             }
             Report::Failure => self.note_failure(endpoint, now),
             Report::Nothing if pick.probing == Probing::Yes => {
@@ -275,28 +310,69 @@ impl Cluster {
             Report::Failure => balance::open(&self.endpoints.load()).map(|endpoint| endpoint.id).collect(),
             Report::Nothing | Report::Success => Vec::new(),
         };
-        let cluster = &self.settings.name;
-        match self.line.report(turn, finished, &in_balancing, pause, now) {
-            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
-            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
-            OutageChange::Nothing => {}
-        }
+        self.note_outage(self.line.report(turn, finished, &in_balancing, pause, now));
     }
 
     fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
+        self.eject(endpoint, |health, room| health.failure(&self.settings.ejection, now, room));
+    }
+
+    /// Tells the endpoint's health, and those in line, how a health check went. `pause` gives the wait before a knock by
+    /// its number.
+    pub(super) fn report_check(
+        &self,
+        endpoint: &Endpoint,
+        report: CheckReport,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
+        let CheckReport { ending, verdict, begun, turn } = report;
+        match (ending, verdict) {
+            (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, Health::checks_fail),
+            (CheckEnding::Passed, Verdict::Healthy) if endpoint.is_troubled() => {
+                self.note_change(endpoint, endpoint.with_health(Health::checks_pass));
+            }
+            _ => {}
+        }
+        // One that is out of balancing would take nothing of what is let go: to knock there was in vain.
+        let ending = if balance::is_open(endpoint) { ending } else { CheckEnding::Failed };
+        self.note_outage(self.line.report_check(turn, ending, begun, pause, now));
+    }
+
+    /// Lays something bad before an endpoint's health, which says whether the endpoint leaves balancing for it.
+    fn eject(&self, endpoint: &Endpoint, note: impl FnOnce(&mut Health, Room) -> Change) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
         if most == 0 || endpoint.is_retired() {
             return; // nothing can be ejected, so nothing need be counted
         }
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let ejected = endpoints.iter().filter(|other| other.is_troubled());
-        let ejected = ejected.filter(|other| other.with_health(|health| health.is_ejected())).count();
+        let ejected = endpoints.iter().filter(|other| !balance::is_open(other)).count();
         let room = if ejected < most { Room::Some } else { Room::None };
-        let change = endpoint.with_health(|health| health.failure(&self.settings.ejection, now, room));
-        if change == Change::Ejected {
-            endpoint.metrics.ejected.set(1);
-            tracing::warn!(cluster = %self.settings.name, endpoint = %endpoint.label, "endpoint ejected");
+        self.note_change(endpoint, endpoint.with_health(|health| note(health, room)));
+    }
+
+    fn note_change(&self, endpoint: &Endpoint, change: Change) {
+        let (cluster, label) = (&self.settings.name, &endpoint.label);
+        match change {
+            Change::Ejected => {
+                endpoint.metrics.ejected.set(1);
+                tracing::warn!(%cluster, endpoint = %label, "endpoint ejected");
+            }
+            Change::Restored => {
+                endpoint.metrics.ejected.set(0);
+                tracing::info!(%cluster, endpoint = %label, "endpoint restored");
+            }
+            Change::Nothing => {}
+        }
+    }
+
+    fn note_outage(&self, change: OutageChange) {
+        let cluster = &self.settings.name;
+        match change {
+            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
+            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
+            OutageChange::Nothing => {}
         }
     }
 

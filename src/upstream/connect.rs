@@ -12,6 +12,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+#[cfg(feature = "bench")]
+use crate::memory;
 use crate::policy::reuse::announced_timeout;
 use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
@@ -58,7 +60,12 @@ where
     opened
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+/// Connects, over TLS where its URL says so.
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+    #[cfg(feature = "bench")]
+    if let Some(stream) = memory::dial() {
+        return Ok(Stream::Memory(stream));
+    }
     let stream = TcpStream::connect(endpoint.address).await.map_err(UpstreamError::connect)?;
     // Without it a small request waits for the acknowledgement of the one before. A socket that refuses the option is
     // closing, which the first write will tell.
@@ -69,11 +76,14 @@ async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     }
 }
 
-fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
+/// Whether a new connection speaks HTTP/2.
+pub(super) fn speaks_http2(protocol: Protocol, stream: &Stream) -> Result<bool, UpstreamError> {
     let has_agreed = stream.agreed() == Some(b"h2");
     match (protocol, stream) {
         (Protocol::Http1, _) => Ok(false),
         (Protocol::H2, Stream::Plain(_)) => Ok(true),
+        #[cfg(feature = "bench")]
+        (Protocol::H2, Stream::Memory(_)) => Ok(true),
         // RFC 9113 section 3.2: over TLS it is ALPN that makes it HTTP/2.
         (Protocol::H2, Stream::Secured(_)) if !has_agreed => {
             Err(UpstreamError::new(UpstreamErrorKind::TlsProtocol, Delivery::Never))

@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The address as text, for metrics and the record.
     pub label: Arc<str>,
+    /// The host of its URL.
+    pub(super) host: EndpointHost,
     /// The settings of its cluster.
     pub settings: Arc<ClusterSettings>,
     /// Its counters.
@@ -92,6 +94,7 @@ impl Endpoint {
             id: EndpointId(NEXT.fetch_add(1, Ordering::Relaxed)),
             address,
             label: address.to_string().into(),
+            host: location.host.clone(),
             metrics,
             cluster_metrics,
             slots: Arc::new(Semaphore::new(settings.max_connections)),
@@ -145,6 +148,7 @@ impl Endpoint {
     /// Takes the endpoint out of use: its idle connections are closed, those in use when they are done.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+        self.metrics.health.forget();
         self.wanted.notify_waiters();
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Delivery;
+use crate::policy::health::Ending;
 use crate::policy::outage::{Change, LineSettings, Next, Outage, Pass, Spread};
 use crate::record::metrics::LineMetrics;
 use crate::upstream::cluster::Report;
@@ -23,6 +24,8 @@ pub struct Line {
     /// What of `inner` everybody has to know, so that nobody locks while all is well.
     mode: AtomicU8,
     inner: Mutex<Inner>,
+    /// Told when there is something new for [`Line::knock`] to look at.
+    knocker: Notify,
 }
 
 #[derive(Debug)]
@@ -100,7 +103,13 @@ impl Line {
     pub(super) fn new(settings: LineSettings, metrics: LineMetrics) -> Self {
         let outage = Outage::new(settings);
         let inner = Inner { outage, failed: Vec::new(), refuses: false, queue: VecDeque::new() };
-        Self { settings, metrics, mode: AtomicU8::new(CALM), inner: Mutex::new(inner) }
+        Self {
+            settings,
+            metrics,
+            mode: AtomicU8::new(CALM),
+            inner: Mutex::new(inner),
+            knocker: Notify::new(),
+        }
     }
 
     /// Whether whoever wants to make an attempt has to ask [`Line::wait`] first.
@@ -178,6 +187,52 @@ impl Line {
         }
     }
 
+    /// Waits until a health check shall knock in the place of a request. To be awaited by one at a time.
+    pub async fn knock(self: &Arc<Self>, start: Instant) -> Turn {
+        loop {
+            let again = {
+                let now = start.elapsed();
+                let mut inner = self.lock();
+                let is_asked = inner.outage.is_down() && inner.outage.believes_checks();
+                match is_asked.then(|| inner.outage.next(now)) {
+                    Some(Next::Probe) => {
+                        inner.outage.begin(Pass::Check, now);
+                        inner.rouse();
+                        return Turn { line: self.clone(), pass: Some(Pass::Check), start };
+                    }
+                    Some(Next::NotBefore(at)) => Some(at),
+                    None | Some(Next::All | Next::Release | Next::Try) => None,
+                }
+            };
+            let told = self.knocker.notified();
+            match again {
+                Some(at) => drop(timeout_at(start + at, told).await),
+                None => told.await,
+            }
+        }
+    }
+
+    /// Takes note of a health check: of each that passed at an endpoint in balancing, and of each that knocked.
+    pub(super) fn report_check(
+        &self,
+        turn: Option<Turn>,
+        ending: Ending,
+        begun: Duration,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) -> Change {
+        let mut inner = self.lock();
+        let change = match (ending, turn.map(Turn::into_pass)) {
+            (Ending::Passed, Some(pass)) => inner.outage.success(pass, now),
+            (Ending::Failed, Some(pass)) => inner.outage.failure(pass, Spread::All, pause, now),
+            (Ending::Passed, None) => inner.outage.check_passed(begun, now),
+            (Ending::Failed, None) => return Change::Nothing,
+        };
+        self.advance(&mut inner, now);
+        inner.rouse();
+        change
+    }
+
     /// Takes note of the end of an attempt; see [`Cluster::tell_line`](super::cluster::Cluster::tell_line).
     pub(super) fn report(
         &self,
@@ -227,9 +282,13 @@ impl Line {
     }
 
     /// The cluster is no longer in the configuration: its gauges show nothing that nobody keeps up to date.
+    /// Nor does anybody check it: who still waits knocks itself.
     pub(super) fn retire(&self) {
         self.metrics.outage.set(0);
         self.metrics.waiting.set(0);
+        let mut inner = self.lock();
+        inner.outage.doubt_checks();
+        inner.rouse();
     }
 
     /// Lets go whoever may go, and says when to look again.
@@ -247,6 +306,13 @@ impl Line {
                     Ok(place) => {
                         inner.outage.begin(Pass::Probe, now);
                         inner.call(place, Pass::Probe);
+                    }
+                    Err(at) => break Some(at),
+                },
+                Next::Try => match inner.affordable(now) {
+                    Ok(place) => {
+                        inner.outage.begin(Pass::Released, now);
+                        inner.call(place, Pass::Released);
                     }
                     Err(at) => break Some(at),
                 },
@@ -273,6 +339,9 @@ impl Line {
             _ => WATCHED,
         };
         self.mode.store(mode, Ordering::Relaxed);
+        if mode == DOWN {
+            self.knocker.notify_one();
+        }
         again
     }
 
@@ -291,6 +360,11 @@ impl Inner {
 
     /// Whose turn it is to knock, by its place; or when to look again.
     fn prober(&self, now: Duration) -> Result<usize, Duration> {
+        if self.outage.believes_checks() { self.impatient(now) } else { self.affordable(now) }
+    }
+
+    /// Who has the least to lose, by its place; or when to look again.
+    fn affordable(&self, now: Duration) -> Result<usize, Duration> {
         let in_time = |waiter: &Waiter| waiter.until > now;
         let spare = |waiter: &Waiter| match waiter.means {
             Means::Fresh | Means::Spare => true,
@@ -306,6 +380,14 @@ impl Inner {
         let soonest =
             || self.queue.iter().filter(|waiter| in_time(waiter)).map(|waiter| waiter.patience_ends());
         found.ok_or_else(|| soonest().min().unwrap_or(Duration::MAX))
+    }
+
+    /// Who has waited long enough for health checks to knock, by its place; or when somebody will have.
+    fn impatient(&self, now: Duration) -> Result<usize, Duration> {
+        let in_time = self.queue.iter().enumerate().filter(|(_, waiter)| waiter.until > now);
+        let soonest = in_time.map(|(place, waiter)| (waiter.trust_ends(), place)).min();
+        let (ends, place) = soonest.ok_or(Duration::MAX)?;
+        if ends <= now { Ok(place) } else { Err(ends) }
     }
 
     /// Lets the one at `place` go.
@@ -332,7 +414,17 @@ impl Inner {
 impl Waiter {
     /// Until when it waits for another to knock, if its failure would be its answer.
     fn patience_ends(&self) -> Duration {
-        self.joined.saturating_add(LAST_PATIENCE.min(self.until.saturating_sub(self.joined) / 2))
+        self.after(LAST_PATIENCE)
+    }
+
+    /// Until when it leaves it to health checks to knock.
+    fn trust_ends(&self) -> Duration {
+        self.after(LONGEST_TRUST)
+    }
+
+    /// So long after it has joined, or when half of its time is over.
+    fn after(&self, longest: Duration) -> Duration {
+        self.joined.saturating_add(longest.min(self.until.saturating_sub(self.joined) / 2))
     }
 }
 
@@ -395,6 +487,10 @@ const DOWN: u8 = 2;
 
 /// How long one whose failure would be its answer waits for another that can knock at less cost, or half of its time.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long one waits for health checks to find the cluster up, or half of its time: they may ask for something that it
+/// will never answer as they want it.
+const LONGEST_TRUST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

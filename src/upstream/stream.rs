@@ -21,6 +21,9 @@ pub(super) enum Stream {
     Plain(TcpStream),
     /// TLS, boxed because it is large and a connection without it should not be.
     Secured(Box<Secured>),
+    /// No socket at all.
+    #[cfg(feature = "bench")]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// A TLS connection.
@@ -57,6 +60,8 @@ impl Stream {
     pub(super) fn may_have_news(&self) -> bool {
         let tcp = match self {
             Self::Plain(stream) => stream,
+            #[cfg(feature = "bench")]
+            Self::Memory(_) => return true,
             Self::Secured(secured) => secured.stream.get_ref().0,
         };
         // Without an operation of its own this tells what the driver of the runtime has heard, and no more.
@@ -67,6 +72,8 @@ impl Stream {
     pub(super) fn agreed(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
+            #[cfg(feature = "bench")]
+            Self::Memory(_) => None,
             Self::Secured(secured) => secured.stream.get_ref().1.alpn_protocol(),
         }
     }
@@ -75,6 +82,8 @@ impl Stream {
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Plain(_) => None,
+            #[cfg(feature = "bench")]
+            Self::Memory(_) => None,
             Self::Secured(secured) => Some(secured.refusal.clone()),
         }
     }
@@ -88,6 +97,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Secured(secured) => {
                 let read = Pin::new(&mut secured.stream).poll_read(cx, buffer);
                 if let Poll::Ready(Err(error)) = &read
@@ -105,6 +116,8 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_write(cx, bytes),
         }
     }
@@ -116,6 +129,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_write_vectored(cx, slices),
         }
     }
@@ -123,6 +138,8 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => stream.is_write_vectored(),
             Self::Secured(secured) => secured.stream.is_write_vectored(),
         }
     }
@@ -130,6 +147,8 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_flush(cx),
         }
     }
@@ -137,6 +156,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "bench")]
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Secured(secured) => Pin::new(&mut secured.stream).poll_shutdown(cx),
         }
     }

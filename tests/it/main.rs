@@ -9,6 +9,7 @@ mod endpoints;
 mod framing;
 mod harness;
 mod headers;
+mod health;
 mod hedge;
 mod hold;
 mod http2;

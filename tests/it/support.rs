@@ -19,7 +19,7 @@ pub(crate) mod stent;
 mod temp;
 pub(crate) mod tls;
 
-pub(crate) use backend::{Action, Backend, Refused};
+pub(crate) use backend::{Action, Backend, ReceivedRequest, Refused};
 pub(crate) use client::{Client, Response};
 pub(crate) use config::Config;
 pub(crate) use record::Line;

@@ -149,7 +149,7 @@ fn false_alarms(rate: f64, attempts: u32) -> u32 {
         let pass = match outage.next(now) {
             Next::Probe => Pass::Probe,
             Next::NotBefore(_) => continue,
-            Next::All | Next::Release => Pass::Free,
+            Next::All | Next::Release | Next::Try => Pass::Free,
         };
         outage.begin(pass, now);
         if random.f64() < rate {
@@ -184,7 +184,12 @@ enum Event {
     Answer(bool),
     Abandon,
     Stray(bool),
+    CheckPassed,
     Empty,
+}
+
+fn knocks(pass: Pass) -> bool {
+    matches!(pass, Pass::Probe | Pass::Check)
 }
 
 fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
@@ -193,6 +198,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
         4 => any::<bool>().prop_map(Event::Answer),
         1 => Just(Event::Abandon),
         3 => any::<bool>().prop_map(Event::Stray),
+        1 => Just(Event::CheckPassed),
         1 => Just(Event::Empty),
     ];
     proptest::collection::vec((event, 0u64..300), 0..300)
@@ -210,17 +216,18 @@ proptest! {
                 Event::Take => {
                     let pass = match outage.next(now) {
                         Next::All => Pass::Free,
+                        Next::Probe if outage.believes_checks() => Pass::Check,
                         Next::Probe => Pass::Probe,
-                        Next::Release => Pass::Released,
+                        Next::Release | Next::Try => Pass::Released,
                         Next::NotBefore(at) => {
                             prop_assert!(at > now, "a wait that is over");
                             prop_assert!(at <= now + ms(100) * 400, "a wait without end");
                             continue;
                         }
                     };
-                    if pass == Pass::Probe {
+                    if knocks(pass) {
                         let others = under_way.iter().filter(|(other, since)| {
-                            *other == Pass::Probe && *since + PATIENCE > now
+                            knocks(*other) && *since + PATIENCE > now
                         });
                         prop_assert!(outage.is_down());
                         prop_assert_eq!(others.count(), 0);
@@ -232,7 +239,7 @@ proptest! {
                     if let Some((pass, _)) = under_way.pop() {
                         if good { outage.success(pass, now); } else { outage.failure(pass, Spread::All, pause, now); }
                         // A probe of an outage that is over must not count in the next.
-                        if pass == Pass::Probe { under_way.retain(|(other, _)| *other != Pass::Probe); }
+                        if knocks(pass) { under_way.retain(|(other, _)| !knocks(*other)); }
                     }
                 }
                 Event::Abandon => {
@@ -240,6 +247,11 @@ proptest! {
                 }
                 Event::Stray(good) => {
                     if good { outage.success(Pass::Free, now); } else { outage.failure(Pass::Free, Spread::All, pause, now); }
+                }
+                Event::CheckPassed => {
+                    if outage.success(Pass::Check, now) == Change::Recovering {
+                        under_way.retain(|(other, _)| !knocks(*other));
+                    }
                 }
                 Event::Empty => outage.line_is_empty(),
             }
@@ -274,5 +286,134 @@ proptest! {
         for _ in 0..failures { outage.failure(Pass::Free, Spread::Some, pause, ms(0)); }
         for _ in 0..400 { outage.success(Pass::Free, ms(0)); }
         prop_assert!(outage.is_calm());
+    }
+}
+
+/// Down, with checks that passed before.
+fn down_with_checks(now: Duration) -> Outage {
+    let mut outage = Outage::new(LineSettings::default());
+    assert_eq!(outage.success(Pass::Check, now), Change::Nothing);
+    assert_eq!(fail(&mut outage, 2, now.checked_sub(LEAST_SPAN).unwrap()), Change::Nothing);
+    assert_eq!(fail(&mut outage, 1, now), Change::Down);
+    assert!(outage.believes_checks());
+    outage
+}
+
+#[test]
+fn a_check_knocks_at_the_pace_of_the_line_and_ends_the_outage() {
+    let mut outage = down_with_checks(at(0));
+    assert_eq!(outage.next(at(100)), Next::Probe);
+    outage.begin(Pass::Check, at(100));
+    assert_eq!(outage.next(at(100)), Next::NotBefore(at(1100)), "one at a time");
+    assert_eq!(outage.failure(Pass::Check, Spread::All, pause, at(110)), Change::Nothing);
+    assert_eq!(outage.next(at(110)), Next::NotBefore(at(310)));
+    outage.begin(Pass::Check, at(310));
+    assert_eq!(outage.success(Pass::Check, at(320)), Change::Recovering);
+    assert_eq!(outage.next(at(320)), Next::Try, "one shows whether it is true");
+    outage.begin(Pass::Released, at(320));
+    assert_eq!(outage.next(at(320)), Next::NotBefore(at(420)));
+    outage.success(Pass::Released, at(330));
+    assert_eq!(outage.next(at(330)), Next::Release);
+    outage.line_is_empty();
+    assert!(!outage.is_down() && outage.believes_checks());
+    assert_eq!(outage.run, 0);
+}
+
+#[test]
+fn a_check_that_began_before_the_outage_does_not_end_it() {
+    let mut outage = down_with_checks(at(1000));
+    assert_eq!(outage.check_passed(at(999), at(1010)), Change::Nothing);
+    assert!(outage.is_down() && outage.believes_checks());
+    assert_eq!(outage.check_passed(at(1001), at(1010)), Change::Recovering);
+}
+
+#[test]
+fn checks_alone_neither_take_a_cluster_down_nor_teach_how_often_it_fails() {
+    let mut outage = Outage::new(LineSettings::default());
+    let fresh = outage;
+    for _ in 0..1000 {
+        assert_eq!(outage.failure(Pass::Check, Spread::All, pause, at(0)), Change::Nothing);
+    }
+    assert_eq!(outage, fresh);
+    fail(&mut outage, 2, at(0));
+    outage.success(Pass::Check, at(1));
+    assert_eq!(fail(&mut outage, 1, at(10)), Change::Down, "a check between two failures is no success");
+}
+
+#[test]
+fn checks_that_never_passed_end_no_outage_and_are_not_waited_for() {
+    let mut outage = down(at(0));
+    assert!(!outage.believes_checks());
+    assert_eq!(outage.success(Pass::Check, at(50)), Change::Nothing);
+    assert_eq!(outage.next(at(100)), Next::Probe);
+    outage.begin(Pass::Probe, at(100));
+    assert_eq!(outage.success(Pass::Probe, at(110)), Change::Recovering);
+    outage.line_is_empty();
+    outage.success(Pass::Check, at(120));
+    assert!(outage.believes_checks(), "it passes while all is well");
+}
+
+#[test]
+fn a_check_that_ends_an_outage_too_soon_costs_one_failure_and_is_not_believed_again() {
+    // One goes, and fails.
+    let mut outage = down_with_checks(at(0));
+    outage.success(Pass::Check, at(50));
+    outage.begin(Pass::Released, at(50));
+    assert_eq!(outage.failure(Pass::Free, Spread::All, pause, at(55)), Change::Nothing, "it began before");
+    assert_eq!(outage.success(Pass::Free, at(55)), Change::Nothing);
+    assert_eq!(outage.failure(Pass::Released, Spread::All, pause, at(60)), Change::Down);
+    assert!(!outage.believes_checks());
+    assert_eq!(outage.success(Pass::Check, at(70)), Change::Nothing);
+    // The same where nobody waits.
+    let mut outage = down_with_checks(at(0));
+    outage.success(Pass::Check, at(50));
+    outage.line_is_empty();
+    assert!(!outage.is_down() && !outage.is_calm(), "a success has to be told");
+    assert_eq!(fail(&mut outage, 1, at(60)), Change::Down);
+    assert!(!outage.believes_checks());
+}
+
+#[test]
+fn a_request_that_gets_through_where_checks_fail_ends_the_outage_and_their_credit() {
+    let mut outage = down_with_checks(at(0));
+    outage.begin(Pass::Check, at(100));
+    outage.failure(Pass::Check, Spread::All, pause, at(110));
+    outage.begin(Pass::Probe, at(5000));
+    assert_eq!(outage.success(Pass::Probe, at(5010)), Change::Recovering);
+    assert!(!outage.believes_checks());
+}
+
+proptest! {
+    #[test]
+    fn whatever_checks_say_a_working_cluster_comes_up_as_soon_as_a_request_is_let_knock(
+        before in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..50),
+        random in proptest::collection::vec(any::<bool>(), 1..50),
+    ) {
+        let mut outage = Outage::new(LineSettings::default());
+        let mut now = at(0);
+        for (is_check, passed) in before {
+            now += ms(3);
+            let pass = if is_check { Pass::Check } else { Pass::Free };
+            if passed { outage.success(pass, now); } else { outage.failure(pass, Spread::All, pause, now); }
+        }
+        // From here on every attempt succeeds, and checks say anything.
+        for passed in random {
+            now += ms(10_000);
+            if passed {
+                outage.success(Pass::Check, now);
+            } else if outage.believes_checks() && outage.next(now) == Next::Probe {
+                outage.begin(Pass::Check, now);
+                outage.failure(Pass::Check, Spread::All, pause, now);
+            }
+        }
+        now += ms(1_000_000);
+        if outage.next(now) == Next::Probe {
+            outage.begin(Pass::Probe, now);
+            outage.success(Pass::Probe, now);
+        }
+        outage.line_is_empty();
+        prop_assert_eq!(outage.next(now), Next::All);
+        outage.success(Pass::Free, now);
+        prop_assert_eq!(outage.run, 0);
     }
 }

@@ -249,3 +249,178 @@ error: `unsafe_reuse` takes a string
 "#,
     );
 }
+
+#[test]
+fn a_health_check_asks_for_a_path_within_its_interval() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.health_check]
+host = "https://hosp.internal/"
+method = "POST"
+interval = "1s"
+timeout = "1s"
+statuses = []
+unhealthy_after = 0
+healthy_after = 101
+retries = 3
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: `[cluster.hosp.health_check]` has no `path`
+ --> stent.toml:3:1
+  |
+3 | [cluster.hosp.health_check]
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^ `path` is missing
+  |
+  = help: add `path = "/healthz"`: a path that works exactly while the service does, and costs it little
+
+error: invalid `host`
+ --> stent.toml:4:8
+  |
+4 | host = "https://hosp.internal/"
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^ not a host
+  |
+  = help: a name or an address, with a port if need be, and without a scheme: "hosp.internal"
+
+error: invalid `method`
+ --> stent.toml:5:10
+  |
+5 | method = "POST"
+  |          ^^^^^^ not one of its words
+  |
+  = help: known here: `GET`, `HEAD`
+
+error: `timeout` must be less than `interval`: an endpoint is asked one thing at a time
+ --> stent.toml:7:11
+  |
+6 | interval = "1s"
+  |            ---- and this
+7 | timeout = "1s"
+  |           ^^^^ does not fit
+
+error: no answer could pass this check
+ --> stent.toml:8:12
+  |
+8 | statuses = []
+  |            ^^ empty
+  |
+  = help: leave `statuses` out for "200-299"
+
+error: `unhealthy_after` must be between 1 and 100
+ --> stent.toml:9:19
+  |
+9 | unhealthy_after = 0
+  |                   ^ out of bounds
+
+error: `healthy_after` must be between 1 and 100
+  --> stent.toml:10:17
+   |
+10 | healthy_after = 101
+   |                 ^^^ out of bounds
+
+error: unknown key `retries` in `[cluster.hosp.health_check]`
+  --> stent.toml:11:1
+   |
+11 | retries = 3
+   | ^^^^^^^ not a key of Stent
+   |
+   = help: known here: `path`, `host`, `method`, `interval`, `timeout`, `statuses`, `unhealthy_after`, `healthy_after`
+
+8 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_health_check_says_what_is_no_path_no_time_and_no_status() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.health_check]
+path = "http://10.0.1.10/healthz"
+interval = "10ms"
+timeout = "0s"
+statuses = ["200-299", 700]
+
+[cluster.third]
+endpoints = ["http://10.0.1.10"]
+[cluster.third.health_check]
+path = "/healthz#top"
+timeout = "5s"
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: invalid `path`
+ --> stent.toml:4:8
+  |
+4 | path = "http://10.0.1.10/healthz"
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^^^ not a path
+  |
+  = help: a path alone, such as "/healthz": every endpoint is asked, and `host` has a key of its own
+
+error: `interval` must be between 100ms and 1h
+ --> stent.toml:5:12
+  |
+5 | interval = "10ms"
+  |            ^^^^^^ out of bounds
+
+error: `timeout` must be at least 1ms
+ --> stent.toml:6:11
+  |
+6 | timeout = "0s"
+  |           ^^^^ out of bounds
+
+error: `statuses` must be between 100 and 599
+ --> stent.toml:7:24
+  |
+7 | statuses = ["200-299", 700]
+  |                        ^^^ out of bounds
+
+error: invalid `path`
+  --> stent.toml:12:8
+   |
+12 | path = "/healthz#top"
+   |        ^^^^^^^^^^^^^^ not a path
+   |
+   = help: leave out `#` and what follows it: a server is never sent that
+
+error: `timeout` must be less than `interval`: an endpoint is asked one thing at a time
+  --> stent.toml:13:11
+   |
+13 | timeout = "5s"
+   |           ^^^^ does not fit
+   |
+   = help: `interval` is 5s by default
+
+6 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_health_check_needs_only_a_path_and_a_short_interval_shortens_its_timeout() {
+    let check = |keys: &str| {
+        let text = format!(
+            "[cluster.hosp]\nendpoints = [\"http://10.0.1.10\"]\n[cluster.hosp.health_check]\n{keys}\n"
+        );
+        let config = accepted(&[&text, LISTENER, ROUTE].concat());
+        let again = accepted(&effective(&config));
+        assert_eq!(again.clusters, config.clusters, "the effective configuration says the same");
+        config.clusters[0].health_check.clone().unwrap()
+    };
+    let least = check("path = \"/healthz\"");
+    assert_eq!(least.rhythm, crate::policy::health::Rhythm::default());
+    assert_eq!((least.method, least.host), (http::Method::GET, None));
+    assert!(least.statuses.iter().eq(200..=299));
+    let quick = check(
+        "path = \"/healthz?deep=1\"\ninterval = \"1s\"\nhost = \"hosp.internal:8080\"\nmethod = \"HEAD\"",
+    );
+    assert_eq!(quick.rhythm.timeout(), Duration::from_millis(500));
+    assert_eq!(quick.path.as_str(), "/healthz?deep=1");
+    assert_eq!(quick.host.unwrap().as_str(), "hosp.internal:8080");
+}

@@ -68,10 +68,7 @@ fn slow_readers_of_large_answers_do_not_fill_memory() {
 #[test]
 fn an_idle_connection_gives_its_buffers_back_and_takes_the_next_request() {
     const CALLERS: usize = 500;
-    let backend = Backend::new(|request| match &*request.target {
-        "/large" => Action::answer(200, vec![b'x'; 1 << 20]),
-        _ => Action::answer(200, "ok"),
-    });
+    let backend = Backend::healthy();
     let stent = Stent::start(&Config::new(&backend).set("listener.header_timeout", "4s"));
     let mut clients: Vec<Client> = (0..CALLERS).map(|_| stent.client()).collect();
     let before = stent.memory();
@@ -79,11 +76,7 @@ fn an_idle_connection_gives_its_buffers_back_and_takes_the_next_request() {
         assert_eq!(client.get("/").status, 200);
     }
     let busy = stent.memory().saturating_sub(before);
-    eventually("the buffers' return", || {
-        // The allocator gives free memory back to the system when something else is freed a while later.
-        assert_eq!(stent.client().get("/large").status, 200);
-        (stent.memory().saturating_sub(before) < busy / 2).then_some(())
-    });
+    eventually("the buffers' return", || (stent.memory().saturating_sub(before) < busy / 2).then_some(()));
     for client in &mut clients {
         // A head that comes in two pieces finds the connection as whole as one that comes at once.
         client.send(b"GET / HTTP/1.1\r\n");

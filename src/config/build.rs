@@ -27,6 +27,7 @@ use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::Protocol;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{HeaderRules, Side};
+use crate::policy::admission::{AdmissionSettings, InvalidAdmission};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
@@ -195,6 +196,7 @@ impl Builder<'_> {
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
         let line = self.line(&cluster.line);
+        let admission = self.admission(&cluster.admission);
         let budget = self.budget(&retry.budget);
         Some(ClusterSettings {
             name: Arc::from(&**name),
@@ -214,6 +216,7 @@ impl Builder<'_> {
             balance: cluster.balance.clone().unwrap_or_default(),
             ejection,
             line,
+            admission,
             failures: policy.statuses,
             budget,
         })
@@ -482,6 +485,19 @@ impl Builder<'_> {
                 }
             }
         }
+    }
+
+    fn admission(&self, raw: &raw::Admission) -> AdmissionSettings {
+        let default = AdmissionSettings::default();
+        let limit = raw.limit.clone().unwrap_or(default.limit());
+        let queue = raw.queue.clone().unwrap_or(default.queue());
+        let queue_time = raw.queue_time.clone().unwrap_or(default.queue_time());
+        AdmissionSettings::new(limit, queue, queue_time).unwrap_or_else(|error| {
+            let InvalidAdmission::QueueTime = error;
+            let help = "with `queue = 0` nobody waits".to_owned();
+            self.misfit(&error, [raw.queue_time.span()], Some(help));
+            default
+        })
     }
 
     /// Reports what a constructor refused, at the first of the values that stands in the file.

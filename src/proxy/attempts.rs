@@ -11,6 +11,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
@@ -20,16 +21,19 @@ use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
+use crate::proxy::admission::AdmissionLayer;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
+use crate::upstream::admission::{Refusal, Slot};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::{Pools, Progress};
 
+mod gate;
 mod line;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
@@ -108,13 +112,38 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
+        let ask = gate::ask(exchange, outbound, now);
+        let layer = AdmissionLayer::new(&outbound.cluster.admission, ask);
+        let mut admitted = layer.layer(service_fn(Making::<'_, T>::run));
+        if let Err(refusal) = admitted.ready().await {
+            return gate::refuse(exchange, kept, ask, refusal);
+        }
+        if admitted.has_waited() {
+            now = Instant::now();
+            exchange.leave_queue(now.duration_since(ask.now));
+            if outbound.cluster.line.is_in_force() && !exchange.has_turn() {
+                continue; // all of it went down meanwhile
+            }
+        }
         let Some(pick) = around.pick(outbound.cluster, exchange.tried(), outbound.repeatable, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
-        let outcome =
-            attempt(exchange, route, outbound, transport, &pick.endpoint, timer.as_mut(), now).await;
+        let making = Making {
+            exchange,
+            route,
+            outbound,
+            transport,
+            endpoint: &pick.endpoint,
+            timer: timer.as_mut(),
+            started: now,
+        };
+        let (outcome, progress) = match admitted.call(making).await {
+            Ok(made) => made,
+            Err(refusal) => return gate::refuse(exchange, kept, ask, refusal),
+        };
         now = Instant::now();
+        progress.end(gate::told(route, &outcome), now);
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
         {
@@ -127,6 +156,11 @@ pub(crate) async fn run<T: Transport>(
             // An answer ahead of the body. Boxed, because that is rare.
             now = Box::pin(hear_out(exchange, outbound)).await;
             verdict = decide(exchange, route, outbound, &outcome, around, now);
+        }
+        if let Verdict::Retry { .. } = verdict
+            && outbound.refuses_retries()
+        {
+            verdict = Verdict::Stop { why: Veto::Overloaded };
         }
         match verdict {
             Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
@@ -148,6 +182,31 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+/// How an attempt ended, and how far it came.
+type Made = (Result<Answer, Failure>, Progress);
+
+/// An attempt that is let through.
+struct Making<'a, T> {
+    exchange: &'a Exchange,
+    route: &'a Route,
+    outbound: &'a Outbound<'a>,
+    transport: &'a T,
+    endpoint: &'a Arc<Endpoint>,
+    timer: Pin<&'a mut Sleep>,
+    started: Instant,
+}
+
+impl<T: Transport> Making<'_, T> {
+    /// Makes it, and gives back how far it came, with its place in flight.
+    async fn run((this, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
+        let Self { exchange, route, outbound, transport, endpoint, timer, started } = this;
+        let progress = Progress::with_slot(slot);
+        let outcome =
+            attempt(exchange, route, outbound, transport, endpoint, timer, started, &progress).await;
+        Ok((outcome, progress))
+    }
+}
+
 /// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
@@ -157,8 +216,10 @@ async fn attempt<T: Transport>(
     endpoint: &Arc<Endpoint>,
     mut timer: Pin<&mut Sleep>,
     started: Instant,
+    progress: &Progress,
 ) -> Result<Answer, Failure> {
-    let answer = send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started).await?;
+    let answer =
+        send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started, progress).await?;
     if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
         return Ok(answer.map(AnswerBody::Direct));
     }
@@ -198,6 +259,7 @@ async fn send<T: Transport>(
     endpoint: &Arc<Endpoint>,
     mut timer: Pin<&mut Sleep>,
     started: Instant,
+    progress: &Progress,
 ) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
     let body = exchange.body();
     let number = exchange.attempt_number();
@@ -206,9 +268,8 @@ async fn send<T: Transport>(
         let successor = successor(&route.settings.retry, outbound, number, body.state());
         limits.first(started.into_std(), body.upload(), successor)
     };
-    let progress = Progress::default();
     let request = outbound.request(number, body.attempt());
-    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, &progress));
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
@@ -410,6 +471,15 @@ impl Outbound<'_> {
     /// itself.
     fn may_retry(&self, now: Duration) -> bool {
         self.cluster.line.is_in_force() || self.cluster.budget.withdraw(now)
+    }
+
+    /// Whether others wait for their first attempt, so that there is none to spare for another one.
+    fn refuses_retries(&self) -> bool {
+        let refuses = self.cluster.admission.refuses_retries() && !self.cluster.line.is_in_force();
+        if refuses {
+            self.cluster.admission.count_refused_retry();
+        }
+        refuses
     }
 
     fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {

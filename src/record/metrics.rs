@@ -17,12 +17,15 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::HoldEnd;
 use crate::policy::retry::{Reason, Veto};
 
+pub use self::admission::AdmissionMetrics;
+use self::admission::AdmissionVecs;
 use self::codes::{CodeCounters, GrpcCounters};
 pub use self::line::LineMetrics;
 use self::line::LineVecs;
 use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
+mod admission;
 mod codes;
 mod line;
 mod register;
@@ -53,6 +56,7 @@ pub struct Metrics {
     upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
     endpoint_idle_limit: GaugeVec,
+    admissions: AdmissionVecs,
     lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
@@ -200,6 +204,7 @@ impl Metrics {
                 "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
                 &["cluster", "endpoint"],
             ),
+            admissions: AdmissionVecs::new(&new),
             lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
@@ -329,6 +334,11 @@ impl Metrics {
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
+    }
+
+    /// The handles of the gate in front of the cluster `name`.
+    pub fn admission(&self, name: &str) -> AdmissionMetrics {
+        self.admissions.of(name)
     }
 
     /// The handles of the line of the cluster `name`.

@@ -62,6 +62,11 @@ impl Window {
         self.length.as_secs_f64()
     }
 
+    /// Attempts that ended, per second.
+    pub fn ends_per_second(&self) -> f64 {
+        self.count() / self.seconds().max(1e-6)
+    }
+
     /// Good answers per second.
     fn rate(&self) -> f64 {
         f64::from(self.answered) / self.seconds().max(1e-6)
@@ -367,7 +372,7 @@ impl Usual {
     fn begin(&mut self, window: &Window) {
         self.windows += 1;
         let weight = 1.0 / f64::from(self.windows);
-        let mut mean = |mean: &mut f64, of: f64| *mean += weight * (of - *mean);
+        let mean = |mean: &mut f64, of: f64| *mean += weight * (of - *mean);
         mean(&mut self.failing, window.failing());
         if window.answered > 0 {
             let latency = window.latency.as_secs_f64();

@@ -27,6 +27,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         balance,
         ejection: EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.5).unwrap(),
         line: LineSettings::new(0, Duration::from_secs(10), 3).unwrap(),
+        admission: AdmissionSettings::default(),
         failures: [500, 502].into_iter().collect(),
         budget: BudgetSettings::default(),
     }

@@ -25,6 +25,7 @@ fn a_line_holds_every_field_in_its_order() {
         error: Some("connection_refused"),
         time_to_head: Some(Duration::from_micros(1_234_567)),
         in_line: Some(Duration::from_millis(5)),
+        in_queue: Some(Duration::from_millis(6)),
         attempts,
         retry_stopped: Some(Veto::RetryAfter),
         ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
@@ -35,7 +36,7 @@ fn a_line_holds_every_field_in_its_order() {
         r#""host":"hosp.example.org","path":"/api/screenings/7","query":"page=***&name=***","#,
         r#""route":"screening","cluster":"hosp","status":502,"origin":"upstream","outcome":"ok","#,
         r#""error":"connection_refused","bytes_in":18446744073709551615,"bytes_out":0,"#,
-        r#""duration_us":2000000,"time_to_head_us":1234567,"line_us":5000,"user_agent":"curl/8","attempts":["#,
+        r#""duration_us":2000000,"time_to_head_us":1234567,"line_us":5000,"queue_us":6000,"user_agent":"curl/8","attempts":["#,
         r#"{"endpoint":"10.0.1.10:8080","status":502,"delivery":"answered","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"connect_refused","delivery":"never","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
@@ -60,6 +61,7 @@ fn what_is_absent_is_null() {
         "error",
         "time_to_head_us",
         "line_us",
+        "queue_us",
         "user_agent",
         "retry_stopped",
     ] {
@@ -197,6 +199,7 @@ fn record(target: Target) -> Record {
         duration: Duration::from_secs(2),
         time_to_head: None,
         in_line: None,
+        in_queue: None,
         attempts: Vec::new(),
         retry_stopped: None,
     }

@@ -83,12 +83,11 @@ where
                 State::New if self.gate.admission.is_off() => self.state = State::Ready(None),
                 State::New => {
                     let AdmissionLayer { admission, ask } = self.gate;
-                    self.state = match admission.try_enter(ask.now) {
-                        Some(slot) => State::Ready(Some(slot)),
-                        None => {
-                            self.has_waited = true;
-                            State::Waiting(Box::pin(admission.clone().enter(ask)))
-                        }
+                    self.state = if let Some(slot) = admission.try_enter(ask.now) {
+                        State::Ready(Some(slot))
+                    } else {
+                        self.has_waited = true;
+                        State::Waiting(Box::pin(admission.clone().enter(ask)))
                     };
                 }
                 State::Waiting(wait) => {

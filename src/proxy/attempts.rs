@@ -198,38 +198,63 @@ struct Making<'a, T> {
 
 impl<T: Transport> Making<'_, T> {
     /// Makes it, and gives back how far it came, with its place in flight.
-    async fn run((this, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
-        let Self { exchange, route, outbound, transport, endpoint, timer, started } = this;
+    async fn run((mut making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
         let progress = Progress::with_slot(slot);
-        let outcome =
-            attempt(exchange, route, outbound, transport, endpoint, timer, started, &progress).await;
+        let outcome = making.attempt(&progress).await;
         Ok((outcome, progress))
     }
-}
 
-/// One attempt: to the response head and, where the answer is held, to the end of the hold.
-async fn attempt<T: Transport>(
-    exchange: &Exchange,
-    route: &Route,
-    outbound: &Outbound<'_>,
-    transport: &T,
-    endpoint: &Arc<Endpoint>,
-    mut timer: Pin<&mut Sleep>,
-    started: Instant,
-    progress: &Progress,
-) -> Result<Answer, Failure> {
-    let answer =
-        send(exchange, route, outbound, transport, endpoint, timer.as_mut(), started, progress).await?;
-    if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
-        return Ok(answer.map(AnswerBody::Direct));
+    /// To the response head and, where the answer is held, to the end of the hold.
+    async fn attempt(&mut self, progress: &Progress) -> Result<Answer, Failure> {
+        let answer = self.send(progress).await?;
+        let Self { exchange, route, outbound, .. } = self;
+        if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
+            return Ok(answer.map(AnswerBody::Direct));
+        }
+        let hold = Hold {
+            limits: route.settings.retry.hold,
+            deadline: outbound.limits.deadline_at(exchange.body().upload()),
+            memory: exchange.memory(),
+            metrics: exchange.metrics(),
+        };
+        let timer = self.timer.as_mut();
+        hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
     }
-    let hold = Hold {
-        limits: route.settings.retry.hold,
-        deadline: outbound.limits.deadline_at(exchange.body().upload()),
-        memory: exchange.memory(),
-        metrics: exchange.metrics(),
-    };
-    hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
+
+    /// Sends a request and waits for the response head, within the limits of an attempt.
+    async fn send(&mut self, progress: &Progress) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
+        let Self { exchange, route, outbound, transport, endpoint, timer, started } = self;
+        let body = exchange.body();
+        let number = exchange.attempt_number();
+        let limits = &outbound.limits;
+        let first = || {
+            let successor = successor(&route.settings.retry, outbound, number, body.state());
+            limits.first(started.into_std(), body.upload(), successor)
+        };
+        let request = outbound.request(number, body.attempt());
+        let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
+        loop {
+            let (at, _) = first();
+            // While the body comes in, the limit moves with every part: it is enough to look again now and then.
+            let is_uploading = limits.deadline_at(body.upload()).is_none();
+            let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
+            timer.as_mut().reset(look_again.min(at.into()));
+            tokio::select! {
+                biased;
+                answer = &mut answer => {
+                    return answer
+                        .and_then(|answer| outbound.accept(answer))
+                        .map_err(|error| Failure { error, limit: None });
+                }
+                () = body.ended(), if is_uploading => continue,
+                () = timer.as_mut() => {}
+            }
+            let (at, limit) = first();
+            if at <= Instant::now().into_std() {
+                return Err(cut_off(limit, progress.delivery()));
+            }
+        }
+    }
 }
 
 /// Lays a response head before the policy.
@@ -248,49 +273,6 @@ fn may_hold(
         repeatable: outbound.repeatable,
         body: exchange.body().state(),
     })
-}
-
-/// Sends a request and waits for the response head, within the limits of an attempt.
-async fn send<T: Transport>(
-    exchange: &Exchange,
-    route: &Route,
-    outbound: &Outbound<'_>,
-    transport: &T,
-    endpoint: &Arc<Endpoint>,
-    mut timer: Pin<&mut Sleep>,
-    started: Instant,
-    progress: &Progress,
-) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
-    let body = exchange.body();
-    let number = exchange.attempt_number();
-    let limits = &outbound.limits;
-    let first = || {
-        let successor = successor(&route.settings.retry, outbound, number, body.state());
-        limits.first(started.into_std(), body.upload(), successor)
-    };
-    let request = outbound.request(number, body.attempt());
-    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
-    loop {
-        let (at, _) = first();
-        // While the body comes in, the limit moves with every part: it is enough to look again now and then.
-        let is_uploading = limits.deadline_at(body.upload()).is_none();
-        let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
-        timer.as_mut().reset(look_again.min(at.into()));
-        tokio::select! {
-            biased;
-            answer = &mut answer => {
-                return answer
-                    .and_then(|answer| outbound.accept(answer))
-                    .map_err(|error| Failure { error, limit: None });
-            }
-            () = body.ended(), if is_uploading => continue,
-            () = timer.as_mut() => {}
-        }
-        let (at, limit) = first();
-        if at <= Instant::now().into_std() {
-            return Err(cut_off(limit, progress.delivery()));
-        }
-    }
 }
 
 /// An attempt that a limit ended.

@@ -166,10 +166,7 @@ impl Admission {
         // Time for the answer is left, as far as that is known.
         let until = ask.deadline.checked_sub(self.seen.usual_latency()).unwrap_or(ask.now);
         let until = until.min(ask.now + self.settings.queue_time());
-        let waiter = match self.join(&ask, until)? {
-            Some(waiter) => waiter,
-            None => return Ok(self.slot(ask.now)),
-        };
+        let Some(waiter) = self.join(&ask, until)? else { return Ok(self.slot(ask.now)) };
         let place = Place { admission: self, waiter, is_left: false };
         // A call that comes before anybody waits for it is kept: none is lost.
         let _ = timeout_at(until, place.waiter.called.notified()).await;

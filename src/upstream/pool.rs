@@ -109,19 +109,19 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            let sent;
-            (connection, in_flight, sent) = if progress.counts_when_given_up() {
+            let answered;
+            (connection, in_flight, answered) = if progress.counts_when_given_up() {
                 // Boxed, because it may outlive the attempt.
                 let send = async move {
-                    let sent = connection.send(request).await;
-                    (connection, in_flight, sent)
+                    let answered = connection.send(request).await;
+                    (connection, in_flight, answered)
                 };
-                linger::until_let_go(Box::pin(send), progress, |(_, _, sent)| told(sent)).await
+                linger::until_let_go(Box::pin(send), progress, |(_, _, answered)| told(answered)).await
             } else {
-                let sent = connection.send(request).await;
-                (connection, in_flight, sent)
+                let answered = connection.send(request).await;
+                (connection, in_flight, answered)
             };
-            match sent.map_err(SendFailure::from) {
+            match answered.map_err(SendFailure::from) {
                 Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
                 Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
@@ -474,8 +474,8 @@ where
 }
 
 /// What a late answer tells about the load.
-fn told<E>(sent: &Result<Response<Incoming>, E>) -> Told {
-    match sent {
+fn told<E>(answered: &Result<Response<Incoming>, E>) -> Told {
+    match answered {
         Ok(response) if response.status().is_server_error() => Told::Failed,
         Ok(_) => Told::Answered,
         Err(_) => Told::Nothing,

@@ -29,7 +29,7 @@ fn ask(purpose: Purpose, time: Duration) -> Ask {
 }
 
 fn first() -> Ask {
-    ask(Purpose::First, Duration::from_secs(60))
+    ask(Purpose::First, Duration::from_mins(1))
 }
 
 async fn enter(gate: &Arc<Admission>, ask: Ask) -> Result<Slot, Refusal> {
@@ -152,7 +152,7 @@ async fn at_work(
 
 #[tokio::test(start_paused = true)]
 async fn who_would_wait_for_too_long_is_told_at_once_and_when_to_come_again() {
-    let gate = gate(fixed(1), 1000, Duration::from_secs(60));
+    let gate = gate(fixed(1), 1000, Duration::from_mins(1));
     let _busy = at_work(&gate).await;
     // Twenty wait, 10 ms each.
     let start = Instant::now();
@@ -171,7 +171,9 @@ async fn an_adaptive_gate_without_a_cause_has_no_limit() {
         let slots: Vec<_> = (0..1000).map(|_| gate.try_enter(now).unwrap()).collect();
         sleep(ms(5)).await;
         let now = Instant::now();
-        slots.into_iter().for_each(|slot| slot.end(Told::Answered, now));
+        for slot in slots {
+            slot.end(Told::Answered, now);
+        }
     }
     assert_eq!(gate.limit.load(Ordering::Relaxed), ANY);
     assert!(!gate.try_enter(Instant::now()).unwrap().counts_when_given_up());

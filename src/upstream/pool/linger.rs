@@ -8,19 +8,19 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Progress;
-use crate::upstream::admission::Told;
+use crate::upstream::admission::{Slot, Told};
 
 impl Progress {
     /// Whether the attempt counts as load for as long as the backend works on it.
     pub(super) fn counts_when_given_up(&self) -> bool {
-        self.slot.borrow().as_ref().is_some_and(|slot| slot.counts_when_given_up())
+        self.slot.borrow().as_ref().is_some_and(Slot::counts_when_given_up)
     }
 }
 
 /// Does `work`, which sends a request and waits for its answer. Dropped before that has come, the work goes on by itself,
 /// for at most [`LONGEST`], with the attempt's place in flight. `told` says what its end tells about the load.
 ///
-/// How many go on like this at once is bounded by [`Slot::linger`](crate::upstream::admission::Slot::linger): the rest are
+/// How many go on like this at once is bounded by [`Slot::linger`]: the rest are
 /// dropped as they are.
 pub(super) fn until_let_go<F>(
     work: Pin<Box<F>>,
@@ -54,7 +54,7 @@ impl<F: Future + 'static> Future for Lingering<'_, F> {
 impl<F: Future + 'static> Drop for Lingering<'_, F> {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
-        let Some(slot) = self.progress.slot.take().and_then(|slot| slot.linger()) else { return };
+        let Some(slot) = self.progress.slot.take().and_then(Slot::linger) else { return };
         let told = self.told;
         tokio::task::spawn_local(async move {
             let ended = timeout(LONGEST, work).await;

@@ -113,7 +113,8 @@ pub(super) fn run(backend: Backend, phases: &[(f64, f64)], seed: u64) -> Vec<Pha
 
 impl Simulation {
     fn at(&mut self, after: f64, event: Event) {
-        self.events.push(Reverse((((self.now + after) * 1e9) as u64, self.what.len())));
+        let nanos = Duration::from_secs_f64(self.now + after).as_nanos();
+        self.events.push(Reverse((nanos.try_into().unwrap(), self.what.len())));
         self.what.push(event);
     }
 
@@ -254,7 +255,7 @@ macro_rules! fixed {
 /// One that varies as if servers forgot how long they have been at work.
 macro_rules! varying {
     ($seconds:expr) => {
-        |_, random| -$seconds * (1.0 - random.f64()).ln()
+        |_, random| $seconds * -(1.0 - random.f64()).ln()
     };
 }
 

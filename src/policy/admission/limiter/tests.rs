@@ -71,7 +71,8 @@ fn an_overload_ends_with_its_cause() {
 
 #[test]
 fn what_carries_anything_is_never_held_back() {
-    let cases: [(&str, Service, &[(f64, f64)]); 9] = [
+    type Case = (&'static str, Service, &'static [(f64, f64)]);
+    let cases: [Case; 9] = [
         ("10 µs", varying!(0.000_01), &[(1.0, 1000.0), (1.0, 50_000.0), (1.0, 1000.0)]),
         ("1 ms", varying!(0.001), &[(2.0, 1000.0), (2.0, 20_000.0), (2.0, 1000.0)]),
         ("5 ms", fixed!(0.005), &[(5.0, 100.0), (3.0, 10_000.0), (5.0, 10.0), (3.0, 10_000.0)]),

@@ -106,6 +106,12 @@ pub fn expected_wait(waiting: usize, rate: Option<f64>) -> Duration {
     Duration::try_from_secs_f64((waiting as f64 + 1.0) / rate).unwrap_or(Duration::MAX)
 }
 
+/// Whether there are so many before one that the wait can be told from it: as many as are in flight at once. What is known of
+/// the rate may come from a time that is over; as long as somebody goes through it is learned anew.
+pub fn is_predictable(waiting: usize, in_flight: u32) -> bool {
+    waiting > in_flight as usize
+}
+
 /// Whether a wait that is to be expected fits into the time that there is. Some of it is left to error: whoever waits in
 /// vain would rather have been told at once.
 pub fn fits(expected: Duration, time: Duration) -> bool {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::seen::Seen;
 use crate::policy::admission::limiter::{Limiter, Pressure};
-use crate::policy::admission::{AdmissionSettings, Limit, Refused, expected_wait, fits};
+use crate::policy::admission::{AdmissionSettings, Limit, Refused, expected_wait, fits, is_predictable};
 use crate::record::metrics::AdmissionMetrics;
 
 mod seen;
@@ -187,7 +187,10 @@ impl Admission {
             Some(Refused::Retry)
         } else if inner.queue.len() >= self.settings.queue() {
             Some(Refused::Full)
-        } else if until <= ask.now || !fits(wait, until.duration_since(ask.now)) {
+        } else if until <= ask.now
+            || is_predictable(inner.queue.len(), self.in_flight())
+                && !fits(wait, until.duration_since(ask.now))
+        {
             Some(Refused::Late)
         } else {
             None

@@ -11,6 +11,7 @@
 //!   many answers as before, each sooner; where it is slow for another reason, they bring fewer. So each lowering is an
 //!   experiment: one that costs answers is taken back, and the latency is the usual one from then on. An estimate of the
 //!   usual latency that is too high, because it was learned in an overload, is found by lowering the limit now and then.
+//!   Where there were more answers before there was a limit, the first experiment is to raise it.
 //! - **Usual is a mean and its spread**, as TCP has it for its timer (RFC 6298). Where one answer in twenty takes four
 //!   hundred times as long, means of sixteen vary much and say little; the tolerance grows with that.
 //! - **Slower and fewer** answers, where it was not that more was asked for: then as much as is needed may be in flight,
@@ -91,6 +92,10 @@ pub struct Limiter {
     proven: f64,
     /// What the limit let through before it was lowered.
     reference: Option<Point>,
+    /// What it let through before it was raised to see whether that brings more.
+    raised: Option<Point>,
+    /// Since somebody waits all the time, raising it has brought nothing.
+    is_tested: bool,
     /// Those who began under a higher limit are still to be answered.
     is_settling: bool,
     /// It is lowered without a cause, to see whether that costs anything.
@@ -163,6 +168,8 @@ impl Limiter {
             since_refusal: 0,
             proven: 0.0,
             reference: None,
+            raised: None,
+            is_tested: false,
             is_settling: false,
             is_probing: false,
             calm: 0,
@@ -222,6 +229,7 @@ impl Limiter {
             }
         } else {
             (self.reference, self.held_to, self.is_probing, self.calm) = (None, None, false, 0);
+            (self.raised, self.is_tested) = (None, false);
             if !was_settling {
                 self.watch(&mut usual, window, signs);
             }
@@ -283,6 +291,24 @@ impl Limiter {
     /// The limit binds: what goes through is what it lets through.
     fn hold(&mut self, usual: &mut Usual, window: &Window, signs: Signs) {
         let point = Point { limit: self.limit, rate: window.rate(), count: window.count() };
+        if let Some(before) = self.raised.take() {
+            if before.is_worth_less_than(&point) && !signs.is_refused {
+                usual.accept(window);
+                (self.reference, self.held_to, self.is_settling) = (None, None, true);
+                self.limit *= FASTEST;
+            } else {
+                self.limit = before.limit;
+                (self.is_tested, self.is_settling) = (true, true);
+            }
+            return;
+        }
+        if signs.is_slow() && !self.is_tested && point.rate < 0.8 * usual.rate {
+            // There have been more. Would more in flight bring them back? Of a small limit it takes many more to tell.
+            self.raised = Some(point);
+            self.limit *= 1.0 + (4.0 / self.limit.sqrt()).clamp(0.25, 1.0);
+            (self.held_to, self.is_settling) = (None, true);
+            return;
+        }
         if let Some(reference) = self.reference
             && reference.is_worth_more_than(&point)
         {
@@ -290,9 +316,7 @@ impl Limiter {
             if !std::mem::take(&mut self.is_probing) {
                 self.limit *= ROOM;
                 self.ceiling = self.ceiling.max(self.limit);
-                usual.latency = usual.latency.max(window.latency.as_secs_f64());
-                usual.median = usual.median.max(window.median.as_secs_f64());
-                usual.failing = window.failing();
+                usual.accept(window);
             }
             (self.reference, self.is_settling, self.calm) = (None, true, 0);
             return;
@@ -406,6 +430,13 @@ impl Usual {
         Signs { room, is_failing, is_refused: is_answering && (certainly || (room < 1.0 && is_failing)) }
     }
 
+    /// This is how it answers, whatever the load.
+    fn accept(&mut self, window: &Window) {
+        self.latency = self.latency.max(window.latency.as_secs_f64());
+        self.median = self.median.max(window.median.as_secs_f64());
+        self.failing = window.failing();
+    }
+
     /// Follows the answers of a cluster that is asked for all that it gives.
     fn follow(&mut self, window: &Window) {
         let weight = (2.0 * window.seconds()).min(1.0);
@@ -433,6 +464,13 @@ impl Usual {
 }
 
 impl Point {
+    /// Whether a higher limit brought more answers, by more than chance: closer to in proportion than to none.
+    fn is_worth_less_than(&self, higher: &Self) -> bool {
+        let asked = higher.limit / self.limit.max(1.0) - 1.0;
+        let gained = higher.rate / self.rate.max(1e-6) - 1.0;
+        gained > 0.5 * asked && gained > (1.0 / self.count.max(1.0) + 1.0 / higher.count.max(1.0)).sqrt()
+    }
+
     /// Whether a lower limit brought fewer answers, by more than chance: closer to in proportion than to none.
     fn is_worth_more_than(&self, lower: &Self) -> bool {
         let kept = lower.limit / self.limit.max(1.0);

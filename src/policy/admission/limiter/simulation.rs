@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::*;
-use crate::policy::admission::{expected_wait, fits};
+use crate::policy::admission::{expected_wait, fits, is_predictable};
 
 /// How long an answer takes once a server has begun with it, in seconds, by the time.
 pub(super) type Service = fn(f64, &mut fastrand::Rng) -> f64;
@@ -165,7 +165,8 @@ impl Simulation {
 
     fn arrive(&mut self, phase: &mut Phase) {
         let wait = expected_wait(self.waiting.len(), self.limiter.held_to());
-        if !self.has_room() && !fits(wait, Duration::from_secs_f64(QUEUE_TIME)) {
+        let is_predictable = is_predictable(self.waiting.len(), self.in_flight);
+        if !self.has_room() && is_predictable && !fits(wait, Duration::from_secs_f64(QUEUE_TIME)) {
             phase.refused += 1;
         } else {
             self.waiting.push_back(self.now);

@@ -52,7 +52,7 @@ fn where_it_refuses_what_is_too_much_it_still_gives_what_it_can() {
             let offered = 2.0 * capacity * 2.0 * seconds;
             assert!(phases[1].goodput >= 0.9 * capacity, "{name}, {seed}: {phases:?}");
             // Without a limit half of them would.
-            assert!(f64::from(phases[1].failed) < 0.35 * offered, "{name}, {seed}: {phases:?}");
+            assert!(f64::from(phases[1].failed) < 0.4 * offered, "{name}, {seed}: {phases:?}");
         }
     }
 }
@@ -137,6 +137,21 @@ fn errors_of_chance_hide_no_overload() {
         let phases = overload(backend, 200.0, 6.0, seed);
         assert!(phases[1].goodput >= 0.95 * 160.0, "{seed}: {phases:?}");
         assert!(phases[1].refused > 0, "{seed}: {phases:?}");
+    }
+}
+
+#[test]
+fn a_pause_of_everything_is_survived() {
+    // Now and then nothing is answered for half a second: a collection of garbage, a machine that is busy otherwise.
+    let pauses: Service = |at, _| if at % 5.0 > 4.5 { 5.0 - at % 5.0 } else { 0.005 };
+    for seed in SEEDS {
+        for rate in [50.0, 125.0, 1000.0] {
+            let phases = run(Backend::unlimited(pauses), &[(20.0, rate), (20.0, rate)], seed);
+            for phase in phases {
+                assert!(phase.goodput >= 0.93 * rate, "{rate}, {seed}: {phase:?}");
+                assert!(f64::from(phase.refused) <= 0.01 * rate * 20.0, "{rate}, {seed}: {phase:?}");
+            }
+        }
     }
 }
 

@@ -20,13 +20,14 @@ use tower::Service;
 use crate::error::ProxyError;
 use crate::policy::deadline::TimeLimits;
 use crate::policy::retry::Repeatable;
-use crate::proxy::attempts::{Concluded, Outbound, Quality};
+use crate::proxy::attempts::{Aim, Concluded, Outbound, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
 use crate::proxy::headers::BodyPresence;
 use crate::proxy::hold::AnswerBody;
 use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
 use crate::proxy::reply::Moved;
+use crate::proxy::resume::Continuation;
 use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
@@ -48,6 +49,7 @@ mod headers;
 mod hold;
 pub mod replay;
 mod reply;
+mod resume;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -107,7 +109,7 @@ impl Surroundings {
     }
 }
 
-impl<T: Transport> Proxy<T> {
+impl<T: Transport + 'static> Proxy<T> {
     /// A proxy that sends by `transport`.
     pub fn new(site: Arc<ArcSwap<Site>>, transport: T, around: Rc<Surroundings>) -> Self {
         Self { site, transport, around }
@@ -124,7 +126,8 @@ impl<T: Transport> Proxy<T> {
         async move {
             Ok(match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
                 Ok(Answered::ByUpstream(concluded)) => {
-                    deliver(exchange, concluded, caller.proxy_status, handover)
+                    let after = Continuation::of(&concluded, &exchange, &mut head, &self);
+                    deliver(exchange, concluded, caller.proxy_status, handover, after)
                 }
                 Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
                 Err(error) => reply::reply(exchange, &error, caller.proxy_status),
@@ -223,7 +226,7 @@ impl<T: Transport> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let outbound = Outbound { head, cluster, repeatable, upgrade, limits };
+        let outbound = Outbound { head, cluster, repeatable, upgrade, limits, aim: Aim::Answer };
         let concluded = attempts::run(exchange, &route, &outbound, &self.transport, &self.around).await?;
         // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
         self.around.log.room().await;
@@ -265,6 +268,7 @@ fn deliver(
     concluded: Concluded,
     proxy_status: ProxyStatus,
     handover: Option<Handover>,
+    after: Continuation,
 ) -> Response<ResponseBody> {
     let (mut head, body) = concluded.answer.into_parts();
     let protocol = match &body {
@@ -287,7 +291,7 @@ fn deliver(
             handover.leave(Tunnel::new(exchange, switched));
             ResponseBody::tunnel()
         }
-        (body, _, _) => ResponseBody::new(body, exchange),
+        (body, _, _) => ResponseBody::flowing(body, exchange, after),
     };
     Response::from_parts(head, body)
 }

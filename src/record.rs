@@ -8,6 +8,7 @@ use http::{Method, Version};
 
 use crate::error::{Delivery, Origin};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
 
 pub mod log;
@@ -60,6 +61,10 @@ pub struct Record {
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.
     pub retry_stopped: Option<Veto>,
+    /// How often the rest of an answer that had broken was joined on.
+    pub resumed: u32,
+    /// What became of an answer that broke after its head had gone to the caller; of the last break, if it was several.
+    pub broken: Option<BreakEnd>,
 }
 
 /// One attempt at one endpoint.
@@ -67,6 +72,8 @@ pub struct Record {
 pub struct AttemptRecord {
     /// The endpoint's address.
     pub endpoint: Arc<str>,
+    /// Whether it stood beside another.
+    pub role: Role,
     /// What came of it.
     pub result: AttemptResult,
     /// How much of the request may have arrived.
@@ -75,6 +82,15 @@ pub struct AttemptRecord {
     pub started: Duration,
     /// From its start to the response head, the end of the hold or the error.
     pub duration: Duration,
+}
+
+/// How an attempt came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It was sent beside one that was unanswered.
+    Hedge,
+    /// It was the first, or followed one that had failed.
+    Turn,
 }
 
 /// What came of an attempt.
@@ -86,7 +102,7 @@ pub enum AttemptResult {
     Grpc(u16, GrpcStatus),
     /// An error of this kind.
     Error(&'static str),
-    /// The exchange ended before the attempt did.
+    /// The exchange ended before the attempt did, or another beside it had answered.
     Cancelled,
 }
 

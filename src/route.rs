@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::fields::Scheme;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::HeaderRules;
+use crate::policy::hedge::Hedging;
 use crate::policy::retry::RetryPolicy;
 use crate::record::QueryPolicy;
 use crate::record::metrics::RouteMetrics;
@@ -60,6 +61,8 @@ pub struct Route {
     pub action: Action<Arc<Cluster>>,
     /// Its counters.
     pub metrics: Arc<RouteMetrics>,
+    /// When its requests are hedged; none if they are not.
+    pub hedging: Option<Hedging>,
     /// Counts what its guard refuses; none without a guard.
     pub origin_refused: Option<IntCounter>,
     /// Our line in `Via`.

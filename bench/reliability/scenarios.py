@@ -114,6 +114,11 @@ SCENARIOS = [
         (Fault("hang", 0.02),), (at_most("failed", 0), at_most("p99_ms", 1015)), per_try=1.0, stent_keys=ONE_SECOND,
     ),
     Scenario(
+        "hang-hedged", "the same, and what takes long is sent once more",
+        (Fault("hang", 0.02),), (at_most("failed", 0), at_most("p99_ms", 100)), per_try=1.0,
+        stent_keys={**ONE_SECOND, "hedge": '"p95"'},
+    ),
+    Scenario(
         "post-slow", "POSTs, 3 % take 3 s; 1 s for one attempt",
         (Fault("slow", 0.03, delay=3.0),), (at_most("failed", 0), NO_DUPLICATE),
         post_share=1.0, per_try=1.0, stent_keys=ONE_SECOND,

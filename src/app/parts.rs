@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 use crate::config::Config;
+use crate::policy::hedge::Hedging;
 use crate::proxy::Site;
 use crate::proxy::replay::ReplayMemory;
 use crate::record::metrics::Metrics;
@@ -46,6 +47,7 @@ impl Parts {
                 settings: settings.clone(),
                 action,
                 metrics: Arc::new(metrics.route(&settings.name)),
+                hedging: Hedging::new(&settings.retry),
                 origin_refused: guard.map(|_| metrics.origin_refused_by_route(&settings.name)),
                 via: via.clone(),
             };

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use http::{Method, StatusCode};
 
 pub use self::request::{Given, Request};
@@ -15,6 +16,7 @@ use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamError
 use crate::policy::admission::Limit;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hedge::{Candidate, HedgeAfter, NoHedge};
 use crate::policy::hold::HoldLimits;
 use crate::policy::outage;
 use crate::policy::recent::Recent;
@@ -126,6 +128,8 @@ impl<'a> Exchange<'a> {
         let per_try = show_duration(policy.per_try_timeout);
         page.more(format_args!("per try {per_try}, where another attempt could follow"));
         self.show_hold(page);
+        self.show_resume(page);
+        self.show_hedge(page);
         let backoff = &policy.backoff;
         let jitter = match backoff.jitter() {
             Jitter::Equal => "half of it to all of it",
@@ -209,6 +213,68 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// What follows if an answer breaks when it is held no more.
+    fn show_resume(&self, page: &mut Page) {
+        if self.resumes() {
+            let time = show_duration(self.policy.resume.time);
+            page.more(format_args!(
+                "one that breaks later is gone on with, within {time}, if it has a length, byte ranges and a strong validator"
+            ));
+        } else if self.request.method == Method::GET {
+            let is_on = self.policy.resume.enabled;
+            let why = if is_on { "no retry could mend it" } else { "`resume` is false" };
+            page.more(format_args!("one that breaks later is cut off there: {why}"));
+        }
+    }
+
+    fn resumes(&self) -> bool {
+        self.policy.resumes(&self.request.method, self.repeatable) && self.request.body == 0
+    }
+
+    fn show_hedge(&self, page: &mut Page) {
+        match self.may_hedge() {
+            Err(NoHedge::Off) => {}
+            Err(why) => page.more(format_args!("not hedged: {}", why.rule())),
+            Ok(()) => {
+                let place =
+                    if self.cluster.endpoints.len() > 1 { "another endpoint" } else { "the same endpoint" };
+                page.more(format_args!(
+                    "hedged: if unanswered {} it is sent once more, to {place}; the first good answer is taken",
+                    self.hedge_delay()
+                ));
+            }
+        }
+    }
+
+    fn may_hedge(&self) -> Result<(), NoHedge> {
+        self.policy.may_hedge(&Candidate {
+            method: &self.request.method,
+            repeatable: self.repeatable,
+            has_body: self.request.body > 0,
+            is_upgrade: self.request.headers.contains_key(UPGRADE),
+        })
+    }
+
+    /// Whether a hedge is sent beside this attempt: one for each request, beside the first that has no answer for long.
+    fn is_hedged(&self, outcomes: &[Given], index: usize) -> bool {
+        let is_long =
+            |given: &Given| matches!(given.0, Outcome::Failed { class: Some(ErrorClass::Timeout), .. });
+        let has_room = index + 1 < self.policy.max_attempts as usize;
+        has_room && outcomes.iter().position(is_long) == Some(index) && self.may_hedge().is_ok()
+    }
+
+    /// After what time a hedge goes out.
+    fn hedge_delay(&self) -> String {
+        match self.policy.hedge {
+            HedgeAfter::Never => "for ever".to_owned(),
+            HedgeAfter::Percentile(percentile) => {
+                let (percent, least) = (percentile.percent(), percentile.least_seen());
+                format!("when {percent} % of the route's answers have come (known after {least} requests)")
+            }
+            HedgeAfter::Time(time) => format!("after {}", show_duration(time)),
+        }
+    }
+
     fn holds(&self, body: BodyState) -> bool {
         self.policy.holds(self.repeatable, body) && self.request.method != Method::HEAD
     }
@@ -244,14 +310,22 @@ impl<'a> Exchange<'a> {
         let mut attempt = 0;
         for (index, given) in outcomes.iter().enumerate() {
             attempt += 1;
-            let begun = clock;
+            let (number, begun) = (attempt, clock);
+            let is_hedged = self.is_hedged(outcomes, index);
+            attempt += u32::from(is_hedged);
             // As long as no attempt has taken anything of the body, there is nothing that a copy would be needed for.
             if given.0.delivery() != Delivery::Never && !self.body_kept {
                 body = BodyState::Lost;
             }
             let at = |elapsed, luck| self.around(attempt, body, elapsed, luck);
             clock = clock.plus(self.duration(given.0, &at, begun)).at_most(self.route.deadline);
-            page.step(attempt, begun, &Self::tell(*given, clock.since(begun)));
+            page.step(number, begun, &Self::tell(*given, clock.since(begun)));
+            if is_hedged {
+                let when = self.hedge_delay();
+                page.decision(format_args!(
+                    "attempt {attempt}, a hedge, beside it {when}: taken to fail as well"
+                ));
+            }
             match given.0 {
                 Outcome::Answered { status, .. } => last_answer = Some((status, attempt)),
                 Outcome::Grpc { .. } => last_answer = Some((StatusCode::OK, attempt)),
@@ -259,7 +333,8 @@ impl<'a> Exchange<'a> {
             }
             if self.has_begun(given.0, body) {
                 page.decision(format_args!("no more ({}): {}", Veto::Started.label(), Veto::Started.rule()));
-                page.answer(&format!("that of attempt {attempt}, cut off where it broke"), clock);
+                let unless = if self.resumes() { ", unless the rest of it can be had" } else { "" };
+                page.answer(&format!("that of attempt {attempt}, cut off where it broke{unless}"), clock);
                 page.unused(&outcomes[index + 1..], attempt);
                 return;
             }

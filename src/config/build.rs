@@ -25,14 +25,17 @@ use crate::config::{Config, LogFormat, LogSettings};
 use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::Protocol;
+use crate::error::ErrorClass;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{HeaderRules, Side};
 use crate::policy::admission::{AdmissionSettings, InvalidAdmission};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
 use crate::policy::outage::{InvalidLine, LineSettings};
+use crate::policy::resume::ResumeSettings;
 use crate::policy::retry::RetryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::Redirect;
@@ -332,10 +335,10 @@ impl Builder<'_> {
             .ok()
     }
 
-    fn policy(&self, retry: &raw::Retry) -> RetryPolicy {
-        let retry = retry.clone();
+    fn policy(&self, raw: &raw::Retry) -> RetryPolicy {
+        let retry = raw.clone();
         let default = RetryPolicy::default();
-        RetryPolicy {
+        let policy = RetryPolicy {
             max_attempts: retry.max_attempts.unwrap_or(default.max_attempts),
             statuses: retry.statuses.unwrap_or(default.statuses),
             grpc_statuses: retry.grpc_statuses.unwrap_or(default.grpc_statuses),
@@ -348,8 +351,28 @@ impl Builder<'_> {
                 size: retry.hold.unwrap_or(default.hold.size),
                 time: retry.hold_time.unwrap_or(default.hold.time),
             },
+            resume: ResumeSettings {
+                enabled: retry.resume.unwrap_or(default.resume.enabled),
+                time: retry.resume_time.unwrap_or(default.resume.time),
+            },
+            hedge: retry.hedge.unwrap_or_default(),
             backoff: self.backoff(&retry.backoff),
             retry_after_max: retry.backoff.retry_after_max.unwrap_or(default.retry_after_max),
+        };
+        self.check_hedge(&policy, raw);
+        policy
+    }
+
+    /// A hedge that would never be sent is a slip.
+    fn check_hedge(&self, policy: &RetryPolicy, raw: &raw::Retry) {
+        let HedgeAfter::Time(time) = policy.hedge else { return };
+        let per_try = policy.per_try_timeout;
+        let is_cut_off = time >= per_try && policy.errors.contains(ErrorClass::Timeout);
+        if is_cut_off && !raw.per_try_timeout.is_broken() && !raw.errors.is_broken() {
+            let (hedge, per_try) = (show_duration(time), show_duration(per_try));
+            let help = format!("here `hedge` is {hedge} and `per_try_timeout` is {per_try}");
+            let message = "`hedge` must be less than `per_try_timeout`, which ends the attempt first";
+            self.misfit(&message, [raw.hedge.span(), raw.per_try_timeout.span()], Some(help));
         }
     }
 

@@ -19,6 +19,7 @@ use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{HeaderRules, Rule};
 use crate::policy::admission::Limit;
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::retry::{RetryPolicy, StatusSet};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
@@ -261,6 +262,9 @@ impl Document {
         self.string("body_limit", &size(retry.body_limit));
         self.string("hold", &size(retry.hold.size));
         self.string("hold_time", &show_duration(retry.hold.time));
+        self.key("resume", retry.resume.enabled);
+        self.string("resume_time", &show_duration(retry.resume.time));
+        self.string("hedge", &show_hedge(retry.hedge));
         let backoff = &retry.backoff;
         let (base, max) = (quote(&show_duration(backoff.base())), quote(&show_duration(backoff.max())));
         let (factor, jitter) = (number(backoff.factor()), quote(backoff.jitter().label()));
@@ -319,6 +323,15 @@ pub(crate) fn show_host(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(name) => name.to_string(),
         HostPattern::Suffix(suffix) => format!("*{suffix}"),
+    }
+}
+
+/// Writes the time of hedges as the configuration does.
+fn show_hedge(after: HedgeAfter) -> String {
+    match after {
+        HedgeAfter::Never => "off".to_owned(),
+        HedgeAfter::Percentile(percentile) => format!("p{}", percentile.percent()),
+        HedgeAfter::Time(time) => show_duration(time),
     }
 }
 

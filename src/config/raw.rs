@@ -24,6 +24,7 @@ use crate::fields::rules::Side;
 use crate::policy::admission::Limit;
 use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::retry::{ErrorSet, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::QueryPolicy;
@@ -214,6 +215,9 @@ pub(super) struct Retry {
     pub(super) body_limit: Field<usize>,
     pub(super) hold: Field<usize>,
     pub(super) hold_time: Field<Duration>,
+    pub(super) resume: Field<bool>,
+    pub(super) resume_time: Field<Duration>,
+    pub(super) hedge: Field<HedgeAfter>,
     pub(super) backoff: Backoff,
     pub(super) budget: Budget,
 }
@@ -244,6 +248,9 @@ impl Retry {
             body_limit: table.field("body_limit", |item| values::bytes(item, 0..=1 << 30)),
             hold: table.field("hold", |item| values::bytes(item, HOLD)),
             hold_time: table.field("hold_time", |item| item.duration(HOLD_TIME)),
+            resume: table.field("resume", Item::boolean),
+            resume_time: table.field("resume_time", |item| item.duration(RESUME_TIME)),
+            hedge: table.field("hedge", values::hedge),
             backoff: table.table("backoff").map(Backoff::read).unwrap_or_default(),
             budget: match budget {
                 BudgetPlace::Here => table.table("budget").map(Budget::read).unwrap_or_default(),
@@ -276,6 +283,9 @@ impl Retry {
             body_limit: own.body_limit.or(lower.body_limit),
             hold: own.hold.or(lower.hold),
             hold_time: own.hold_time.or(lower.hold_time),
+            resume: own.resume.or(lower.resume),
+            resume_time: own.resume_time.or(lower.resume_time),
+            hedge: own.hedge.or(lower.hedge),
             backoff: Backoff {
                 mode: own.backoff.mode.or(lower.backoff.mode),
                 base: own.backoff.base.or(lower.backoff.base),
@@ -597,6 +607,8 @@ const HEAD: RangeInclusive<u64> = 8 << 10..=1 << 20;
 const HOLD: RangeInclusive<u64> = 0..=16 << 20;
 /// What is held reaches the caller so much later, and at most five times that.
 const HOLD_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+/// Beyond that no caller believes that anything comes.
+const RESUME_TIME: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(10);
 
 /// A window is never smaller than RFC 9113 has it at first, nor larger than memory for a stream or two should be.
 const WINDOW: RangeInclusive<u64> = 64 << 10..=64 << 20;

@@ -135,6 +135,9 @@ per_try_timeout = "1s"
 body_limit = "0B"
 hold = "0B"
 hold_time = "1ms"
+resume = false
+resume_time = "10ms"
+hedge = "p99"
 backoff = { mode = "fixed", base = "1ms", factor = 1, max = "1ms", jitter = "full", retry_after_max = "0s" }
 budget = { ratio = 0.6, min_per_second = 0, window = "1m" }
 [cluster."odd.name"]
@@ -174,6 +177,7 @@ max_body = "0B"
 log_query = ["page", "a\"b"]
 [route.retry]
 max_attempts = 20
+hedge = "20ms"
 [[route]]
 name = "b"
 scheme = "https"

@@ -10,12 +10,14 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use toml::Spanned;
 
+use crate::config::raw::WAIT;
 use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, did_you_mean};
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{InvalidRule, Side};
 use crate::policy::admission::Limit;
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::record::QueryPolicy;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::{Redirect, RedirectHost};
@@ -160,6 +162,34 @@ pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {
             let names = GrpcStatus::all().filter(|status| !status.is_ok()).map(GrpcStatus::name);
             Err(item.invalid("not a status of gRPC", &did_you_mean(item.text()?, names)))
         }
+    }
+}
+
+/// After what time a safe request is sent once more.
+pub(super) fn hedge(item: &Item<'_>) -> Result<HedgeAfter, Fault> {
+    if item.whole().is_some() {
+        return item.duration(WAIT).map(HedgeAfter::Time);
+    }
+    let text = item.text().map_err(|_| item.wrong_type("\"off\", a percentile or a duration"))?;
+    let digits = text.strip_prefix('p').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+    match (text, digits) {
+        ("off", _) => Ok(HedgeAfter::Never),
+        (_, Some(digits)) => {
+            let percentile = digits.parse().ok().and_then(Percentile::new).map(HedgeAfter::Percentile);
+            percentile.ok_or_else(|| {
+                item.invalid(
+                    "not a percentile from 50 to 99",
+                    "\"p95\": once in twenty a second one goes out",
+                )
+            })
+        }
+        _ if text.starts_with(|first: char| first.is_ascii_digit()) => {
+            item.duration(WAIT).map(HedgeAfter::Time)
+        }
+        _ => Err(item.invalid(
+            "neither a percentile nor a duration",
+            "\"off\", a percentile of the route's own answers such as \"p95\", or a time such as \"20ms\"",
+        )),
     }
 }
 

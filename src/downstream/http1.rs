@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tower::{Service, ServiceExt};
 
 use crate::downstream::connection::Connection;
@@ -55,11 +56,10 @@ pub(super) async fn serve<S, B>(
             Ok::<_, Infallible>(response.map(|body| Tracked::new(body, running)))
         }
     });
-    // Not pinned for good: after a 101 the socket is taken out of it.
-    let mut connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(facts.settings.max_header_bytes)
-        .serve_connection(TokioIo::new(stream), http);
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_buf_size(facts.settings.max_header_bytes);
+    // Not pinned for good: after a 101, or to rest, the socket is taken out of it.
+    let mut connection = builder.serve_connection(TokioIo::new(stream), &http);
     loop {
         let event = tokio::select! {
             biased;
@@ -83,7 +83,12 @@ pub(super) async fn serve<S, B>(
             }
             Event::OutOfTime => return,
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
-            Event::Draining => {}
+            Event::Resting if !may_be_unread.get() => {
+                // Boxed, so that a connection that works has no room for it.
+                let Some(stream) = Box::pin(rest(connection.into_parts(), &mut limits)).await else { return };
+                connection = builder.serve_connection(TokioIo::new(stream), &http);
+            }
+            Event::Draining | Event::Resting => {}
         }
     }
     if let Some(tunnel) = handover.take() {
@@ -94,6 +99,18 @@ pub(super) async fn serve<S, B>(
         // Boxed, because it is seldom needed and would make every connection larger.
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }
+}
+
+/// Waits for the next request with nothing but the socket: hyper's buffers are many times as large as all else that an idle
+/// connection holds. None if the connection ends.
+async fn rest<S>(parts: http1::Parts<TokioIo<Stream>, S>, limits: &mut Limits) -> Option<Stream> {
+    let mut stream = parts.io.into_inner();
+    stream.give_back(&parts.read_buf);
+    drop(parts.read_buf);
+    let mut first = [0; 64];
+    let count = limits.within(stream.read(&mut first)).await?.ok()?;
+    stream.give_back(&first[..count]);
+    (count > 0).then_some(stream)
 }
 
 /// The reply to a head that did not end in time. The codec has no request yet that it could answer.

@@ -122,6 +122,7 @@ where
                 facts.state.hear_out();
                 connection.as_mut().graceful_shutdown();
             }
+            Event::Resting => {} // over HTTP/1.1 only
         }
     }
 }

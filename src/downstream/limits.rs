@@ -33,6 +33,9 @@ pub(super) enum Event {
     OutOfTime,
     /// Its listener drains; told once.
     Draining,
+    /// Nothing has come over HTTP/1.1 for a while, and nothing is on the way: it need not keep its buffers. Told once after
+    /// a request.
+    Resting,
 }
 
 impl Limits {
@@ -50,10 +53,14 @@ impl Limits {
         loop {
             tokio::select! {
                 biased;
-                () = self.timer.as_mut() => match self.state.next_check(&self.settings, Instant::now()) {
-                    Some(at) => self.timer.as_mut().reset(at),
-                    None => return Event::OutOfTime,
-                },
+                () = self.timer.as_mut() => {
+                    let now = Instant::now();
+                    let Some(at) = self.state.next_check(&self.settings, now) else { return Event::OutOfTime };
+                    self.timer.as_mut().reset(at);
+                    if self.state.comes_to_rest(&self.settings, now) {
+                        return Event::Resting;
+                    }
+                }
                 _ = self.phase.wait_for(|phase| *phase == Phase::Draining), if !self.state.is_draining() => {
                     self.state.is_draining.set(true);
                     self.timer.as_mut().reset(Instant::now());
@@ -90,6 +97,8 @@ pub(super) struct State {
     /// Since when the caller has taken nothing of what we want to write.
     stalled: Cell<Option<Instant>>,
     is_draining: Cell<bool>,
+    /// Whether there was a request since the connection last came to rest.
+    is_warm: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +129,7 @@ impl State {
             heads: Cell::new(Heads::Timed),
             stalled: Cell::new(None),
             is_draining: Cell::new(false),
+            is_warm: Cell::new(false),
         }
     }
 
@@ -142,6 +152,7 @@ impl State {
     pub(super) fn begin_exchange(self: &Rc<Self>) -> Running {
         self.running.set(self.running.get() + 1);
         self.activity.set(Activity::Exchange);
+        self.is_warm.set(true);
         Running { state: self.clone() }
     }
 
@@ -212,6 +223,15 @@ impl State {
     #[cfg(test)]
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.get().is_some()
+    }
+
+    /// Whether it has been idle, with all written, for as long as its limits are left alone.
+    fn comes_to_rest(&self, settings: &ListenerSettings, now: Instant) -> bool {
+        let rests = self.activity.get() == Activity::Idle
+            && self.heads.get() == Heads::Timed
+            && self.stalled.get().is_none()
+            && now >= self.since.get() + period(settings);
+        rests && self.is_warm.replace(false)
     }
 
     /// When to look again; none if the connection has used up its time.

@@ -6,8 +6,8 @@
 //! of n failures has the probability pⁿ, and [`needed`] asks for pⁿ ≤ 10⁻⁴, but for `enter_after` at least. Where failures
 //! are rare (p ≤ 0.02) that is 3 in a row at most, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
 //! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer. A busy
-//! cluster makes 10⁴ attempts in a second: therefore a run has to last for [`LEAST_SPAN`] as well, which there are hundreds
-//! of attempts, and elsewhere is soon over.
+//! cluster makes 10⁴ attempts in a second: therefore a run has to last for 5 ms as well, which there are hundreds of
+//! attempts, and elsewhere is soon over.
 
 use std::time::Duration;
 

@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
+use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
 use crate::policy::recent::Recent;
+use crate::policy::resume::ResumeSettings;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,10 @@ pub struct RetryPolicy {
     pub body_limit: usize,
     /// How much of an answer is held back, and how long, so that one that breaks can be retried.
     pub hold: HoldLimits,
+    /// Whether an answer that breaks after its head has gone to the caller is gone on with.
+    pub resume: ResumeSettings,
+    /// When a safe request that is still unanswered is sent once more.
+    pub hedge: HedgeAfter,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for with `Retry-After`; a longer one is passed on to the caller.
@@ -58,6 +64,8 @@ impl Default for RetryPolicy {
             per_try_timeout: Duration::from_secs(10),
             body_limit: 1 << 20,
             hold: HoldLimits::default(),
+            resume: ResumeSettings::default(),
+            hedge: HedgeAfter::default(),
             backoff: Backoff::default(),
             retry_after_max: Duration::from_secs(5),
         }

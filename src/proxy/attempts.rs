@@ -28,13 +28,16 @@ use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
 use crate::upstream::admission::{Refusal, Slot};
+use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
 mod gate;
+mod hedge;
 mod line;
+pub(super) mod rest;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -63,7 +66,7 @@ impl Transport for Pools<AttemptBody> {
 }
 
 /// A response head, and the body that follows it.
-type Answer = Response<AnswerBody>;
+pub(super) type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
@@ -74,6 +77,19 @@ pub(crate) struct Outbound<'a> {
     /// The protocol that the connection shall change to.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) limits: TimeLimits,
+    pub(crate) aim: Aim,
+}
+
+/// What an answer is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To be the caller's.
+    Answer,
+    /// To bring the rest of one that broke.
+    Rest {
+        /// The one endpoint that has it, if not every one has.
+        only: Option<EndpointId>,
+    },
 }
 
 /// The answer that the caller gets, and whether it is a failure that nothing could mend.
@@ -103,7 +119,10 @@ pub(crate) async fn run<T: Transport>(
     let mut timer = pin!(sleep_until(exchange.began()));
     let mut kept: Option<Answer> = None;
     let mut now = exchange.began();
-    outbound.cluster.budget.deposit(around.since_start(now));
+    match outbound.aim {
+        Aim::Answer => outbound.cluster.budget.deposit(around.since_start(now)),
+        Aim::Rest { .. } => now = Instant::now(),
+    }
     loop {
         if outbound.cluster.line.is_in_force() {
             // Boxed, because an outage is rare.
@@ -125,15 +144,16 @@ pub(crate) async fn run<T: Transport>(
                 continue; // all of it went down meanwhile
             }
         }
-        let Some(pick) = around.pick(outbound.cluster, exchange.tried(), outbound.repeatable, now) else {
+        let Some(pick) = outbound.pick(exchange, around, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
         let making = Making {
-            exchange,
+            exchange: &mut *exchange,
             route,
             outbound,
             transport,
+            around,
             endpoint: &pick.endpoint,
             timer: timer.as_mut(),
             started: now,
@@ -170,7 +190,7 @@ pub(crate) async fn run<T: Transport>(
                 kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
                 now = Instant::now();
             }
-            verdict => return conclude(exchange, verdict, outcome, kept),
+            verdict => return conclude(exchange, verdict, outcome, kept, outbound.aim),
         }
     }
 }
@@ -187,10 +207,11 @@ type Made = (Result<Answer, Failure>, Progress);
 
 /// An attempt that is let through.
 struct Making<'a, T> {
-    exchange: &'a Exchange,
+    exchange: &'a mut Exchange,
     route: &'a Route,
     outbound: &'a Outbound<'a>,
     transport: &'a T,
+    around: &'a Surroundings,
     endpoint: &'a Arc<Endpoint>,
     timer: Pin<&'a mut Sleep>,
     started: Instant,
@@ -198,63 +219,67 @@ struct Making<'a, T> {
 
 impl<T: Transport> Making<'_, T> {
     /// Makes it, and gives back how far it came, with its place in flight.
-    async fn run((mut making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
+    async fn run((making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
+        let Self { exchange, route, outbound, transport, around, endpoint, timer, started } = making;
         let progress = Progress::with_slot(slot);
-        let outcome = making.attempt(&progress).await;
+        let current = Current { endpoint, number: exchange.attempt_number(), started, progress: &progress };
+        // The rest of an answer has a caller that waits for it alone.
+        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
+            attempt(exchange, route, outbound, transport, current, timer).await
+        } else {
+            // Boxed, so that the requests of other routes carry no room for it.
+            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer)).await
+        };
         Ok((outcome, progress))
     }
+}
 
-    /// To the response head and, where the answer is held, to the end of the hold.
-    async fn attempt(&mut self, progress: &Progress) -> Result<Answer, Failure> {
-        let answer = self.send(progress).await?;
-        let Self { exchange, route, outbound, .. } = self;
-        if answer.body().is_end_stream() || !may_hold(exchange, route, outbound, &answer) {
-            return Ok(answer.map(AnswerBody::Direct));
-        }
-        let hold = Hold {
-            limits: route.settings.retry.hold,
-            deadline: outbound.limits.deadline_at(exchange.body().upload()),
-            memory: exchange.memory(),
-            metrics: exchange.metrics(),
-        };
-        let timer = self.timer.as_mut();
-        hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
-    }
+/// An attempt that runs.
+#[derive(Clone, Copy)]
+struct Current<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    /// From 1.
+    number: u32,
+    started: Instant,
+    progress: &'a Progress,
+}
 
-    /// Sends a request and waits for the response head, within the limits of an attempt.
-    async fn send(&mut self, progress: &Progress) -> Result<Response<UpstreamBody<AttemptBody>>, Failure> {
-        let Self { exchange, route, outbound, transport, endpoint, timer, started } = self;
-        let body = exchange.body();
-        let number = exchange.attempt_number();
-        let limits = &outbound.limits;
-        let first = || {
-            let successor = successor(&route.settings.retry, outbound, number, body.state());
-            limits.first(started.into_std(), body.upload(), successor)
-        };
-        let request = outbound.request(number, body.attempt());
-        let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
-        loop {
-            let (at, _) = first();
-            // While the body comes in, the limit moves with every part: it is enough to look again now and then.
-            let is_uploading = limits.deadline_at(body.upload()).is_none();
-            let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
-            timer.as_mut().reset(look_again.min(at.into()));
-            tokio::select! {
-                biased;
-                answer = &mut answer => {
-                    return answer
-                        .and_then(|answer| outbound.accept(answer))
-                        .map_err(|error| Failure { error, limit: None });
-                }
-                () = body.ended(), if is_uploading => continue,
-                () = timer.as_mut() => {}
-            }
-            let (at, limit) = first();
-            if at <= Instant::now().into_std() {
-                return Err(cut_off(limit, progress.delivery()));
-            }
-        }
+/// An answer of which the head has come.
+type Arrived = Response<UpstreamBody<AttemptBody>>;
+
+/// One attempt: to the response head and, where the answer is held, to the end of the hold.
+async fn attempt<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    transport: &T,
+    current: Current<'_>,
+    mut timer: Pin<&mut Sleep>,
+) -> Result<Answer, Failure> {
+    let answer = send(exchange, route, outbound, transport, current, timer.as_mut()).await?;
+    hold(exchange, route, outbound, answer, current.number, timer).await
+}
+
+/// Holds the answer to the attempt of this number, if it is one that is held.
+async fn hold(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    answer: Arrived,
+    number: u32,
+    timer: Pin<&mut Sleep>,
+) -> Result<Answer, Failure> {
+    let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
+    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer, number) {
+        return Ok(answer.map(AnswerBody::Direct));
     }
+    let hold = Hold {
+        limits: route.settings.retry.hold,
+        deadline: outbound.limits.deadline_at(exchange.body().upload()),
+        memory: exchange.memory(),
+        metrics: exchange.metrics(),
+    };
+    hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
 }
 
 /// Lays a response head before the policy.
@@ -262,17 +287,59 @@ fn may_hold(
     exchange: &Exchange,
     route: &Route,
     outbound: &Outbound<'_>,
-    answer: &Response<UpstreamBody<AttemptBody>>,
+    answer: &Arrived,
+    number: u32,
 ) -> bool {
     route.settings.retry.may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
         headers: answer.headers(),
         length: answer.body().size_hint().exact(),
-        attempt: exchange.attempt_number(),
+        attempt: number,
         repeatable: outbound.repeatable,
         body: exchange.body().state(),
     })
+}
+
+/// Sends a request and waits for the response head, within the limits of an attempt.
+async fn send<T: Transport>(
+    exchange: &Exchange,
+    route: &Route,
+    outbound: &Outbound<'_>,
+    transport: &T,
+    current: Current<'_>,
+    mut timer: Pin<&mut Sleep>,
+) -> Result<Arrived, Failure> {
+    let body = exchange.body();
+    let Current { endpoint, number, started, progress } = current;
+    let limits = &outbound.limits;
+    let first = || {
+        let successor = successor(&route.settings.retry, outbound, number, body.state());
+        limits.first(started.into_std(), body.upload(), successor)
+    };
+    let request = outbound.request(number, body.attempt());
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
+    loop {
+        let (at, _) = first();
+        // While the body comes in, the limit moves with every part: it is enough to look again now and then.
+        let is_uploading = limits.deadline_at(body.upload()).is_none();
+        let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
+        timer.as_mut().reset(look_again.min(at.into()));
+        tokio::select! {
+            biased;
+            answer = &mut answer => {
+                return answer
+                    .and_then(|answer| outbound.accept(answer))
+                    .map_err(|error| Failure { error, limit: None });
+            }
+            () = body.ended(), if is_uploading => continue,
+            () = timer.as_mut() => {}
+        }
+        let (at, limit) = first();
+        if at <= Instant::now().into_std() {
+            return Err(cut_off(limit, progress.delivery()));
+        }
+    }
 }
 
 /// An attempt that a limit ended.
@@ -323,7 +390,7 @@ fn decide(
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
     };
-    let has_untried = outbound.cluster.has_untried(exchange.tried());
+    let has_untried = outbound.has_untried(exchange);
     policy.decide(
         outcome,
         &Circumstances {
@@ -358,7 +425,7 @@ fn grpc_status(answer: &Answer) -> Option<GrpcStatus> {
     GrpcStatus::of_head(answer.status(), answer.headers()).filter(|status| !status.is_ok())
 }
 
-fn asked_wait(answer: &Answer) -> Option<Duration> {
+fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
     retry_after(value, SystemTime::now())
 }
@@ -418,9 +485,11 @@ fn conclude(
     verdict: Verdict,
     outcome: Result<Answer, Failure>,
     kept: Option<Answer>,
+    aim: Aim,
 ) -> Result<Concluded, ProxyError> {
+    let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.has_retried();
     match verdict {
-        Verdict::Return if outcome.is_ok() && exchange.attempt_number() > 1 => exchange.recover(),
+        Verdict::Return if is_recovery() => exchange.recover(),
         Verdict::Return => {}
         Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
         Verdict::Stop { why } => exchange.stop_retrying(why),
@@ -449,6 +518,19 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    /// The endpoint for the next attempt.
+    fn pick(&self, exchange: &Exchange, around: &Surroundings, now: Instant) -> Option<Pick> {
+        match self.aim {
+            Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
+            _ => around.pick(self.cluster, exchange.tried(), self.repeatable, now),
+        }
+    }
+
+    /// Whether the next attempt may go where none has failed.
+    fn has_untried(&self, exchange: &Exchange) -> bool {
+        !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.tried())
+    }
+
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
     /// itself.
     fn may_retry(&self, now: Duration) -> bool {
@@ -476,10 +558,7 @@ impl Outbound<'_> {
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.
-    fn accept(
-        &self,
-        answer: Response<UpstreamBody<AttemptBody>>,
-    ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+    fn accept(&self, answer: Arrived) -> Result<Arrived, UpstreamError> {
         let is_granted =
             || self.upgrade.as_ref().is_some_and(|asked| headers::grants(answer.headers(), asked));
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !is_granted() {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 
 use crate::error::{ProxyError, RequestFault, UpstreamError};
 use crate::fields::rules::Side;
+use crate::policy::resume::BreakEnd;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::hold::AnswerBody;
+use crate::proxy::resume::{Continuation, Ended};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::ExchangeOutcome;
@@ -121,22 +123,92 @@ pub struct ResponseBody {
     inner: AnswerBody,
     /// None once the exchange is over, or goes on in a tunnel.
     exchange: Option<Box<Exchange>>,
+    /// What follows if it breaks. While that is on its way, it has the exchange.
+    after: Continuation,
 }
 
 impl ResponseBody {
     pub(crate) fn new(inner: impl Into<AnswerBody>, exchange: Box<Exchange>) -> Self {
-        Self { inner: inner.into(), exchange: Some(exchange) }
+        Self::flowing(inner.into(), exchange, Continuation::None(BreakEnd::Off))
+    }
+
+    /// A body after whose break `after` follows.
+    pub(crate) fn flowing(inner: AnswerBody, exchange: Box<Exchange>, after: Continuation) -> Self {
+        Self { inner, exchange: Some(exchange), after }
     }
 
     /// The body of a 101, after which the exchange goes on in a tunnel.
     pub(crate) fn tunnel() -> Self {
-        Self { inner: UpstreamBody::Kept(None).into(), exchange: None }
+        let after = Continuation::None(BreakEnd::Off);
+        Self { inner: UpstreamBody::Kept(None).into(), exchange: None, after }
     }
 
     fn finish(&mut self, outcome: ExchangeOutcome) {
         if let Some(exchange) = self.exchange.take() {
             exchange.finish(outcome);
         }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &mut polled {
+            Poll::Pending | Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers, Side::Response);
+                    if self.after.is_joined() {
+                        trailers.clear(); // they are of a part
+                    }
+                }
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.add_bytes_out(bytes as u64);
+                }
+                if self.inner.is_end_stream() {
+                    self.finish(ExchangeOutcome::Ok);
+                }
+            }
+            Poll::Ready(None) => self.finish(ExchangeOutcome::Ok),
+        }
+        polled
+    }
+
+    /// Begins what follows a break, or gives the error back if nothing does.
+    fn go_on(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
+        let after = std::mem::replace(&mut self.after, Continuation::None(BreakEnd::Failed));
+        match (after, self.exchange.take()) {
+            (Continuation::Ready(resumption), Some(exchange)) => {
+                // The broken body goes at once: what it holds of its connection may be needed.
+                self.inner = UpstreamBody::Kept(None).into();
+                self.after = Continuation::Running(Box::new(resumption.begin(exchange, error)));
+                Ok(())
+            }
+            (Continuation::None(why), Some(mut exchange)) => {
+                exchange.end_break(why);
+                exchange.finish(ExchangeOutcome::UpstreamTruncated);
+                Err(error)
+            }
+            (_, _) => Err(error), // it is over, and on record
+        }
+    }
+
+    /// Looks after the rest that is on its way, and takes it, or the error that takes its place.
+    fn poll_after(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        let Continuation::Running(running) = &mut self.after else { return Poll::Ready(Ok(())) };
+        let Ended { exchange, outcome } = ready!(running.poll(cx));
+        Poll::Ready(match outcome {
+            Ok((rest, resumption)) => {
+                self.exchange = Some(exchange);
+                self.inner = rest;
+                self.after = Continuation::Ready(resumption);
+                Ok(())
+            }
+            Err(error) => {
+                self.after = Continuation::None(BreakEnd::Failed);
+                exchange.finish(ExchangeOutcome::UpstreamTruncated);
+                Err(error)
+            }
+        })
     }
 }
 
@@ -149,40 +221,28 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
-        match &mut polled {
-            Poll::Pending => {}
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers, Side::Response);
-                }
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.add_bytes_out(bytes as u64);
-                }
-                if self.inner.is_end_stream() {
-                    self.finish(ExchangeOutcome::Ok);
-                }
+        loop {
+            ready!(self.poll_after(cx))?;
+            match self.poll_inner(cx) {
+                Poll::Ready(Some(Err(error))) => self.go_on(error)?,
+                polled => return polled,
             }
-            Poll::Ready(Some(Err(_))) => self.finish(ExchangeOutcome::UpstreamTruncated),
-            Poll::Ready(None) => self.finish(ExchangeOutcome::Ok),
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        !self.after.is_running() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.after.is_running() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper does not poll a body that says it is empty, nor one whose announced length it has written.
-        let whole = self.inner.is_end_stream();
+        let whole = self.is_end_stream();
         self.finish(if whole { ExchangeOutcome::Ok } else { ExchangeOutcome::ClientAbort });
     }
 }

@@ -1,5 +1,6 @@
 //! One exchange from its request head to the end of its answer: its clock, its attempts and, at the end, its record.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
 use crate::policy::grpc::GrpcStatus;
+use crate::policy::hedge::HedgeEnd;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
 use crate::proxy::replay::{Replay, ReplayMemory};
 use crate::record::metrics::RouteMetrics;
-use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Target};
+use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
 use crate::upstream::cluster::{Cluster, Report};
@@ -41,6 +44,9 @@ pub(crate) struct Exchange {
     attempts: Vec<AttemptRecord>,
     tried: Vec<EndpointId>,
     running: Option<RunningAttempt>,
+    /// Of two attempts that run side by side the one that is less likely to be the answer; in a cell, because it begins
+    /// while the other borrows the exchange.
+    beside: RefCell<Option<RunningAttempt>>,
     /// By what right the next or the running attempt is made, while the cluster is down.
     turn: Option<Turn>,
     /// How long it has waited in line, if it ever did.
@@ -49,6 +55,15 @@ pub(crate) struct Exchange {
     in_queue: Option<Duration>,
     head: Option<Head>,
     retry_stopped: Option<Veto>,
+    /// Where the last answer came from.
+    answered_by: Option<EndpointId>,
+    is_recovered: bool,
+    /// Whether the rest of an answer that broke is being asked for.
+    is_resuming: bool,
+    /// How often the rest came.
+    resumed: u32,
+    /// What became of the last break of an answer that flowed.
+    broken: Option<BreakEnd>,
     body: Replay,
     /// What went through the tunnel, if there was one, towards the upstream.
     tunnelled_in: u64,
@@ -70,6 +85,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 struct RunningAttempt {
     pick: Pick,
+    role: Role,
     started: Instant,
 }
 
@@ -118,11 +134,17 @@ impl Exchange {
             attempts: Vec::new(),
             tried: Vec::new(),
             running: None,
+            beside: RefCell::default(),
             turn: None,
             in_line: None,
             in_queue: None,
             head: None,
             retry_stopped: None,
+            answered_by: None,
+            is_recovered: false,
+            is_resuming: false,
+            resumed: 0,
+            broken: None,
             body: Replay::none(began),
             tunnelled_in: 0,
             bytes_out: 0,
@@ -155,9 +177,9 @@ impl Exchange {
         &self.method
     }
 
-    /// The number of attempts so far, the running one included.
+    /// The number of attempts so far, those that run included.
     pub(crate) fn attempt_number(&self) -> u32 {
-        let running = usize::from(self.running.is_some());
+        let running = usize::from(self.running.is_some()) + usize::from(self.beside.borrow().is_some());
         u32::try_from(self.attempts.len() + running).unwrap_or(u32::MAX)
     }
 
@@ -189,14 +211,49 @@ impl Exchange {
 
     /// Begins an attempt at the picked endpoint.
     pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
-        self.running = Some(RunningAttempt { pick, started: now });
+        self.running = Some(RunningAttempt { pick, role: Role::Turn, started: now });
+    }
+
+    /// Begins an attempt at the picked endpoint beside the one that runs.
+    pub(crate) fn start_hedge(&self, pick: Pick, now: Instant) {
+        self.beside.replace(Some(RunningAttempt { pick, role: Role::Hedge, started: now }));
+    }
+
+    /// Whether it has been hedged.
+    pub(crate) fn is_hedged(&self) -> bool {
+        let is_hedge = |attempt: &AttemptRecord| attempt.role == Role::Hedge;
+        self.beside.borrow().is_some() || self.attempts.iter().any(is_hedge)
+    }
+
+    /// Whether more than one attempt came to an end of its own, so that all but the last of these have failed.
+    pub(crate) fn has_retried(&self) -> bool {
+        let mut ended = self.attempts.iter().filter(|attempt| attempt.result != AttemptResult::Cancelled);
+        ended.nth(1).is_some()
+    }
+
+    /// Makes the hedge the running attempt, and the one that it stands beside the other.
+    pub(crate) fn prefer_hedge(&mut self) {
+        std::mem::swap(&mut self.running, self.beside.get_mut());
     }
 
     /// Ends the running attempt: endpoint health, metrics, attempt record.
     pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
-        let Some(attempt) = self.running.take() else { return };
+        if let Some(attempt) = self.running.take() {
+            self.end(&attempt, outcome, now);
+        }
+    }
+
+    /// Ends the attempt beside the running one, which has failed.
+    pub(crate) fn finish_beside(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
+        if let Some(attempt) = self.beside.take() {
+            self.end(&attempt, outcome, now);
+        }
+    }
+
+    fn end(&mut self, attempt: &RunningAttempt, outcome: Result<Brought, &UpstreamError>, now: Instant) {
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.cluster().cloned();
+        self.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
         let (result, delivery, report) = match outcome {
             Ok(Brought { status, grpc: Some(grpc) }) => {
                 metrics.answered_grpc(grpc).inc();
@@ -216,7 +273,7 @@ impl Exchange {
                 (AttemptResult::Error(error.kind.label()), error.delivery, report)
             }
         };
-        self.note_attempt(&attempt, result, delivery, now);
+        self.note_attempt(attempt, result, delivery, now);
         if let Some(cluster) = cluster {
             let now = self.surroundings.since_start(now);
             cluster.report(&attempt.pick, report, now);
@@ -226,19 +283,38 @@ impl Exchange {
                 Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
                 None => Duration::ZERO,
             };
-            cluster.tell_line(self.turn.take(), finished, pause, now);
+            let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };
+            cluster.tell_line(turn, finished, pause, now);
         }
         if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
         }
     }
 
-    /// Ends the running attempt without a verdict on its endpoint: the caller left, or broke its own body.
+    /// Ends what runs without a verdict on any endpoint: the caller left, or broke its own body.
     pub(crate) fn cancel_attempt(&mut self, delivery: Delivery, now: Instant) {
         self.turn = None;
-        let Some(attempt) = self.running.take() else { return };
+        if let Some(attempt) = self.running.take() {
+            self.cancel(&attempt, delivery, now);
+        }
+        if self.beside.get_mut().is_some() {
+            self.metrics.hedges.ended(HedgeEnd::Left).inc();
+            self.cancel_beside(now);
+        }
+    }
+
+    /// Ends the attempt beside the running one, which has answered, in the same way.
+    pub(crate) fn cancel_beside(&mut self, now: Instant) {
+        let Some(attempt) = self.beside.take() else { return };
+        if attempt.role == Role::Turn {
+            self.turn = None;
+        }
+        self.cancel(&attempt, Delivery::Maybe, now);
+    }
+
+    fn cancel(&mut self, attempt: &RunningAttempt, delivery: Delivery, now: Instant) {
         attempt.pick.endpoint.metrics.cancelled().inc();
-        self.note_attempt(&attempt, AttemptResult::Cancelled, delivery, now);
+        self.note_attempt(attempt, AttemptResult::Cancelled, delivery, now);
         if let Some(cluster) = self.cluster() {
             cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
         }
@@ -252,14 +328,15 @@ impl Exchange {
         now: Instant,
     ) {
         let duration = now.duration_since(attempt.started);
+        let started = attempt.started.duration_since(self.began);
+        // Of two that ran side by side the first may end last.
+        let place = self.attempts.partition_point(|earlier| earlier.started <= started);
         attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(duration.as_secs_f64());
-        self.attempts.push(AttemptRecord {
-            endpoint: attempt.pick.endpoint.label.clone(),
-            result,
-            delivery,
-            started: attempt.started.duration_since(self.began),
-            duration,
-        });
+        let endpoint = attempt.pick.endpoint.label.clone();
+        self.attempts.insert(
+            place,
+            AttemptRecord { endpoint, role: attempt.role, result, delivery, started, duration },
+        );
     }
 
     /// Notes that another attempt follows after `wait`.
@@ -278,7 +355,28 @@ impl Exchange {
 
     /// Notes that the failed attempts have been made good.
     pub(crate) fn recover(&mut self) {
-        self.metrics.recovered.inc();
+        if !std::mem::replace(&mut self.is_recovered, true) {
+            self.metrics.recovered.inc();
+        }
+    }
+
+    /// Where the last answer came from.
+    pub(crate) fn answered_by(&self) -> Option<EndpointId> {
+        self.answered_by
+    }
+
+    /// Notes that the rest of an answer that broke is asked for: elsewhere, if there is a choice.
+    pub(crate) fn begin_resumption(&mut self) {
+        self.is_resuming = true;
+        self.tried.extend(self.answered_by);
+    }
+
+    /// Notes what became of an answer that broke while it flowed.
+    pub(crate) fn end_break(&mut self, end: BreakEnd) {
+        self.is_resuming = false;
+        self.metrics.broken(end).inc();
+        self.broken = Some(end);
+        self.resumed += u32::from(end == BreakEnd::Resumed);
     }
 
     /// Takes charge of the request body.
@@ -297,6 +395,11 @@ impl Exchange {
 
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {
         self.tunnelled_in = self.tunnelled_in.saturating_add(bytes);
+    }
+
+    /// Bytes of the answer's body that have been passed on.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.bytes_out
     }
 
     pub(crate) fn add_bytes_out(&mut self, bytes: u64) {
@@ -357,8 +460,12 @@ impl Exchange {
         let now = Instant::now();
         let duration = now.duration_since(self.began);
         self.cancel_attempt(Delivery::Maybe, now);
+        if self.is_resuming {
+            self.end_break(BreakEnd::Client);
+        }
         let is_broken = outcome == ExchangeOutcome::UpstreamTruncated;
-        if is_broken {
+        let is_stopped = self.broken == Some(BreakEnd::Failed) && self.retry_stopped.is_some();
+        if is_broken && !is_stopped {
             self.stop_retrying(if self.is_tunnel() { Veto::Upgrade } else { Veto::Started });
         }
         let outcome = match (&self.head, outcome) {
@@ -368,6 +475,9 @@ impl Exchange {
             }
             (_, outcome) => outcome,
         };
+        if outcome == ExchangeOutcome::Ok && self.resumed > 0 {
+            self.recover();
+        }
         if outcome == ExchangeOutcome::ClientAbort {
             self.metrics.client_aborts.inc();
             let was_retrying = self.head.is_none() && !self.tried.is_empty();
@@ -417,6 +527,8 @@ impl Exchange {
             in_queue: self.in_queue,
             attempts: std::mem::take(&mut self.attempts),
             retry_stopped: self.retry_stopped,
+            resumed: self.resumed,
+            broken: self.broken,
         });
     }
 }

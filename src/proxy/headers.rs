@@ -99,7 +99,8 @@ fn has_plain_framing(head: &Parts) -> bool {
 
 /// The host that a request is for, without its port.
 pub(crate) fn host(headers: &HeaderMap) -> &str {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host =
+        headers.get(HOST).and_then(|host| std::str::from_utf8(host.as_bytes()).ok()).unwrap_or_default();
     match host.rfind(':') {
         Some(at) if !host[at..].contains(']') => &host[..at],
         _ => host,
@@ -267,16 +268,25 @@ fn received_by(hop: &[u8]) -> Option<&[u8]> {
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap, side: Side) {
-    let unwanted = names_where(headers, |name| is_hop_by_hop(name.as_str()));
-    if unwanted.contains(&CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
+    // Many backends say `Connection: keep-alive` with each answer, and nothing else of the kind.
+    let mut unwanted = headers.keys().filter(|name| is_hop_by_hop(name.as_str()));
+    match (unwanted.next(), unwanted.next()) {
+        (None, _) => return,
+        (Some(&CONNECTION), None) => {
+            if let Entry::Occupied(entry) = headers.entry(CONNECTION)
+                && entry.iter().all(|value| value == KEEP_ALIVE)
+            {
+                entry.remove();
+                return;
+            }
         }
+        (Some(_), _) => {}
     }
-    let trailers = if unwanted.contains(&TRAILER) { announced_trailers(headers, side) } else { None };
-    for name in unwanted {
+    for name in named_by_connection(headers) {
         headers.remove(name);
     }
+    let trailers = announced_trailers(headers, side);
+    remove_if_any(headers, |name| is_hop_by_hop(name.as_str()));
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
     }
@@ -312,9 +322,9 @@ fn names_where(headers: &HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> V
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let words = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    // The usual word names what goes anyway.
-    let names =
-        words.filter(|word| *word != b"keep-alive").filter_map(|word| HeaderName::from_bytes(word).ok());
+    let names = words
+        .filter(|word| *word != KEEP_ALIVE.as_bytes())
+        .filter_map(|word| HeaderName::from_bytes(word).ok());
     let mut names: Vec<_> = names.filter(|name| headers.contains_key(name) && !is_protected(name)).collect();
     names.dedup();
     names
@@ -360,6 +370,9 @@ pub(crate) fn new_id(random: &mut fastrand::Rng) -> Box<str> {
     });
     std::str::from_utf8(&id).expect("digits are text").into()
 }
+
+/// The one thing that most messages say about their connection: it names what goes anyway.
+const KEEP_ALIVE: &str = "keep-alive";
 
 /// No method that is in use comes near to it; a longer one would be kept in every record.
 const LONGEST_METHOD: usize = 32;

@@ -260,6 +260,17 @@ impl From<UpstreamBody<AttemptBody>> for AnswerBody {
     }
 }
 
+impl AnswerBody {
+    /// Whether some of it is still to come from an endpoint.
+    pub(super) fn is_coming(&self) -> bool {
+        match self {
+            Self::Direct(UpstreamBody::Kept(_) | UpstreamBody::Switched(_)) => false,
+            Self::Direct(body) => !body.is_end_stream(),
+            Self::Held(held) => held.rest.is_some(),
+        }
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = UpstreamError;

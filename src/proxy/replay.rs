@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
 use crate::policy::deadline::Upload;
+use crate::policy::resume::RequestBody as Presence;
 use crate::policy::retry::BodyState;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
@@ -241,6 +242,11 @@ impl Replay {
         AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
     }
 
+    /// Whether the request has none.
+    pub(crate) fn is_none(&self) -> bool {
+        self.state.is_none()
+    }
+
     /// Whether the body can be sent again from its start.
     pub(crate) fn state(&self) -> BodyState {
         let Some(state) = &self.state else { return BodyState::Whole };
@@ -299,6 +305,11 @@ impl Replay {
     /// What the caller did wrong with its body, if anything.
     pub(crate) fn fault(&self) -> Option<ProxyError> {
         self.state.as_ref()?.borrow().fault.clone()
+    }
+
+    /// Whether there is one at all.
+    pub(crate) fn presence(&self) -> Presence {
+        if self.state.is_none() { Presence::None } else { Presence::Some }
     }
 
     /// Bytes that came from the caller.

@@ -20,6 +20,7 @@ use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
+use crate::policy::hedge::Hedging;
 use crate::policy::outage::LineSettings;
 use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
@@ -203,6 +204,7 @@ impl Stage {
             retry,
         };
         let route = Arc::new(Route {
+            hedging: Hedging::new(&settings.retry),
             settings,
             action: Action::Forward(cluster.clone()),
             origin_refused: None,
@@ -235,8 +237,9 @@ impl Stage {
 
     /// The same stage with the route changed.
     pub(crate) fn with_route(mut self, change: impl FnOnce(&mut Route)) -> Self {
-        let Route { settings, action, metrics, origin_refused, via } = &*self.route;
+        let Route { settings, action, metrics, origin_refused, via, hedging: _ } = &*self.route;
         let mut route = Route {
+            hedging: None,
             settings: settings.clone(),
             action: action.clone(),
             metrics: metrics.clone(),
@@ -244,6 +247,7 @@ impl Stage {
             via: via.clone(),
         };
         change(&mut route);
+        route.hedging = Hedging::new(&route.settings.retry);
         self.route = Arc::new(route);
         let routes = RouteTable::new([(self.route.settings.pattern.clone(), self.route.clone())]);
         self.proxy.site.store(Arc::new(Site { routes }));

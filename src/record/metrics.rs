@@ -15,11 +15,13 @@ use prometheus::{
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::HoldEnd;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 
 pub use self::admission::AdmissionMetrics;
-use self::admission::AdmissionVecs;
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::hedge::HedgeMetrics;
+use self::hedge::HedgeVecs;
 pub use self::line::LineMetrics;
 use self::line::LineVecs;
 use self::register::Builder;
@@ -27,6 +29,7 @@ pub use self::tls::{HandshakeResult, TlsMetrics};
 
 mod admission;
 mod codes;
+mod hedge;
 mod line;
 mod register;
 mod tls;
@@ -44,6 +47,8 @@ pub struct Metrics {
     retry_stopped: IntCounterVec,
     retry_wait: HistogramVec,
     held_answers: IntCounterVec,
+    broken_answers: IntCounterVec,
+    hedges: HedgeVecs,
     retry_budget_available: GaugeVec,
     cluster_recent_success: GaugeVec,
     requests_in_flight: IntGaugeVec,
@@ -56,7 +61,7 @@ pub struct Metrics {
     upstream_safety_connects: IntCounterVec,
     endpoint_ejected: IntGaugeVec,
     endpoint_idle_limit: GaugeVec,
-    admissions: AdmissionVecs,
+    admissions: admission::AdmissionVecs,
     lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
@@ -143,6 +148,12 @@ impl Metrics {
                 "Answers that were held because their bodies had not come whole with their heads, by how the hold ended.",
                 &["route", "end"],
             ),
+            broken_answers: new.counters(
+                "broken_answers_total",
+                "Answers that broke after their heads had gone to the callers: resumed, or why not.",
+                &["route", "end"],
+            ),
+            hedges: HedgeVecs::new(&new),
             retry_budget_available: new.gauges(
                 "retry_budget_available",
                 "Retries that the cluster's budget holds now.",
@@ -204,7 +215,7 @@ impl Metrics {
                 "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known.",
                 &["cluster", "endpoint"],
             ),
-            admissions: AdmissionVecs::new(&new),
+            admissions: admission::AdmissionVecs::new(&new),
             lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
@@ -309,6 +320,8 @@ impl Metrics {
             recovered: self.retry_recovered.with_label_values(&[name]),
             stopped: Veto::ALL.map(|why| self.retry_stopped.with_label_values(&[name, why.label()])),
             held: HoldEnd::ALL.map(|end| self.held_answers.with_label_values(&[name, end.label()])),
+            broken: BreakEnd::ALL.map(|end| self.broken_answers.with_label_values(&[name, end.label()])),
+            hedges: self.hedges.of(name),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
             tunnels_open: self.tunnels_open.with_label_values(&[name]),
             client_aborts: self.client_aborts.with_label_values(&[name]),
@@ -439,6 +452,9 @@ pub struct RouteMetrics {
     pub recovered: IntCounter,
     stopped: [IntCounter; Veto::ALL.len()],
     held: [IntCounter; HoldEnd::ALL.len()],
+    broken: [IntCounter; BreakEnd::ALL.len()],
+    /// What became of its hedges.
+    pub hedges: HedgeMetrics,
     /// Requests whose answer has not ended.
     pub in_flight: IntGauge,
     /// Connections that have changed to another protocol.
@@ -476,6 +492,11 @@ impl RouteMetrics {
     /// The counter of held answers whose hold came to this end.
     pub fn held(&self, end: HoldEnd) -> &IntCounter {
         &self.held[end.index()]
+    }
+
+    /// The counter of answers that broke on their way to the caller, and came to this end.
+    pub fn broken(&self, end: BreakEnd) -> &IntCounter {
+        &self.broken[end.index()]
     }
 }
 

@@ -219,6 +219,13 @@ impl Cluster {
         choice.among(&endpoints)
     }
 
+    /// This endpoint, if it is in balancing.
+    pub fn pick_only(&self, endpoint: EndpointId) -> Option<Pick> {
+        let endpoints = self.endpoints.load();
+        let found = balance::open(&endpoints).find(|other| other.id == endpoint).cloned();
+        found.map(|endpoint| Pick { endpoint, probing: Probing::No })
+    }
+
     /// Whether [`Cluster::pick`] could give an endpoint that is not in `tried`.
     pub fn has_untried(&self, tried: &[EndpointId]) -> bool {
         balance::has_untried(&self.endpoints.load(), tried)

@@ -13,7 +13,13 @@ const CALLERS: usize = 16;
 #[test]
 fn ten_thousand_requests_with_random_faults_leave_nothing_behind() {
     let random = Mutex::new(fastrand::Rng::with_seed(2));
-    let backend = Backend::new(move |_| fault(&mut random.lock().unwrap()));
+    let backend = Backend::new(move |request| {
+        let random = &mut *random.lock().unwrap();
+        match request.headers.only("range") {
+            Some(range) if random.bool() => rest_of_download(range),
+            _ => fault(random),
+        }
+    });
     let config = Config::new(&backend)
         .set("server.workers", 2)
         .set("route.deadline", "1s")
@@ -35,6 +41,8 @@ fn ten_thousand_requests_with_random_faults_leave_nothing_behind() {
     let lines = stent.access_log(REQUESTS);
     assert!(lines.iter().any(|line| line.attempts().len() == 3), "there were retries");
 
+    // What was given up counts, under a limit, until the backend lets go of it.
+    backend.release();
     eventually("an empty proxy", || {
         let metrics = stent.metrics();
         let left: f64 = [
@@ -97,8 +105,33 @@ fn fault(random: &mut fastrand::Rng) -> Action {
         94..95 => Action::chunked_truncated(),
         95..96 => Action::answer(500, "early").before_body(),
         96..97 => Action::answer(200, "late").after(ms(random.u64(0..150))),
+        97..98 if random.bool() => broken_download(),
         97..98 => Action::chunked(200, &[b"a few", b" chunks"]).after_interim(103),
         98..99 => Action::half_head_then_stall(),
         _ => Action::hang(),
     }
 }
+
+/// More than is held breaks on its way to the caller, who may get the rest.
+fn broken_download() -> Action {
+    let head = format!("HTTP/1.1 200 OK\r\n{TAGGED}Content-Length: {DOWNLOAD}\r\n\r\n");
+    Action::raw([head.as_bytes(), &vec![b'x'; DOWNLOAD / 2]].concat())
+}
+
+/// Half of what is missing, or all of it.
+fn rest_of_download(range: &str) -> Action {
+    let range = range.strip_prefix("bytes=").expect("a range of bytes");
+    let (first, last) = range.split_once('-').expect("with both of its ends");
+    let length = last.parse::<usize>().unwrap() + 1 - first.parse::<usize>().unwrap();
+    let fields = format!("{TAGGED}Content-Range: bytes {range}/{DOWNLOAD}\r\n");
+    let head = format!("HTTP/1.1 206 Partial Content\r\n{fields}Content-Length: {length}\r\n\r\n");
+    let whole = [head.as_bytes(), &vec![b'x'; length]].concat();
+    if length % 3 == 0 {
+        Action::raw(&whole[..head.len() + length / 2])
+    } else {
+        Action::raw_kept_open(whole)
+    }
+}
+
+const DOWNLOAD: usize = 200_000;
+const TAGGED: &str = "ETag: \"v1\"\r\nAccept-Ranges: bytes\r\n";

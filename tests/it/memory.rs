@@ -64,3 +64,26 @@ fn slow_readers_of_large_answers_do_not_fill_memory() {
     assert!(grown < 60 * MIB, "{grown} bytes more, for 50 answers of 5 MiB");
     assert!(stent.access_log(1 + READERS).iter().all(|line| line.text("outcome") == Some("ok")));
 }
+
+#[test]
+fn an_idle_connection_gives_its_buffers_back_and_takes_the_next_request() {
+    const CALLERS: usize = 500;
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("listener.header_timeout", "4s"));
+    let mut clients: Vec<Client> = (0..CALLERS).map(|_| stent.client()).collect();
+    let before = stent.memory();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let busy = stent.memory().saturating_sub(before);
+    eventually("the buffers' return", || (stent.memory().saturating_sub(before) < busy / 2).then_some(()));
+    for client in &mut clients {
+        // A head that comes in two pieces finds the connection as whole as one that comes at once.
+        client.send(b"GET / HTTP/1.1\r\n");
+    }
+    for client in &mut clients {
+        client.send(b"Host: hosp.example.org\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+    }
+    println!("{} KiB busy, {} KiB at rest", busy / 1024, stent.memory().saturating_sub(before) / 1024);
+}

@@ -19,6 +19,8 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("stent_retry_budget_available", &["cluster"]),
     ("stent_cluster_recent_success", &["cluster"]),
     ("stent_held_answers_total", &["end", "route"]),
+    ("stent_hedge_delay_seconds", &["route"]),
+    ("stent_hedges_total", &["result", "route"]),
     ("stent_held_bytes", &[]),
     ("stent_replay_bytes", &[]),
     ("stent_replay_overflow_total", &[]),

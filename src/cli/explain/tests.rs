@@ -56,6 +56,20 @@ cluster = "hosp"
 deadline = "70ms"
 
 [[route]]
+name = "hedged"
+path = "/hedged"
+cluster = "pair"
+[route.retry]
+hedge = "20ms"
+
+[[route]]
+name = "learned"
+path = "/learned"
+cluster = "hosp"
+[route.retry]
+hedge = "p95"
+
+[[route]]
 name = "call"
 path = "/a.B/C"
 cluster = "pair"
@@ -123,6 +137,19 @@ fn a_post_that_nobody_declared_safe_is_stopped_by_name_and_rule() {
 → no more (method): the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)
 0s  answer: the 502 of attempt 1
 not used: 200 (nothing follows attempt 1)");
+}
+
+#[test]
+fn a_download_that_breaks_is_told_to_be_gone_on_with_where_it_is() {
+    let text = |line, headers: &[&str], body| explained(line, "", headers, body, "truncated");
+    let resumed = "one that breaks later is gone on with, within 10s, if";
+    assert!(text("GET /pair", &[], 0).contains(resumed));
+    for page in [text("PUT /pair", &[], 0), text("POST /pair", &["idempotency-key: 7"], 0)] {
+        assert!(!page.contains("one that breaks later"), "{page}");
+    }
+    assert!(
+        text("GET /pair", &[], 7).contains("one that breaks later is cut off there: no retry could mend it")
+    );
 }
 
 #[test]
@@ -325,6 +352,8 @@ route     none takes this host and path; there are:
           pair             any host, /pair, any method
           single           any host, /single, any method
           hurried          any host, /hurried, any method
+          hedged           any host, /hedged, any method
+          learned          any host, /learned, any method
           call             any host, /a.B/C, any method
           upload           any host, /documents/*, any method
           some of them want a host: give one with --host
@@ -432,4 +461,33 @@ fn a_failed_call_of_grpc_is_told_by_name_and_number() {
     }
     let text = explained("POST /pair", "", &[], 0, "grpc-14");
     assert!(text.contains("answer: the grpc-14 of attempt 1"), "{text}");
+}
+
+#[test]
+fn a_hedge_is_told_with_its_time_and_where_it_goes() {
+    let told = |line: &str, body: u64| explained(line, "", &[], body, "");
+    let text = told("GET /hedged", 0);
+    let line = "hedged: if unanswered after 20ms it is sent once more, to another endpoint; the first good answer is taken";
+    assert!(text.contains(line), "{text}");
+    let text = told("GET /learned", 0);
+    let line = "hedged: if unanswered when 95 % of the route's answers have come (known after 100 requests) it is sent once more, to the same endpoint;";
+    assert!(text.contains(line), "{text}");
+    let text = told("POST /hedged", 0);
+    assert!(text.contains("not hedged: only GET, HEAD and OPTIONS are, if they are in `methods`"), "{text}");
+    assert!(told("GET /hedged", 5).contains("not hedged: it has a body"));
+    assert!(!told("GET /pair", 0).contains("hedge"), "it is off");
+}
+
+#[test]
+fn a_hedge_stands_beside_the_first_attempt_that_takes_long() {
+    assert_timeline(
+        &timeline("GET /hedged", &[], 0, "timeout timeout"),
+        "
+0s  attempt 1: timeout after 10s: the backend may have acted on it
+→ attempt 2, a hedge, beside it after 20ms: taken to fail as well
+→ retry after 100ms to 200ms, at an endpoint already tried: `timeout` is in `errors`
+10.1s to 10.2s  attempt 3: timeout after 14.8s to 14.9s: the backend may have acted on it
+→ no more: the deadline of 25s has passed
+25s  answer: 504, made by the proxy",
+    );
 }

@@ -72,3 +72,36 @@ async fn bytes_on_an_http2_connection_neither_begin_a_head_nor_keep_it_open() {
     state.note_read();
     assert_eq!(lives(&state).await, 55);
 }
+
+/// Whether the connection comes to rest within a minute.
+async fn rests(state: &Rc<State>) -> bool {
+    let (_phase, phase) = watch::channel(Phase::Open);
+    let mut limits = Limits::new(state.clone(), Arc::new(ListenerSettings::for_tests()), phase);
+    tokio::time::timeout(60 * SECOND, limits.event()).await == Ok(Event::Resting)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_of_http1_rests_once_after_each_request() {
+    let state = Rc::new(State::new(Instant::now()));
+    assert!(!rests(&state).await, "there was no request yet");
+    drop(state.begin_exchange());
+    assert!(rests(&state).await);
+    assert!(!rests(&state).await);
+    drop(state.begin_exchange());
+    assert!(rests(&state).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_something_is_under_way_does_not_rest() {
+    let state = Rc::new(State::new(Instant::now()));
+    let running = state.begin_exchange();
+    assert!(!rests(&state).await, "an exchange");
+    drop(running);
+    state.note_write(true);
+    assert!(!rests(&state).await, "the last of an answer");
+    state.note_write(false);
+    state.note_read();
+    assert!(!rests(&state).await, "a head");
+    state.begin_http2();
+    assert!(!rests(&state).await, "streams, for all that is known here");
+}

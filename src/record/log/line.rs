@@ -14,13 +14,14 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::query;
+use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
-use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record};
+use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record, Role};
 
-/// A key as it stands in a line, in one piece with its quotes and its colon.
+/// A key as it stands in a line, in one piece with what is around it: `,"name":"`.
 macro_rules! key {
     ($name:literal) => {
-        concat!("\"", $name, "\":")
+        Key(concat!(",\"", $name, "\":\""))
     };
 }
 
@@ -51,62 +52,78 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.text(key!("user_agent"), record.target.user_agent());
     object.attempts(key!("attempts"), &record.attempts);
     object.word(key!("retry_stopped"), record.retry_stopped.map(Veto::label));
+    object.number(key!("resumed"), record.resumed.into());
+    object.word(key!("broken"), record.broken.map(BreakEnd::label));
     object.end();
     line.push(b'\n');
 }
 
-/// A JSON object under way. Keys are ours and need no escape: they come as [`key!`] makes them.
+/// A key of ours, which needs no escape: [`key!`] makes it.
+#[derive(Clone, Copy)]
+struct Key(&'static str);
+
+/// A JSON object under way. Keys and small values go in as few pieces as possible: each costs a look at the room left.
 struct Object<'a> {
     line: &'a mut Vec<u8>,
-    separator: u8,
+    start: usize,
 }
 
 impl<'a> Object<'a> {
     fn begin(line: &'a mut Vec<u8>) -> Self {
-        Self { line, separator: b'{' }
+        let start = line.len();
+        Self { line, start }
     }
 
+    /// The comma before the first key becomes the brace.
     fn end(self) {
+        self.line[self.start] = b'{';
         self.line.push(b'}');
     }
 
-    fn key(&mut self, key: &str) {
-        self.line.push(self.separator);
-        self.line.extend_from_slice(key.as_bytes());
-        self.separator = b',';
+    /// Begins a value that is no text.
+    #[inline]
+    fn key(&mut self, key: Key) {
+        self.line.extend_from_slice(&key.0.as_bytes()[..key.0.len() - 1]);
+    }
+
+    /// Begins a text, with its quote.
+    #[inline]
+    fn text_key(&mut self, key: Key) {
+        self.line.extend_from_slice(key.0.as_bytes());
+    }
+
+    #[inline]
+    fn null(&mut self, key: Key) {
+        self.key(key);
+        self.line.extend_from_slice(b"null");
     }
 
     /// One of our own labels, none of which holds anything to escape.
-    fn word(&mut self, key: &str, word: Option<&str>) {
-        self.key(key);
-        match word {
-            Some(word) => {
-                self.line.push(b'"');
-                self.line.extend_from_slice(word.as_bytes());
-                self.line.push(b'"');
-            }
-            None => self.line.extend_from_slice(b"null"),
-        }
+    #[inline]
+    fn word(&mut self, key: Key, word: Option<&str>) {
+        let Some(word) = word else { return self.null(key) };
+        self.text_key(key);
+        self.line.extend_from_slice(word.as_bytes());
+        self.line.push(b'"');
     }
 
     /// A text from outside, or from the configuration.
-    fn text(&mut self, key: &str, text: &[u8]) {
+    #[inline]
+    fn text(&mut self, key: Key, text: &[u8]) {
         self.pieces(key, text, escape);
     }
 
-    fn query(&mut self, key: &str, query: &[u8], policy: &QueryPolicy) {
+    fn query(&mut self, key: Key, query: &[u8], policy: &QueryPolicy) {
         self.pieces(key, query, |line, query| query::pieces(query, policy, |piece| escape(line, piece)));
     }
 
     /// A text that `fill` makes of at most the first 4 KiB of `source`.
-    fn pieces(&mut self, key: &str, source: &[u8], fill: impl FnOnce(&mut Vec<u8>, &[u8])) {
-        self.key(key);
+    fn pieces(&mut self, key: Key, source: &[u8], fill: impl FnOnce(&mut Vec<u8>, &[u8])) {
         if source.is_empty() {
-            self.line.extend_from_slice(b"null");
-            return;
+            return self.null(key);
         }
         let kept = cut(source);
-        self.line.push(b'"');
+        self.text_key(key);
         fill(self.line, kept);
         if kept.len() < source.len() {
             self.line.extend_from_slice("…".as_bytes());
@@ -114,9 +131,8 @@ impl<'a> Object<'a> {
         self.line.push(b'"');
     }
 
-    fn address(&mut self, key: &str, address: IpAddr) {
-        self.key(key);
-        self.line.push(b'"');
+    fn address(&mut self, key: Key, address: IpAddr) {
+        self.text_key(key);
         match address {
             // Every line has one, and `write!` would cost as much as a third of the rest.
             IpAddr::V4(address) => {
@@ -132,29 +148,35 @@ impl<'a> Object<'a> {
         self.line.push(b'"');
     }
 
-    fn number(&mut self, key: &str, number: u64) {
+    /// Something that is so; what is not so has no key.
+    fn flag(&mut self, key: Key) {
+        self.key(key);
+        self.line.extend_from_slice(b"true");
+    }
+
+    #[inline]
+    fn number(&mut self, key: Key, number: u64) {
         self.key(key);
         self.line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    fn microseconds(&mut self, key: &str, duration: Option<Duration>) {
+    fn microseconds(&mut self, key: Key, duration: Option<Duration>) {
         match duration {
             Some(duration) => self.number(key, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
-            None => self.word(key, None),
+            None => self.null(key),
         }
     }
 
     /// RFC 3339, in UTC, always with six digits of the second's fraction.
-    fn time(&mut self, key: &str, time: SystemTime) {
+    fn time(&mut self, key: Key, time: SystemTime) {
         // A clock outside the years -9999 to 9999 is wrong anyway; 1970 is at least plainly so.
         let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-        self.key(key);
-        self.line.push(b'"');
+        self.text_key(key);
         PRINTER.print_timestamp(&time, &mut *self.line).expect(MEMORY);
         self.line.push(b'"');
     }
 
-    fn attempts(&mut self, key: &str, attempts: &[AttemptRecord]) {
+    fn attempts(&mut self, key: Key, attempts: &[AttemptRecord]) {
         self.key(key);
         self.line.push(b'[');
         for (place, attempt) in attempts.iter().enumerate() {
@@ -180,6 +202,9 @@ fn protocol(version: Version) -> Option<&'static str> {
 fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
     let mut object = Object::begin(line);
     object.text(key!("endpoint"), attempt.endpoint.as_bytes());
+    if attempt.role == Role::Hedge {
+        object.flag(key!("hedge"));
+    }
     match attempt.result {
         AttemptResult::Status(status) => object.number(key!("status"), status.into()),
         AttemptResult::Grpc(status, grpc) => {
@@ -215,9 +240,7 @@ fn is_continuation(byte: u8) -> bool {
 
 fn escape(line: &mut Vec<u8>, text: &[u8]) {
     // Nearly every text is of this kind, and is copied whole.
-    #[expect(clippy::needless_bitwise_bool, reason = "without an early end many bytes are looked at at once")]
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
-    if text.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+    if text.iter().all(|byte| PLAIN[usize::from(*byte)]) {
         line.extend_from_slice(text);
         return;
     }
@@ -249,6 +272,17 @@ fn escape_character(line: &mut Vec<u8>, character: char) {
 
 /// Bytes of a text beyond which it is cut.
 const LONGEST_TEXT: usize = 4096;
+
+/// The bytes that stand in a JSON text as they are.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 

@@ -319,6 +319,8 @@ fn record(number: u64) -> Record {
         in_queue: None,
         attempts: Vec::new(),
         retry_stopped: None,
+        resumed: 0,
+        broken: None,
     }
 }
 

@@ -57,6 +57,12 @@ impl Line {
         value.as_u64().unwrap_or_else(|| panic!("{field} is no number in {}", self.0))
     }
 
+    /// Which attempts were hedges.
+    pub(crate) fn hedges(&self) -> Vec<bool> {
+        let attempts = self.0["attempts"].as_array().expect("a list of attempts");
+        attempts.iter().map(|attempt| attempt["hedge"] == true).collect()
+    }
+
     /// What each attempt ended with.
     pub(crate) fn results(&self) -> Vec<String> {
         self.attempts().into_iter().map(|attempt| attempt.result).collect()

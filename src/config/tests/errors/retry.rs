@@ -394,3 +394,115 @@ error: `enter_after` must be between 2 and 100: one failure is no outage
 "#,
     );
 }
+
+#[test]
+fn a_hedge_is_off_a_percentile_or_a_time() {
+    assert_rejected(
+        &[
+            r#"[retry]
+hedge = "on"
+
+[cluster.hosp.retry]
+hedge = "p100"
+
+[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+
+[[route]]
+name = "one"
+path = "/one"
+cluster = "hosp"
+[route.retry]
+hedge = 20
+
+[[route]]
+name = "two"
+path = "/two"
+cluster = "hosp"
+[route.retry]
+hedge = "2h"
+
+[[route]]
+name = "three"
+path = "/three"
+cluster = "hosp"
+[route.retry]
+hedge = true
+"#,
+            LISTENER,
+        ],
+        r#"error: invalid `hedge`
+ --> stent.toml:2:9
+  |
+2 | hedge = "on"
+  |         ^^^^ neither a percentile nor a duration
+  |
+  = help: "off", a percentile of the route's own answers such as "p95", or a time such as "20ms"
+
+error: invalid `hedge`
+ --> stent.toml:5:9
+  |
+5 | hedge = "p100"
+  |         ^^^^^^ not a percentile from 50 to 99
+  |
+  = help: "p95": once in twenty a second one goes out
+
+error: `hedge` takes a duration
+  --> stent.toml:15:9
+   |
+15 | hedge = 20
+   |         ^^ a number without a unit
+   |
+   = help: with a unit, as a string: "20s"
+
+error: `hedge` must be between 1ms and 1h
+  --> stent.toml:22:9
+   |
+22 | hedge = "2h"
+   |         ^^^^ out of bounds
+
+error: `hedge` takes "off", a percentile or a duration
+  --> stent.toml:29:9
+   |
+29 | hedge = true
+   |         ^^^^ this is a boolean
+
+5 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
+fn a_hedge_after_the_end_of_its_attempt_points_at_both() {
+    assert_rejected(
+        &[
+            r#"[retry]
+per_try_timeout = "1s"
+
+[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+
+[[route]]
+name = "all"
+path = "/*"
+cluster = "hosp"
+[route.retry]
+hedge = "1s"
+"#,
+            LISTENER,
+        ],
+        r#"error: `hedge` must be less than `per_try_timeout`, which ends the attempt first
+  --> stent.toml:12:9
+   |
+ 2 | per_try_timeout = "1s"
+   |                   ---- and this
+...
+12 | hedge = "1s"
+   |         ^^^^ does not fit
+   |
+   = help: here `hedge` is 1s and `per_try_timeout` is 1s
+
+1 error in stent.toml
+"#,
+    );
+}

@@ -173,6 +173,35 @@ error: `hold_time` must be between 1ms and 10s
 }
 
 #[test]
+fn a_resumption_is_bounded() {
+    assert_rejected(
+        &[
+            r#"[retry]
+resume = "yes"
+resume_time = "1ms"
+"#,
+            LISTENER,
+            CLUSTER,
+            ROUTE,
+        ],
+        r#"error: `resume` takes `true` or `false`
+ --> stent.toml:2:10
+  |
+2 | resume = "yes"
+  |          ^^^^^ this is a string
+
+error: `resume_time` must be between 10ms and 10m
+ --> stent.toml:3:15
+  |
+3 | resume_time = "1ms"
+  |               ^^^^^ out of bounds
+
+2 errors in stent.toml
+"#,
+    );
+}
+
+#[test]
 fn a_kept_body_is_bounded() {
     assert_rejected(
         &[

@@ -16,7 +16,7 @@ fn a_line_holds_every_field_in_its_order() {
     let attempts = vec![
         attempt(AttemptResult::Status(502), Delivery::Answered),
         attempt(AttemptResult::Error("connect_refused"), Delivery::Never),
-        attempt(AttemptResult::Cancelled, Delivery::Maybe),
+        AttemptRecord { role: Role::Hedge, ..attempt(AttemptResult::Cancelled, Delivery::Maybe) },
     ];
     let record = Record {
         client_subject: Some("CN=ward 7".into()),
@@ -28,6 +28,8 @@ fn a_line_holds_every_field_in_its_order() {
         in_queue: Some(Duration::from_millis(6)),
         attempts,
         retry_stopped: Some(Veto::RetryAfter),
+        resumed: 1,
+        broken: Some(BreakEnd::Changed),
         ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
     };
     let expected = concat!(
@@ -39,8 +41,8 @@ fn a_line_holds_every_field_in_its_order() {
         r#""duration_us":2000000,"time_to_head_us":1234567,"line_us":5000,"queue_us":6000,"user_agent":"curl/8","attempts":["#,
         r#"{"endpoint":"10.0.1.10:8080","status":502,"delivery":"answered","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"connect_refused","delivery":"never","start_us":3,"duration_us":4000},"#,
-        r#"{"endpoint":"10.0.1.10:8080","error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
-        r#"],"retry_stopped":"retry_after"}"#,
+        r#"{"endpoint":"10.0.1.10:8080","hedge":true,"error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
+        r#"],"retry_stopped":"retry_after","resumed":1,"broken":"changed"}"#,
         "\n"
     );
     assert_eq!(line(&record), expected);
@@ -64,6 +66,7 @@ fn what_is_absent_is_null() {
         "queue_us",
         "user_agent",
         "retry_stopped",
+        "broken",
     ] {
         assert!(line.get(field).is_some_and(Value::is_null), "{field}");
     }
@@ -202,12 +205,15 @@ fn record(target: Target) -> Record {
         in_queue: None,
         attempts: Vec::new(),
         retry_stopped: None,
+        resumed: 0,
+        broken: None,
     }
 }
 
 fn attempt(result: AttemptResult, delivery: Delivery) -> AttemptRecord {
     AttemptRecord {
         endpoint: Arc::from("10.0.1.10:8080"),
+        role: Role::Turn,
         result,
         delivery,
         started: Duration::from_nanos(3_999),

@@ -1,0 +1,315 @@
+//! Races in paused time: when a hedge goes out, who wins, and what it costs.
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::timeout;
+
+use super::*;
+use crate::error::{Delivery, Origin, UpstreamErrorKind};
+use crate::policy::budget::BudgetSettings;
+use crate::policy::hedge::{HedgeAfter, Percentile};
+use crate::policy::outage::LineSettings;
+use crate::policy::retry::Veto;
+use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
+use crate::upstream::body::testing::Part;
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Waits of 100 ms, 200 ms, ...; hedges after 20 ms.
+fn policy() -> RetryPolicy {
+    RetryPolicy { hedge: HedgeAfter::Time(ms(20)), per_try_timeout: ms(1000), ..exact_policy() }
+}
+
+fn stage(endpoints: u16, steps: impl IntoIterator<Item = Step>) -> Stage {
+    Stage::with(steps, endpoints, policy(), BudgetSettings::default())
+}
+
+fn after(millis: u64, status: u16) -> Step {
+    Step::Answer(ms(millis), status, Vec::new(), "")
+}
+
+fn said(millis: u64, status: u16, text: &'static str) -> Step {
+    Step::Answer(ms(millis), status, Vec::new(), text)
+}
+
+fn ended(stage: &Stage, end: HedgeEnd) -> u64 {
+    stage.route.metrics.hedges.ended(end).get()
+}
+
+/// How often the attempts of each endpoint were cancelled.
+fn cancelled(stage: &Stage) -> Vec<u64> {
+    stage.cluster.endpoints().iter().map(|endpoint| endpoint.metrics.cancelled().get()).collect()
+}
+
+/// Whether anything counts against each endpoint.
+fn troubled(stage: &Stage) -> Vec<bool> {
+    stage.cluster.endpoints().iter().map(|endpoint| endpoint.is_troubled()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_nothing_is_sent_twice() {
+    let stage = Stage::with([after(500, 200)], 2, exact_policy(), BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_within_the_time_is_not_hedged() {
+    let stage = stage(2, [after(20, 200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0], ms(20)));
+    assert!(HedgeEnd::ALL.into_iter().all(|end| ended(&stage, end) == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_hangs_is_hedged_at_another_endpoint_and_cancelled_when_that_answers() {
+    let stage = stage(2, [Step::Hang, after(7, 200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.start.elapsed(), ms(27));
+    assert_eq!((stage.attempts_at(), stage.ports()), (vec![0, 20], vec![1, 2]));
+    assert_eq!(ended(&stage, HedgeEnd::Won), 1);
+    // To be slower than another is no failure, and nothing was saved from one.
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![1, 0], vec![false, false]));
+    assert_eq!(stage.route.metrics.recovered.get(), 0);
+    assert_eq!(stage.cluster.metrics.attempt_duration.get_sample_count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_attempt_that_answers_before_its_hedge_is_taken() {
+    let stage = stage(2, [said(30, 200, "first"), Step::Hang]);
+    assert_eq!(text(stage.get().await).await, "first");
+    assert_eq!((stage.start.elapsed(), stage.attempts_at()), (ms(30), vec![0, 20]));
+    assert_eq!(ended(&stage, HedgeEnd::Lost), 1);
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 1], vec![false, false]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_endpoint_gets_the_hedge_too() {
+    let stage = stage(1, [Step::Hang, after(0, 200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.start.elapsed(), stage.ports()), (ms(20), vec![1, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hedge_says_that_it_is_the_second_attempt() {
+    let stage = stage(1, [Step::Hang, after(0, 200)]);
+    stage.get().await;
+    let seen = stage.proxy.transport.seen.borrow();
+    let numbers: Vec<_> = seen.iter().map(|seen| seen.headers.get("x-stent-attempt")).collect();
+    assert_eq!(numbers, [None, Some(&"2".parse().unwrap())]);
+}
+
+/// Every race of two answers, against what the rules say: the first good one, else the later bad one.
+#[tokio::test(start_paused = true)]
+async fn the_first_good_answer_wins_whoever_brings_it() {
+    let retry = RetryPolicy { max_attempts: 2, ..policy() };
+    for (first, hedge) in (0..36).map(|number| (number % 6, number / 6)) {
+        let side = |times: [u64; 3], number: usize| (times[number % 3], if number < 3 { 200 } else { 502 });
+        let (one, other) = (side([21, 45, 70], first), side([30, 57, 80], hedge));
+        let steps = [after(one.0, one.1), after(other.0 - 20, other.1)];
+        let stage = Stage::with(steps, 2, retry.clone(), BudgetSettings::default());
+        let response = stage.get().await;
+        let good = [one, other].into_iter().filter(|(_, status)| *status == 200).min();
+        let expected = good.unwrap_or(one.max(other));
+        let case = format!("{one:?} and {other:?}");
+        assert_eq!(stage.start.elapsed(), ms(expected.0), "{case}");
+        assert_eq!(response.status(), expected.1, "{case}");
+        assert_eq!(stage.attempts_at(), [0, 20], "{case}");
+        let end = match (one, other) {
+            ((at, 200), (than, 200)) if at <= than => HedgeEnd::Lost,
+            ((at, 200), (than, 502)) if at <= than => HedgeEnd::Lost,
+            (_, (_, 200)) => HedgeEnd::Won,
+            _ => HedgeEnd::Failed,
+        };
+        assert_eq!(ended(&stage, end), 1, "{case}: {end:?}");
+        let recovered = u64::from(
+            expected.1 == 200 && [one, other].iter().any(|(at, status)| *status == 502 && *at < expected.0),
+        );
+        assert_eq!(stage.route.metrics.recovered.get(), recovered, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_waits_for_the_hedge_and_a_failed_attempt_counts_against_its_endpoint() {
+    let retry = RetryPolicy { per_try_timeout: ms(50), ..policy() };
+    let steps = [Step::Hang, after(40, 200)];
+    let stage = Stage::with(steps, 2, retry, BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.start.elapsed(), ended(&stage, HedgeEnd::Won)), (ms(60), 1));
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 0], vec![true, false]));
+    assert_eq!(stage.route.metrics.recovered.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_both_fail_a_retry_follows_after_the_backoff_and_is_not_hedged_again() {
+    let stage = stage(2, [after(50, 502), after(10, 502), after(100, 200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    // The third is the second retry by its number, so that it waits 200 ms from the end of the first.
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 20, 250], ms(350)));
+    assert_eq!(ended(&stage, HedgeEnd::Failed), 1);
+    let bad = http::StatusCode::BAD_GATEWAY;
+    let endpoints = stage.cluster.endpoints();
+    assert!(endpoints.iter().all(|endpoint| endpoint.metrics.answered(bad).get() == 1));
+    assert_eq!(stage.route.metrics.recovered.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_hedged_where_the_first_attempt_was_not() {
+    let stage = stage(2, [after(5, 502), Step::Hang, after(1, 200)]);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 105, 125], ms(126)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_one_of_the_attempts() {
+    let retry = RetryPolicy { max_attempts: 2, ..policy() };
+    let stage = Stage::with([after(30, 502), after(30, 502)], 2, retry, BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 502);
+    assert_eq!(stage.route.metrics.stopped(Veto::Attempts).get(), 1);
+    let retry = RetryPolicy { max_attempts: 2, ..policy() };
+    let stage = Stage::with([after(1, 502), after(90, 200)], 2, retry, BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 101], "the last one has no room for a hedge");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_failures_an_answer_goes_before_an_error() {
+    let retry = RetryPolicy { max_attempts: 2, ..policy() };
+    let steps =
+        [said(30, 502, "the real one"), Step::Fail(UpstreamErrorKind::ConnectRefused, Delivery::Never)];
+    let stage = Stage::with(steps, 2, retry.clone(), BudgetSettings::default());
+    assert_eq!(text(stage.get().await).await, "the real one");
+    // The last attempt has until the deadline.
+    let stage = Stage::with([said(30, 502, "the real one"), Step::Hang], 2, retry, BudgetSettings::default());
+    assert_eq!(text(stage.get().await).await, "the real one");
+    assert_eq!(stage.start.elapsed(), ms(25_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longer_retry_after_of_two_holds() {
+    let asking = |millis: u64, seconds: u32| {
+        Step::Answer(ms(millis), 502, vec![("retry-after", seconds.to_string())], "")
+    };
+    for steps in [[asking(30, 3), asking(20, 1)], [asking(30, 1), asking(20, 3)]] {
+        let stage = stage(2, steps.into_iter().chain([after(0, 200)]));
+        assert_eq!(stage.get().await.status(), 200);
+        assert_eq!(stage.attempts_at(), [0, 20, 3040]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_safe_or_has_a_body_is_never_hedged() {
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+        let stage = stage(2, [after(500, 200)]);
+        assert_eq!(stage.send(method.clone(), ScriptedBody::empty()).await.status(), 200);
+        assert_eq!(stage.attempts_at(), [0], "{method}");
+    }
+    let keyed = stage(2, [after(500, 200)]);
+    keyed.send_with(Method::POST, &[("idempotency-key", "7")], ScriptedBody::empty()).await;
+    assert_eq!(keyed.attempts_at(), [0], "a key makes it repeatable, not safe");
+    let with_body = stage(2, [after(500, 200)]);
+    with_body.send(Method::GET, ScriptedBody::of(&["x"])).await;
+    assert_eq!(with_body.attempts_at(), [0]);
+    let upgrade = stage(2, [after(500, 200)]);
+    let headers = [("upgrade", "websocket"), ("connection", "upgrade")];
+    upgrade.send_with(Method::GET, &headers, ScriptedBody::empty()).await;
+    assert_eq!(upgrade.attempts_at(), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_costs_what_a_retry_costs_and_is_refused_where_nothing_is_left() {
+    let budget = BudgetSettings::new(0.5, 0, ms(10_000)).unwrap();
+    let steps = [after(500, 200), Step::Hang, after(1, 200), after(500, 200)];
+    let stage = Stage::with(steps, 2, policy(), budget);
+    assert_eq!(stage.get().await.status(), 200, "half a retry is none");
+    assert_eq!((stage.attempts_at(), ended(&stage, HedgeEnd::RefusedBudget)), (vec![0], 1));
+    assert_eq!(stage.get().await.status(), 200, "two requests make one");
+    assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::Won)), (3, 1));
+    assert!(stage.cluster.budget.available(stage.start.elapsed()) < 1e-9);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(ended(&stage, HedgeEnd::RefusedBudget), 2);
+    assert_eq!(stage.route.metrics.stopped(Veto::Budget).get(), 0, "no retry was asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_requests_wait_in_line_nothing_is_hedged() {
+    let retry = RetryPolicy { max_attempts: 3, ..policy() };
+    let stage = Stage::with_line(LineSettings::default(), retry, |at| {
+        if at < ms(301) { answer(502) } else { after(50, 200) }
+    });
+    assert_eq!(stage.get().await.status(), 502);
+    assert_eq!(stage.get().await.status(), 200, "its knock takes longer than a hedge waits");
+    assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::RefusedLine)), (4, 1));
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at().len(), 6, "the line has gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_could_not_answer_before_the_deadline_is_not_sent() {
+    let stage = stage(2, [Step::Hang]).with_route(|route| route.settings.deadline = ms(24));
+    assert_eq!(stage.get().await.status(), 504);
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0], ms(24)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_cancels_both() {
+    let stage = stage(2, [Step::Hang, Step::Hang]);
+    assert!(timeout(ms(50), stage.get()).await.is_err());
+    let metrics = &stage.route.metrics;
+    assert_eq!((cancelled(&stage), ended(&stage, HedgeEnd::Left)), (vec![1, 1], 1));
+    assert_eq!((metrics.client_aborts.get(), metrics.in_flight.get()), (1, 0));
+    assert_eq!(metrics.requests(499, Origin::Downstream).get(), 1);
+    assert_eq!(troubled(&stage), [false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_won_by_its_head_and_breaks_while_it_is_held_is_retried() {
+    let breaking = Step::Stream(200, Vec::new(), None, vec![Part::Data("half".into()), Part::Break]);
+    let stage = stage(2, [Step::Hang, breaking, said(0, 200, "whole")]);
+    assert_eq!(text(stage.get().await).await, "whole");
+    assert_eq!((stage.attempts_at(), ended(&stage, HedgeEnd::Won)), (vec![0, 20, 220], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_percentile_is_hedged_when_it_has_been_learned() {
+    let retry = RetryPolicy {
+        hedge: HedgeAfter::Percentile(Percentile::new(95).unwrap()),
+        per_try_timeout: ms(1000),
+        ..exact_policy()
+    };
+    let early = [Step::Hang, after(1, 200)];
+    let steps = early.into_iter().chain((1..100).map(|_| after(10, 200))).chain([Step::Hang, after(1, 200)]);
+    let stage = Stage::with(steps, 1, retry, BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 1100], "nothing is known yet");
+    for _ in 1..100 {
+        stage.get().await;
+    }
+    let before = Instant::now();
+    assert_eq!(stage.get().await.status(), 200);
+    // 10.25 ms are the end of the bucket in which 10 ms are, and timers keep whole milliseconds.
+    assert_eq!(before.elapsed(), ms(12));
+    assert!((stage.route.metrics.hedges.delay.get() - 0.01025).abs() < 1e-9);
+    assert_eq!(ended(&stage, HedgeEnd::Won), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_hedges_cut_short_do_not_bring_hedges_forward() {
+    let retry = RetryPolicy {
+        hedge: HedgeAfter::Percentile(Percentile::new(90).unwrap()),
+        per_try_timeout: ms(1000),
+        ..exact_policy()
+    };
+    // One in five takes 200 ms, so that the percentile is there: hedges would only make it seem less.
+    let stage = Stage::with_line(LineSettings::new(0, ms(1), 3).unwrap(), retry, |at| {
+        if at.as_millis() / 1000 % 5 == 0 { after(200, 200) } else { after(10, 200) }
+    });
+    for second in 0..600 {
+        sleep_until(stage.start + ms(1000 * second)).await;
+        stage.get().await;
+    }
+    assert!(stage.route.metrics.hedges.delay.get() > 0.2, "{}", stage.route.metrics.hedges.delay.get());
+}

@@ -254,7 +254,7 @@ proptest! {
     #[test]
     fn without_late_answers_and_failures_nothing_is_held_back(
         latency in 1u64..10_000_000,
-        windows in proptest::collection::vec((50u64..=150, 16u32..10_000, 0u32..10_000), 1..100),
+        windows in proptest::collection::vec((80u64..=150, 16u32..10_000, 0u32..10_000), 1..100),
     ) {
         let mut limiter = Limiter::new();
         for (percent, answered, in_flight) in windows {

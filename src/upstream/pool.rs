@@ -20,11 +20,13 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
+use crate::upstream::admission::{Slot, Told};
 use crate::upstream::body::{Switched, UpstreamBody};
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http2::SharedConnection;
 
+mod linger;
 mod shared;
 pub(super) use self::shared::StreamLease;
 use self::shared::{Joiner, Permit};
@@ -40,9 +42,23 @@ pub struct Pools<B> {
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    /// Its place in flight, until somebody else keeps it.
+    slot: RefCell<Option<Slot>>,
 }
 
 impl Progress {
+    /// That of an attempt which has a place in flight.
+    pub fn with_slot(slot: Option<Slot>) -> Self {
+        Self { sent: Cell::default(), slot: slot.into() }
+    }
+
+    /// Gives the place in flight back, if the attempt still has it.
+    pub fn end(&self, told: Told, now: Instant) {
+        if let Some(slot) = self.slot.take() {
+            slot.end(told, now);
+        }
+    }
+
     /// How much of the request may have arrived, if the attempt ended now without an answer.
     pub fn delivery(&self) -> Delivery {
         if self.sent.get() { Delivery::Maybe } else { Delivery::Never }
@@ -77,7 +93,7 @@ where
         repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
-        let in_flight = endpoint.begin();
+        let mut in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
         if endpoint.settings.protocol.may_be_http2() {
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
@@ -93,7 +109,19 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            match connection.send(request).await.map_err(SendFailure::from) {
+            let answered;
+            (connection, in_flight, answered) = if progress.counts_when_given_up() {
+                // Boxed, because it may outlive the attempt.
+                let send = async move {
+                    let answered = connection.send(request).await;
+                    (connection, in_flight, answered)
+                };
+                linger::until_let_go(Box::pin(send), progress, |(_, _, answered)| told(answered)).await
+            } else {
+                let answered = connection.send(request).await;
+                (connection, in_flight, answered)
+            };
+            match answered.map_err(SendFailure::from) {
                 Ok(response) => return Ok(pool.answer(response, connection, in_flight)),
                 Err(SendFailure::Sent(error)) => return Err(connection.explain(error)),
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
@@ -442,6 +470,15 @@ where
     /// Gives the connection back, because its answer has ended.
     pub(super) fn end(self) {
         self.pool.put(self.connection);
+    }
+}
+
+/// What a late answer tells about the load.
+fn told<E>(answered: &Result<Response<Incoming>, E>) -> Told {
+    match answered {
+        Ok(response) if response.status().is_server_error() => Told::Failed,
+        Ok(_) => Told::Answered,
+        Err(_) => Told::Nothing,
     }
 }
 

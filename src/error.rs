@@ -425,9 +425,12 @@ pub enum ProxyError {
         /// When it may be worth coming again.
         retry_after: Duration,
     },
-    /// The listener or the process has all the work it may take.
-    #[error("the proxy is overloaded")]
-    Overloaded,
+    /// The cluster has all the work that it may have, and those who wait already take all the time there is.
+    #[error("the backend has all that it can carry")]
+    Overloaded {
+        /// When it may be worth coming again.
+        retry_after: Duration,
+    },
     /// The process is stopping.
     #[error("the proxy is shutting down")]
     ShuttingDown,
@@ -463,7 +466,7 @@ impl ProxyError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoEndpoint | Self::Outage { .. } | Self::Overloaded | Self::ShuttingDown => {
+            Self::NoEndpoint | Self::Outage { .. } | Self::Overloaded { .. } | Self::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -491,7 +494,7 @@ impl ProxyError {
             Self::LoopDetected => "proxy_loop_detected",
             Self::NoEndpoint | Self::Outage { .. } => "destination_unavailable",
             Self::OriginRefused => "http_request_denied",
-            Self::Overloaded => "connection_limit_reached",
+            Self::Overloaded { .. } => "connection_limit_reached",
             Self::ShuttingDown => "proxy_internal_response",
             Self::Upstream(error) => error.kind.token(),
         }
@@ -515,7 +518,7 @@ impl ProxyError {
             | Self::NoEndpoint
             | Self::NoRoute
             | Self::Outage { .. }
-            | Self::Overloaded
+            | Self::Overloaded { .. }
             | Self::ShuttingDown => Origin::Proxy,
             Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,
             Self::DeadlineExceeded | Self::Upstream(_) => Origin::Upstream,

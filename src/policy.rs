@@ -1,6 +1,7 @@
 //! Decisions as pure code: no clock, no I/O, no logging. The caller passes the time and the randomness in, and acts
 //! on the value that comes out.
 
+pub mod admission;
 pub mod backoff;
 pub mod budget;
 pub mod deadline;

@@ -39,6 +39,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::pool::Pools;
 
+mod admission;
 mod attempts;
 pub use self::attempts::Transport;
 

@@ -55,6 +55,8 @@ pub struct Record {
     pub time_to_head: Option<Duration>,
     /// In line, while all of the cluster was down; none if it never was there.
     pub in_line: Option<Duration>,
+    /// In the queue for a cluster that has all that it carries; none if it never was there.
+    pub in_queue: Option<Duration>,
     /// Every attempt, in order.
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.

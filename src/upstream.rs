@@ -1,5 +1,6 @@
 //! Towards the backend: clusters and their endpoints, balancing and health, and each worker's connections.
 
+pub mod admission;
 pub mod balance;
 pub mod body;
 pub mod cluster;

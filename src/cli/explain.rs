@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::config::effective::{show_host, show_statuses};
 use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
+use crate::policy::admission::Limit;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::{Candidate, HedgeAfter, NoHedge};
@@ -168,6 +169,22 @@ impl<'a> Exchange<'a> {
             page.more(format_args!("its body of {size} is {kept} for a retry (body_limit {limit})"));
         }
         self.show_line(page);
+        self.show_admission(page);
+    }
+
+    fn show_admission(&self, page: &mut Page) {
+        let admission = &self.cluster.admission;
+        let when = match admission.limit() {
+            Limit::Off => return,
+            Limit::Adaptive => "while the cluster has all that it is found to carry".to_owned(),
+            Limit::Fixed(limit) => format!("while the cluster has {limit} attempts in flight"),
+        };
+        let wait = show_duration(admission.queue_time().min(self.route.deadline));
+        if admission.queue() == 0 {
+            page.more(format_args!("refused with 503 {when}"));
+        } else {
+            page.more(format_args!("waits, at most {wait}, {when}, and is not retried while others wait"));
+        }
     }
 
     fn show_line(&self, page: &mut Page) {

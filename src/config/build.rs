@@ -29,6 +29,7 @@ use crate::downstream::tls::Protocol;
 use crate::error::ErrorClass;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{HeaderRules, Side};
+use crate::policy::admission::{AdmissionSettings, InvalidAdmission};
 use crate::policy::backoff::{Backoff, InvalidBackoff};
 use crate::policy::budget::{BudgetSettings, InvalidBudget};
 use crate::policy::ejection::{EjectionSettings, InvalidEjection};
@@ -199,6 +200,7 @@ impl Builder<'_> {
         let policy = self.policy(retry);
         let ejection = self.ejection(&cluster.ejection);
         let line = self.line(&cluster.line);
+        let admission = self.admission(&cluster.admission);
         let budget = self.budget(&retry.budget);
         let health_check = cluster.health_check.as_ref();
         let health_check =
@@ -222,6 +224,7 @@ impl Builder<'_> {
             ejection,
             line,
             health_check,
+            admission,
             failures: policy.statuses,
             budget,
         })
@@ -510,6 +513,19 @@ impl Builder<'_> {
                 }
             }
         }
+    }
+
+    fn admission(&self, raw: &raw::Admission) -> AdmissionSettings {
+        let default = AdmissionSettings::default();
+        let limit = raw.limit.clone().unwrap_or(default.limit());
+        let queue = raw.queue.clone().unwrap_or(default.queue());
+        let queue_time = raw.queue_time.clone().unwrap_or(default.queue_time());
+        AdmissionSettings::new(limit, queue, queue_time).unwrap_or_else(|error| {
+            let InvalidAdmission::QueueTime = error;
+            let help = "with `queue = 0` nobody waits".to_owned();
+            self.misfit(&error, [raw.queue_time.span()], Some(help));
+            default
+        })
     }
 
     /// Reports what a constructor refused, at the first of the values that stands in the file.

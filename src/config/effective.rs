@@ -10,12 +10,14 @@ use crate::config::cluster_tls::{PROTOCOLS, VERIFICATION_FULL, VERIFICATION_OFF,
 use crate::config::listener_tls::{CLIENT_AUTHS, TLS_VERSIONS};
 use crate::config::raw::{BALANCES, LEVELS, LOG_FORMATS, PROXY_PROTOCOLS, UNSAFE_REUSES};
 use crate::config::units::{show_duration, show_size};
+use crate::config::values::LIMITS;
 use crate::config::{Config, ListenerSettings};
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::tls::TlsSettings;
 use crate::error::ErrorClass;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{HeaderRules, Rule};
+use crate::policy::admission::Limit;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeAfter;
 use crate::policy::retry::{RetryPolicy, StatusSet};
@@ -146,6 +148,13 @@ impl Document {
         self.key("max", cluster.line.max());
         self.string("max_wait", &show_duration(cluster.line.max_wait()));
         self.key("enter_after", cluster.line.enter_after());
+        self.header(&format!("[cluster.{name}.admission]"));
+        match cluster.admission.limit() {
+            Limit::Fixed(limit) => self.key("limit", limit),
+            other => self.string("limit", word(&LIMITS, other)),
+        }
+        self.key("queue", cluster.admission.queue());
+        self.string("queue_time", &show_duration(cluster.admission.queue_time()));
         if let Some(check) = &cluster.health_check {
             self.header(&format!("[cluster.{name}.health_check]"));
             self.health_check(check);

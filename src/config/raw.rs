@@ -22,6 +22,7 @@ use crate::error::ErrorClass;
 use crate::fields::Scheme;
 use crate::fields::Underscores;
 use crate::fields::rules::Side;
+use crate::policy::admission::Limit;
 use crate::policy::backoff::{Jitter, Mode};
 use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::hedge::HedgeAfter;
@@ -372,6 +373,7 @@ pub(super) struct Cluster {
     pub(super) ejection: Ejection,
     pub(super) line: Line,
     pub(super) health_check: Option<HealthCheck>,
+    pub(super) admission: Admission,
 }
 
 impl Cluster {
@@ -400,6 +402,7 @@ impl Cluster {
             ejection: table.table("ejection").map(Ejection::read).unwrap_or_default(),
             line: table.table("line").map(Line::read).unwrap_or_default(),
             health_check: table.table("health_check").map(HealthCheck::read),
+            admission: table.table("admission").map(Admission::read).unwrap_or_default(),
         };
         table.finish();
         cluster
@@ -425,6 +428,26 @@ impl Ejection {
         };
         table.finish();
         ejection
+    }
+}
+
+/// `[cluster.NAME.admission]`
+#[derive(Default)]
+pub(super) struct Admission {
+    pub(super) limit: Field<Limit>,
+    pub(super) queue: Field<usize>,
+    pub(super) queue_time: Field<Duration>,
+}
+
+impl Admission {
+    fn read(mut table: Table<'_>) -> Self {
+        let admission = Self {
+            limit: table.field("limit", values::limit),
+            queue: table.field("queue", |item| item.integer(0..=1_000_000)),
+            queue_time: table.field("queue_time", |item| item.duration(ANY_DURATION)),
+        };
+        table.finish();
+        admission
     }
 }
 

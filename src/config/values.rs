@@ -2,6 +2,7 @@
 //! wrong with it and what to write instead.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, did_you_mean};
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{InvalidRule, Side};
+use crate::policy::admission::Limit;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::record::QueryPolicy;
@@ -122,6 +124,26 @@ pub(super) fn statuses(item: &Item<'_>) -> Result<RangeInclusive<u16>, Fault> {
         )),
     }
 }
+
+/// How many attempts a cluster may have in flight.
+pub(super) fn limit(item: &Item<'_>) -> Result<Limit, Fault> {
+    if item.whole().is_some() {
+        let limit = NonZeroU32::new(item.integer(1..=1_000_000)?);
+        return Ok(limit.map_or(Limit::Off, Limit::Fixed));
+    }
+    match item.text() {
+        Ok(word) => LIMITS.iter().find(|(name, _)| *name == word).map(|(_, limit)| *limit).ok_or_else(|| {
+            item.invalid(
+                "neither a number nor one of its words",
+                "\"adaptive\", \"off\", or a number such as 64",
+            )
+        }),
+        Err(_) => Err(item.wrong_type("\"adaptive\", \"off\" or a whole number")),
+    }
+}
+
+/// The limits that are no numbers, as the configuration spells them.
+pub(super) const LIMITS: [(&str, Limit); 2] = [("adaptive", Limit::Adaptive), ("off", Limit::Off)];
 
 /// A status of gRPC, by name or number.
 pub(super) fn grpc_status(item: &Item<'_>) -> Result<GrpcStatus, Fault> {

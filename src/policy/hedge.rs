@@ -126,14 +126,23 @@ pub enum HedgeEnd {
     RefusedBudget,
     /// It was not sent: all of the cluster is down, and requests wait in line.
     RefusedLine,
+    /// It was not sent: the cluster has all that it carries.
+    RefusedLoad,
     /// It was sent, and its good answer came first.
     Won,
 }
 
 impl HedgeEnd {
     /// Every end, in the order of [`HedgeEnd::index`].
-    pub const ALL: [Self; 6] =
-        [Self::Failed, Self::Left, Self::Lost, Self::RefusedBudget, Self::RefusedLine, Self::Won];
+    pub const ALL: [Self; 7] = [
+        Self::Failed,
+        Self::Left,
+        Self::Lost,
+        Self::RefusedBudget,
+        Self::RefusedLine,
+        Self::RefusedLoad,
+        Self::Won,
+    ];
 
     /// The word in metrics.
     pub fn label(self) -> &'static str {
@@ -143,6 +152,7 @@ impl HedgeEnd {
             Self::Lost => "lost",
             Self::RefusedBudget => "refused_budget",
             Self::RefusedLine => "refused_line",
+            Self::RefusedLoad => "refused_load",
             Self::Won => "won",
         }
     }

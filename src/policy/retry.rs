@@ -182,6 +182,8 @@ pub enum Veto {
     Deadline,
     /// The request may have been acted on, and may not be repeated.
     Method,
+    /// The cluster has all that it carries, and others wait for their first attempt.
+    Overloaded,
     /// The upstream asked for a longer wait than allowed.
     RetryAfter,
     /// The response head already went to the caller.
@@ -192,13 +194,14 @@ pub enum Veto {
 
 impl Veto {
     /// Every veto, in the order of [`Veto::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Attempts,
         Self::Budget,
         Self::Body,
         Self::Client,
         Self::Deadline,
         Self::Method,
+        Self::Overloaded,
         Self::RetryAfter,
         Self::Started,
         Self::Upgrade,
@@ -213,6 +216,7 @@ impl Veto {
             Self::Client => "client",
             Self::Deadline => "deadline",
             Self::Method => "method",
+            Self::Overloaded => "overloaded",
             Self::RetryAfter => "retry_after",
             Self::Started => "started",
             Self::Upgrade => "upgrade",
@@ -229,6 +233,9 @@ impl Veto {
             Self::Deadline => "the wait would end after the deadline, or leave no useful time",
             Self::Method => {
                 "the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)"
+            }
+            Self::Overloaded => {
+                "the cluster has all that it carries, and others wait for their first attempt"
             }
             Self::RetryAfter => {
                 "the backend asked for a longer wait than `retry_after_max` or than the deadline leaves"

@@ -11,6 +11,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
@@ -20,17 +21,20 @@ use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
+use crate::proxy::admission::AdmissionLayer;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
+use crate::upstream::admission::{Refusal, Slot};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
+mod gate;
 mod hedge;
 mod line;
 pub(super) mod rest;
@@ -127,20 +131,39 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
+        let ask = gate::ask(exchange, outbound, now);
+        let layer = AdmissionLayer::new(&outbound.cluster.admission, ask);
+        let mut admitted = layer.layer(service_fn(Making::<'_, T>::run));
+        if let Err(refusal) = admitted.ready().await {
+            return gate::refuse(exchange, kept, ask, refusal);
+        }
+        if admitted.has_waited() {
+            now = Instant::now();
+            exchange.leave_queue(now.duration_since(ask.now));
+            if outbound.cluster.line.is_in_force() && !exchange.has_turn() {
+                continue; // all of it went down meanwhile
+            }
+        }
         let Some(pick) = outbound.pick(exchange, around, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
-        let current = Current { endpoint: &pick.endpoint, number: exchange.attempt_number(), started: now };
-        // The rest of an answer has a caller that waits for it alone.
-        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
-            attempt(exchange, route, outbound, transport, current, timer.as_mut()).await
-        } else {
-            // Boxed, so that the requests of other routes carry no room for it.
-            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer.as_mut()))
-                .await
+        let making = Making {
+            exchange: &mut *exchange,
+            route,
+            outbound,
+            transport,
+            around,
+            endpoint: &pick.endpoint,
+            timer: timer.as_mut(),
+            started: now,
+        };
+        let (outcome, progress) = match admitted.call(making).await {
+            Ok(made) => made,
+            Err(refusal) => return gate::refuse(exchange, kept, ask, refusal),
         };
         now = Instant::now();
+        progress.end(gate::told(route, &outcome), now);
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
         {
@@ -153,6 +176,11 @@ pub(crate) async fn run<T: Transport>(
             // An answer ahead of the body. Boxed, because that is rare.
             now = Box::pin(hear_out(exchange, outbound)).await;
             verdict = decide(exchange, route, outbound, &outcome, around, now);
+        }
+        if let Verdict::Retry { .. } = verdict
+            && outbound.refuses_retries()
+        {
+            verdict = Verdict::Stop { why: Veto::Overloaded };
         }
         match verdict {
             Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
@@ -174,6 +202,38 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+/// How an attempt ended, and how far it came.
+type Made = (Result<Answer, Failure>, Progress);
+
+/// An attempt that is let through.
+struct Making<'a, T> {
+    exchange: &'a mut Exchange,
+    route: &'a Route,
+    outbound: &'a Outbound<'a>,
+    transport: &'a T,
+    around: &'a Surroundings,
+    endpoint: &'a Arc<Endpoint>,
+    timer: Pin<&'a mut Sleep>,
+    started: Instant,
+}
+
+impl<T: Transport> Making<'_, T> {
+    /// Makes it, and gives back how far it came, with its place in flight.
+    async fn run((making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
+        let Self { exchange, route, outbound, transport, around, endpoint, timer, started } = making;
+        let progress = Progress::with_slot(slot);
+        let current = Current { endpoint, number: exchange.attempt_number(), started, progress: &progress };
+        // The rest of an answer has a caller that waits for it alone.
+        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
+            attempt(exchange, route, outbound, transport, current, timer).await
+        } else {
+            // Boxed, so that the requests of other routes carry no room for it.
+            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer)).await
+        };
+        Ok((outcome, progress))
+    }
+}
+
 /// An attempt that runs.
 #[derive(Clone, Copy)]
 struct Current<'a> {
@@ -181,6 +241,7 @@ struct Current<'a> {
     /// From 1.
     number: u32,
     started: Instant,
+    progress: &'a Progress,
 }
 
 /// An answer of which the head has come.
@@ -250,15 +311,14 @@ async fn send<T: Transport>(
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Arrived, Failure> {
     let body = exchange.body();
-    let Current { endpoint, number, started } = current;
+    let Current { endpoint, number, started, progress } = current;
     let limits = &outbound.limits;
     let first = || {
         let successor = successor(&route.settings.retry, outbound, number, body.state());
         limits.first(started.into_std(), body.upload(), successor)
     };
-    let progress = Progress::default();
     let request = outbound.request(number, body.attempt());
-    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, &progress));
+    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
@@ -475,6 +535,15 @@ impl Outbound<'_> {
     /// itself.
     fn may_retry(&self, now: Duration) -> bool {
         self.cluster.line.is_in_force() || self.cluster.budget.withdraw(now)
+    }
+
+    /// Whether others wait for their first attempt, so that there is none to spare for another one.
+    fn refuses_retries(&self) -> bool {
+        let refuses = self.cluster.admission.refuses_retries() && !self.cluster.line.is_in_force();
+        if refuses {
+            self.cluster.admission.count_refused_retry();
+        }
+        refuses
     }
 
     fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {

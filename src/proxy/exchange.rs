@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     turn: Option<Turn>,
     /// How long it has waited in line, if it ever did.
     in_line: Option<Duration>,
+    /// How long it has waited because the cluster had all that it carries, if it ever did.
+    in_queue: Option<Duration>,
     head: Option<Head>,
     retry_stopped: Option<Veto>,
     /// Where the last answer came from.
@@ -135,6 +137,7 @@ impl Exchange {
             beside: RefCell::default(),
             turn: None,
             in_line: None,
+            in_queue: None,
             head: None,
             retry_stopped: None,
             answered_by: None,
@@ -194,6 +197,16 @@ impl Exchange {
     pub(crate) fn leave_line(&mut self, turn: Option<Turn>, waited: Duration) {
         self.turn = turn;
         self.in_line = Some(self.in_line().saturating_add(waited));
+    }
+
+    /// Whether it has a turn at a cluster that is down or recovers.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Notes a wait for a cluster that had all that it carries.
+    pub(crate) fn leave_queue(&mut self, waited: Duration) {
+        self.in_queue = Some(self.in_queue.unwrap_or_default().saturating_add(waited));
     }
 
     /// Begins an attempt at the picked endpoint.
@@ -511,6 +524,7 @@ impl Exchange {
             duration,
             time_to_head: self.head.as_ref().map(|head| head.after),
             in_line: self.in_line,
+            in_queue: self.in_queue,
             attempts: std::mem::take(&mut self.attempts),
             retry_stopped: self.retry_stopped,
             resumed: self.resumed,

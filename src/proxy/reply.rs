@@ -58,7 +58,7 @@ pub(crate) fn reply(
     {
         headers.insert(ALLOW, allow);
     }
-    if let ProxyError::Outage { retry_after } = error {
+    if let ProxyError::Outage { retry_after } | ProxyError::Overloaded { retry_after } = error {
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -156,7 +156,7 @@ fn explanation(error: &ProxyError) -> &'static str {
         }
         ProxyError::NoEndpoint
         | ProxyError::Outage { .. }
-        | ProxyError::Overloaded
+        | ProxyError::Overloaded { .. }
         | ProxyError::ShuttingDown => "The service is not available at the moment.",
         ProxyError::NoRoute => "There is nothing here.",
         ProxyError::OriginRefused => "The request is not allowed.",

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -13,12 +12,13 @@ use prometheus::{
 };
 
 use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
-use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::HoldEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 
+pub use self::admission::AdmissionMetrics;
 use self::codes::{CodeCounters, GrpcCounters};
+pub use self::endpoint::EndpointMetrics;
 pub use self::health::HealthMetrics;
 use self::health::HealthVecs;
 pub use self::hedge::HedgeMetrics;
@@ -28,7 +28,9 @@ use self::line::LineVecs;
 use self::register::Builder;
 pub use self::tls::{HandshakeResult, TlsMetrics};
 
+mod admission;
 mod codes;
+mod endpoint;
 mod health;
 mod hedge;
 mod line;
@@ -63,6 +65,7 @@ pub struct Metrics {
     endpoint_ejected: IntGaugeVec,
     endpoint_idle_limit: GaugeVec,
     health: HealthVecs,
+    admissions: admission::AdmissionVecs,
     lines: LineVecs,
     dns_lookups: IntCounterVec,
     downstream_connections: IntGaugeVec,
@@ -217,6 +220,7 @@ impl Metrics {
                 &["cluster", "endpoint"],
             ),
             health: HealthVecs::new(&new),
+            admissions: admission::AdmissionVecs::new(&new),
             lines: LineVecs::new(&new),
             dns_lookups: new.counters(
                 "dns_lookups_total",
@@ -348,6 +352,11 @@ impl Metrics {
             dns_resolved: self.dns_lookups.with_label_values(&[name, "ok"]),
             dns_failed: self.dns_lookups.with_label_values(&[name, "error"]),
         }
+    }
+
+    /// The handles of the gate in front of the cluster `name`.
+    pub fn admission(&self, name: &str) -> AdmissionMetrics {
+        self.admissions.of(name)
     }
 
     /// The handles of the line of the cluster `name`.
@@ -549,81 +558,6 @@ const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
     UpstreamErrorKind::TlsProtocol,
 ];
 
-/// Counters of an endpoint.
-#[derive(Debug)]
-pub struct EndpointMetrics {
-    attempts_by_status: CodeCounters,
-    attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
-    attempts_by_grpc: GrpcCounters,
-    cancelled: OnceLock<IntCounter>,
-    /// 1 while out of balancing.
-    pub ejected: IntGauge,
-    /// How long it keeps an idle connection; set before a scrape.
-    pub idle_limit: Gauge,
-    /// What its health checks told.
-    pub health: HealthMetrics,
-    attempts: IntCounterVec,
-    ejections: IntGaugeVec,
-    idle_limits: GaugeVec,
-    live: LiveEndpoints,
-    labels: [String; 2],
-}
-
-impl EndpointMetrics {
-    /// The counter of attempts that brought `status`.
-    pub fn answered(&self, status: StatusCode) -> &IntCounter {
-        self.attempts_by_status.get(status.as_u16())
-    }
-
-    /// The counter of attempts that failed with `kind`.
-    pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
-        self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
-    }
-
-    /// The counter of attempts that brought a failure of gRPC in a head of its own.
-    pub fn answered_grpc(&self, status: GrpcStatus) -> &IntCounter {
-        self.attempts_by_grpc.get(status, |label| self.counter(label))
-    }
-
-    /// The counter of attempts that ended because their caller left.
-    pub fn cancelled(&self) -> &IntCounter {
-        self.cancelled.get_or_init(|| self.counter("cancelled"))
-    }
-
-    fn counter(&self, result: &str) -> IntCounter {
-        self.attempts.with_label_values(&[&*self.labels[0], &*self.labels[1], result])
-    }
-}
-
-impl Drop for EndpointMetrics {
-    fn drop(&mut self) {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.get(&self.labels).is_some_and(|other| other.strong_count() > 0) {
-            return; // made anew since our last handle went
-        }
-        live.remove(&self.labels);
-        let [cluster, endpoint] = &self.labels;
-        // An error here would only say that the series does not exist.
-        let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
-        let _ = self.idle_limits.remove_label_values(&[cluster, endpoint]);
-        self.health.end();
-        for code in self.attempts_by_status.used() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
-        }
-        for kind in UpstreamErrorKind::ALL {
-            if self.attempts_by_error[kind.index()].get().is_some() {
-                let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
-            }
-        }
-        for status in self.attempts_by_grpc.used() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, status.label()]);
-        }
-        if self.cancelled.get().is_some() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
-        }
-    }
-}
-
 /// Counters of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerMetrics {
@@ -666,6 +600,8 @@ const IDLE_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 4.0, 5.0, 
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
     #[test]

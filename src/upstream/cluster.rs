@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use crate::policy::admission::AdmissionSettings;
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
@@ -15,6 +16,7 @@ use crate::policy::recent::{Ending, Recent, SharedWindow};
 use crate::policy::retry::{Repeatable, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
+use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
 use crate::upstream::health::HealthCheck;
@@ -61,6 +63,8 @@ pub struct ClusterSettings {
     pub line: LineSettings,
     /// What its endpoints are asked to know whether they work; none if they are not.
     pub health_check: Option<HealthCheck>,
+    /// How much may be in flight, and who waits how long beyond that.
+    pub admission: AdmissionSettings,
     /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
     pub failures: StatusSet,
     /// How many retries the cluster may get.
@@ -114,6 +118,8 @@ pub struct Cluster {
     pub metrics: Arc<ClusterMetrics>,
     /// Its retries.
     pub budget: Budget,
+    /// How much is in flight, and who waits beyond that.
+    pub admission: Arc<Admission>,
     /// Where exchanges wait while all of it is down.
     pub line: Arc<Line>,
     /// How recent attempts went, in all workers.
@@ -158,6 +164,7 @@ impl Cluster {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
             line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
+            admission: Arc::new(Admission::new(settings.admission, registry.admission(&settings.name))),
             budget: Budget::new(settings.budget),
             recent: SharedWindow::default(),
             endpoints: ArcSwap::default(),
@@ -228,6 +235,7 @@ impl Cluster {
         self.line.retire();
         self.retired.store(true, Ordering::Relaxed);
         self.changed.notify_one();
+        self.admission.retire();
         self.metrics.connections_active.set(0);
         self.metrics.connections_idle.set(0);
         self.metrics.budget_available.set(0.0);
@@ -389,6 +397,7 @@ impl Cluster {
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
         self.line.before_scrape();
+        self.admission.before_scrape();
         self.metrics.recent_success.set(self.recent(now).success(0));
     }
 }

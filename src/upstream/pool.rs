@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
+use crate::upstream::admission::{Slot, Told};
 use crate::upstream::body::{Switched, UpstreamBody};
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
@@ -28,6 +29,7 @@ use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
 use crate::upstream::http2::SharedConnection;
 
 mod lease;
+mod linger;
 mod shared;
 pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
@@ -44,9 +46,23 @@ pub struct Pools<B> {
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    /// Its place in flight, until somebody else keeps it.
+    slot: RefCell<Option<Slot>>,
 }
 
 impl Progress {
+    /// That of an attempt which has a place in flight.
+    pub fn with_slot(slot: Option<Slot>) -> Self {
+        Self { sent: Cell::default(), slot: slot.into() }
+    }
+
+    /// Gives the place in flight back, if the attempt still has it.
+    pub fn end(&self, told: Told, now: Instant) {
+        if let Some(slot) = self.slot.take() {
+            slot.end(told, now);
+        }
+    }
+
     /// How much of the request may have arrived, if the attempt ended now without an answer.
     pub fn delivery(&self) -> Delivery {
         if self.sent.get() { Delivery::Maybe } else { Delivery::Never }
@@ -81,7 +97,7 @@ where
         repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
-        let in_flight = endpoint.begin();
+        let mut in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
         if endpoint.settings.protocol.may_be_http2() {
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
@@ -98,7 +114,20 @@ where
                 None => Box::pin(pool.open()).await?,
             };
             progress.set_sent(true);
-            match connection.send(&mut outgoing).await {
+            let answered = if progress.counts_when_given_up() {
+                // Boxed, because it may outlive the attempt.
+                let send = Box::pin(async move {
+                    let answered = connection.send(&mut outgoing).await;
+                    (connection, in_flight, outgoing, answered)
+                });
+                let answered;
+                (connection, in_flight, outgoing, answered) =
+                    linger::until_let_go(send, progress, |(.., answered)| told(answered)).await;
+                answered
+            } else {
+                connection.send(&mut outgoing).await
+            };
+            match answered {
                 Ok(answer) => return Ok(pool.answer(answer, connection, in_flight)),
                 Err(Unanswered::Failed(error)) => return Err(error),
                 Err(Unanswered::Unsent) => {}
@@ -471,6 +500,15 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a late answer tells about the load.
+fn told(answered: &Result<Answer, Unanswered>) -> Told {
+    match answered {
+        Ok(answer) if answer.head.status().is_server_error() => Told::Failed,
+        Ok(_) => Told::Answered,
+        Err(_) => Told::Nothing,
     }
 }
 

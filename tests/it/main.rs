@@ -3,6 +3,7 @@
 //! Each test bears the name of the rule that it holds; the rules stand in the design's `semantics.md`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod admission;
 mod adversarial;
 mod commands;
 mod endpoints;

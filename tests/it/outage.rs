@@ -53,11 +53,11 @@ fn load(stent: &Stent, count: u32, method: fn(u32) -> &'static str, meanwhile: i
 /// Spends requests on a cluster that is down, until the line is in force, and says how many. They are POSTs, which do not
 /// wait there for a retry.
 fn find_down(stent: &Stent) -> usize {
-    let mut spent = 0;
+    let mut requests = 0;
     eventually("the outage", || {
         assert_eq!(stent.client().post("/", "x").status, 502);
-        spent += 1;
-        (stent.metric("stent_outage", &[("cluster", "hosp")]) > 0.5).then_some(spent)
+        requests += 1;
+        (stent.metric("stent_outage", &[("cluster", "hosp")]) > 0.5).then_some(requests)
     })
 }
 
@@ -130,7 +130,7 @@ fn a_full_line_is_answered_at_once_and_a_caller_who_leaves_frees_a_place() {
         .retry("max_attempts", 2)
         .set("route.deadline", "8s");
     let stent = Stent::start(&config);
-    let spent = find_down(&stent);
+    let before = find_down(&stent);
     let mut first = stent.client();
     first.send(&request("GET", "/waits", &[], b""));
     stent.wait_for_metric("stent_line_waiting", &[("cluster", "hosp")], 1.0);
@@ -143,7 +143,7 @@ fn a_full_line_is_answered_at_once_and_a_caller_who_leaves_frees_a_place() {
     assert_eq!(response.headers.only("cache-control"), Some("no-store"));
     stent.wait_for_metric("stent_line_total", &[("result", "refused")], 1.0);
     stent.wait_for_metric("stent_requests_total", &[("code", "503"), ("origin", "proxy")], 1.0);
-    let refused = &stent.access_log(spent + 1)[spent];
+    let refused = &stent.access_log(before + 1)[before];
     assert_eq!((refused.text("origin"), refused.attempts().len()), (Some("proxy"), 0));
 
     // The caller who leaves frees the place.
@@ -237,14 +237,14 @@ fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
     let config =
         config(&backend).backoff("300ms").retry("max_attempts", 2).set("cluster.hosp.line.enter_after", 2);
     let stent = Stent::start(&config);
-    let spent = find_down(&stent);
+    let before = find_down(&stent);
     let mut client = stent.client();
     client.send(&request("POST", "/waits", &[], b"x"));
     stent.wait_for_metric("stent_line_waiting", &[], 1.0);
     stent.reload(&config.set("cluster.hosp.body_timeout", "30s"));
     status.store(200, Ordering::Relaxed);
     assert_eq!(client.response().status, 200);
-    let waited = stent.access_log(spent + 1)[spent].number("line_us");
+    let waited = stent.access_log(before + 1)[before].number("line_us");
     assert!((1.0..5e6).contains(&waited), "{waited}");
     assert!(stent.metric("stent_outage", &[]) < 0.5, "the new cluster knows nothing bad");
 }

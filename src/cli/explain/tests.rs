@@ -112,6 +112,7 @@ policy    at most 4 attempts within 25s (deadline)
           adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
           POST is in `methods`: sent again even if the backend may have acted on it
           waits in line, at most 10s, while all of the cluster fails: 3 in a row (8 where 30 % fail anyway)
+          waits, at most 1s, while the cluster has all that it is found to carry, and is not retried while others wait
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
                 0s  attempt 1: 502

@@ -17,7 +17,9 @@ use crate::policy::retry::RetryPolicy;
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::route::Route;
+use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
+use crate::upstream::pool::Progress;
 
 /// One attempt as [`super::attempt`] makes it, on a route that hedges. The exchange is left with one running attempt, the
 /// one whose outcome this is.
@@ -103,9 +105,11 @@ impl<T: Transport> Race<'_, T> {
             () = timer.as_mut() => {}
         }
         let started = Instant::now();
-        let Some(pick) = self.pick(current, started) else { return alone(first.await) };
+        let Some((pick, slot)) = self.pick(current, started) else { return alone(first.await) };
         self.exchange.start_hedge(pick.clone(), started);
-        let hedge = Current { endpoint: &pick.endpoint, number: current.number + 1, started };
+        let progress = Progress::with_slot(slot);
+        let (endpoint, number) = (&pick.endpoint, current.number + 1);
+        let hedge = Current { endpoint, number, started, progress: &progress };
         let mut second = pin!(self.send(hedge, timer));
         tokio::select! {
             biased;
@@ -136,8 +140,8 @@ impl<T: Transport> Race<'_, T> {
         (is_allowed && is_useful).then_some(due)
     }
 
-    /// The endpoint for the hedge, paid for; another one if there is one.
-    fn pick(&self, current: Current<'_>, now: Instant) -> Option<Pick> {
+    /// The endpoint for the hedge, paid for, and its place in flight; another endpoint if there is one.
+    fn pick(&self, current: Current<'_>, now: Instant) -> Option<(Pick, Option<Slot>)> {
         let cluster = self.outbound.cluster;
         let refused = |end| {
             self.route.metrics.hedges.ended(end).inc();
@@ -146,11 +150,15 @@ impl<T: Transport> Race<'_, T> {
         if cluster.line.is_in_force() {
             return refused(HedgeEnd::RefusedLine);
         }
+        let slot = cluster.admission.try_enter(now);
+        if slot.is_none() && !cluster.admission.is_off() {
+            return refused(HedgeEnd::RefusedLoad);
+        }
         if !cluster.budget.withdraw(self.around.since_start(now)) {
             return refused(HedgeEnd::RefusedBudget);
         }
         let tried: Vec<_> = self.exchange.tried().iter().copied().chain([current.endpoint.id]).collect();
-        self.around.pick(cluster, &tried, self.outbound.repeatable, now)
+        Some((self.around.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
     }
 
     async fn send(&self, current: Current<'_>, timer: Pin<&mut Sleep>) -> Result<Arrived, Failure> {

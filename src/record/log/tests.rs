@@ -316,6 +316,7 @@ fn record(number: u64) -> Record {
         duration: Duration::ZERO,
         time_to_head: None,
         in_line: None,
+        in_queue: None,
         attempts: Vec::new(),
         retry_stopped: None,
         resumed: 0,

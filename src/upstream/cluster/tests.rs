@@ -28,6 +28,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         ejection: EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.5).unwrap(),
         line: LineSettings::new(0, Duration::from_secs(10), 3).unwrap(),
         health_check: None,
+        admission: AdmissionSettings::default(),
         failures: [500, 502].into_iter().collect(),
         budget: BudgetSettings::default(),
     }

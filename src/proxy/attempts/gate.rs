@@ -1,0 +1,47 @@
+//! What an exchange asks of the gate in front of its cluster, and what a refusal comes to.
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::{Answer, Concluded, Failure, Outbound, exhausted};
+use crate::error::ProxyError;
+use crate::policy::retry::{RetryPolicy, Veto};
+use crate::proxy::exchange::Exchange;
+use crate::route::Route;
+use crate::upstream::admission::{Ask, Purpose, Refusal, Told};
+
+/// Who asks for an attempt.
+pub(super) fn ask(exchange: &Exchange, outbound: &Outbound<'_>, now: Instant) -> Ask {
+    // Whoever has a turn at a cluster that was down has waited for it, and others with it.
+    let is_first = exchange.attempt_number() == 0 || exchange.has_turn();
+    let purpose = if is_first { Purpose::First } else { Purpose::Retry };
+    let left = outbound.limits.left(exchange.body().upload(), now.into_std());
+    Ask { purpose, now, deadline: now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) }
+}
+
+/// The end of an exchange that gets no attempt, or no further one.
+pub(super) fn refuse(
+    exchange: &mut Exchange,
+    kept: Option<Answer>,
+    ask: Ask,
+    refusal: Refusal,
+) -> Result<Concluded, ProxyError> {
+    exchange.leave_queue(ask.now.elapsed());
+    if exchange.attempt_number() > 0 {
+        exchange.stop_retrying(Veto::Overloaded);
+    }
+    exhausted(kept).ok_or(ProxyError::Overloaded { retry_after: refusal.retry_after })
+}
+
+/// What an attempt told about the load of its cluster.
+pub(super) fn told(route: &Route, outcome: &Result<Answer, Failure>) -> Told {
+    let is_overload =
+        |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    match outcome {
+        Ok(answer) if is_overload(answer.status()) => Told::Failed,
+        Ok(answer) if route.settings.retry.statuses.contains(answer.status()) => Told::Failed,
+        Ok(_) => Told::Answered,
+        Err(failure) if failure.error.kind.blames_endpoint() => Told::Failed,
+        Err(_) => Told::Nothing,
+    }
+}

@@ -184,6 +184,10 @@ fn two_thousand_hedged_requests_with_random_faults_leave_nothing_behind() {
         .retry("hedge", "3ms")
         .retry("max_attempts", 5)
         .retry("per_try_timeout", "60ms")
+        // The last attempt has no other end, should it hang.
+        .set("route.deadline", "2s")
+        // Under a limit, an attempt that is given up is in flight for as long as the backend hangs.
+        .set("cluster.hosp.admission.limit", "off")
         .backoff("1ms");
     let stent = Stent::start(&config);
     std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
-use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies};
+use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, remove_where};
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -173,7 +173,7 @@ pub(crate) fn clean_request(
         if !headers.get_all(EXPECT).iter().all(is_kept) {
             return Err(ProxyError::ExpectationFailed);
         }
-        remove_if_any(headers, |name| is_meant_for_proxies(name.as_str()));
+        remove_where(headers, |name| is_meant_for_proxies(name.as_str()));
     }
     Ok(())
 }
@@ -228,7 +228,7 @@ fn is_number(value: &[u8]) -> bool {
 /// Removes from the trailers of a message what must stand in its head or concerns one connection only (RFC 9110 section
 /// 6.5.1): whoever merges them into the head would let them undo what was decided by it.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap, side: Side) {
-    remove_if_any(trailers, |name| is_no_trailer(name, side));
+    remove_where(trailers, |name| is_no_trailer(name, side));
 }
 
 fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
@@ -286,7 +286,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, side: Side) {
         headers.remove(name);
     }
     let trailers = announced_trailers(headers, side);
-    remove_if_any(headers, |name| is_hop_by_hop(name.as_str()));
+    remove_where(headers, |name| is_hop_by_hop(name.as_str()));
     if let Some(trailers) = trailers {
         headers.insert(TRAILER, trailers);
     }
@@ -304,17 +304,6 @@ fn announced_trailers(headers: &HeaderMap, side: Side) -> Option<HeaderValue> {
     let names: Vec<_> = names.filter(|name| !is_no_trailer(name, side)).collect();
     let list = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| HeaderValue::try_from(list).ok()).flatten()
-}
-
-fn remove_if_any(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
-    for name in names_where(headers, is_unwanted) {
-        headers.remove(name);
-    }
-}
-
-/// One look at each field costs less than a look-up of each that might be there: most heads have none of them.
-fn names_where(headers: &HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
-    headers.keys().filter(|name| is_meant(name)).cloned().collect()
 }
 
 /// The fields that `Connection` names, but for those that routing, framing and the client's address rest on: a caller

@@ -242,11 +242,6 @@ impl Replay {
         AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
     }
 
-    /// Whether the request has none.
-    pub(crate) fn is_none(&self) -> bool {
-        self.state.is_none()
-    }
-
     /// Whether the body can be sent again from its start.
     pub(crate) fn state(&self) -> BodyState {
         let Some(state) = &self.state else { return BodyState::Whole };

@@ -276,7 +276,7 @@ impl Cluster {
 
     fn note_recent(&self, endpoint: &Endpoint, ending: Ending, now: Duration) {
         self.recent.note(ending, now);
-        if self.settings.endpoints.len() > 1 || self.endpoints.load().len() > 1 {
+        if self.endpoints.load().len() > 1 {
             endpoint.recent.note(ending, now);
         }
     }

@@ -13,6 +13,7 @@ use super::{Answer, Arrived, Current, Failure, Outbound, Transport, asked_wait, 
 use crate::error::UpstreamError;
 use crate::policy::hedge::latency::Seen;
 use crate::policy::hedge::{Candidate, HedgeEnd, Hedging};
+use crate::policy::resume::RequestBody;
 use crate::policy::retry::RetryPolicy;
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
@@ -123,7 +124,7 @@ impl<T: Transport> Race<'_, T> {
         let candidate = Candidate {
             method: &self.outbound.head.method,
             repeatable: self.outbound.repeatable,
-            has_body: !self.exchange.body().is_none(),
+            has_body: self.exchange.body().presence() == RequestBody::Some,
             is_upgrade: self.outbound.upgrade.is_some(),
         };
         let hedging = self.route.hedging.as_ref()?;

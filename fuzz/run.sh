@@ -26,7 +26,9 @@ fuzz() { # TARGET
         "$found" "fuzz/corpus/$1" >"$log" 2>&1 || code=$?
     if [[ $code -ne 0 ]]; then
         echo "not ok - $1"
-        tail -60 "$log" | sed 's/^/    /'
+        # What failed and on which input comes last: the trace between them is long.
+        grep -a -A 20 'stack backtrace' "$log" | sed 's/^/    /' || true
+        grep -a -E -A 1 'panicked at|ERROR: libFuzzer|^Base64' "$log" | sed 's/^/    /' || true
         return 1
     fi
     echo "ok - $1: $(awk '/number_of_executed_units/ { print $2 }' "$log") inputs, $(grep -o 'cov: [0-9]*' "$log" | tail -1)"

@@ -39,11 +39,13 @@ impl Scheme {
     }
 }
 
-/// What concerns one connection only (RFC 9110 section 7.6.1).
+/// What concerns one connection only (RFC 9110 section 7.6.1). `HTTP2-Settings` does, even where `Connection` does not name
+/// it (RFC 7540 section 3.2.1).
 pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
+            | "http2-settings"
             | "keep-alive"
             | "proxy-authenticate"
             | "proxy-connection"

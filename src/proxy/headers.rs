@@ -327,7 +327,7 @@ fn is_protected(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-forwarded-")
 }
 
-/// The request's id: the caller's, if it is a plain word of moderate length, or else a new one.
+/// The request's id: the caller's, if it is one plain word of moderate length, or else a new one.
 pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) -> Box<str> {
     let is_plain = |id: &&str| {
         (1..=LONGEST_ID).contains(&id.len())
@@ -335,6 +335,7 @@ pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) ->
     };
     let entry = headers.entry(X_REQUEST_ID);
     if let Entry::Occupied(entry) = &entry
+        && entry.iter().nth(1).is_none()
         && let Some(id) = entry.get().to_str().ok().filter(is_plain)
     {
         return id.into();
@@ -342,7 +343,7 @@ pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) ->
     let id = new_id(random);
     if let Ok(value) = HeaderValue::from_str(&id) {
         match entry {
-            Entry::Occupied(mut entry) => drop(entry.insert_mult(value)),
+            Entry::Occupied(mut entry) => drop(entry.insert(value)),
             Entry::Vacant(entry) => drop(entry.insert(value)),
         }
     }

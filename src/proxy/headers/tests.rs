@@ -211,6 +211,22 @@ fn a_plain_request_id_is_kept_and_anything_else_replaced() {
 }
 
 #[test]
+fn however_many_request_ids_come_one_goes_on() {
+    for count in 2..6 {
+        for first in ["plain", "not plain"] {
+            let mut headers = HeaderMap::new();
+            headers.append(X_REQUEST_ID, HeaderValue::from_static(first));
+            for _ in 1..count {
+                headers.append(X_REQUEST_ID, HeaderValue::from_static("another"));
+            }
+            let id = request_id(&mut headers, &mut fastrand::Rng::with_seed(5));
+            assert_eq!(headers.get_all(X_REQUEST_ID).iter().collect::<Vec<_>>(), [&*id], "{count} {first}");
+            assert_eq!(id.len(), 32, "none of several can be told to be the one");
+        }
+    }
+}
+
+#[test]
 fn an_answer_loses_what_concerned_the_upstream_connection() {
     let head = head(
         "/",

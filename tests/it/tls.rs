@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, SupportedProtocolVersion};
 use toml::Value;
 
 use crate::support::certificates::{Authority, Encryption, Issued};
@@ -146,6 +146,23 @@ fn http2_and_http1_are_agreed_on() {
     stent.reload(&config.set("listener.http2.enabled", false));
     let agreed = |offered| connect(&stent, &pki.caller().offers(offered).build(), "hosp.test").protocol();
     assert_eq!(agreed(&["h2", "http/1.1"]).as_deref(), Some("http/1.1"));
+}
+
+#[test]
+fn aes_128_is_preferred_though_callers_name_aes_256_first() {
+    let pki = Pki::new();
+    let pair = pki.pair("hosp", &pki.authority.issue(&["hosp.test"]));
+    let (_backend, config) = site(vec![pair]);
+    let stent = Stent::start(&config);
+    let suites = [&OLD, &NEW].map(|versions| {
+        let mut client = connect(&stent, &pki.caller().version(versions).build(), "hosp.test");
+        assert_eq!(client.get(&[]).unwrap().status, 200);
+        client.suite().unwrap()
+    });
+    assert_eq!(
+        suites,
+        [CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256]
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
 };
 use toml::{Table, Value};
 
@@ -170,6 +171,11 @@ impl TlsClient {
     /// Whether the session was resumed.
     pub(crate) fn is_resumed(&self) -> bool {
         self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The cipher suite that was agreed on.
+    pub(crate) fn suite(&self) -> Option<CipherSuite> {
+        self.stream.conn.negotiated_cipher_suite().map(|suite| suite.suite())
     }
 
     /// The protocol that was agreed on.

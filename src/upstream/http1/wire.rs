@@ -81,6 +81,8 @@ pub(in crate::upstream) struct Wire<B> {
     is_unflushed: bool,
     /// Data of the body that nobody has taken yet.
     data: Bytes,
+    /// The most bytes of the body that the next read takes.
+    reach: usize,
     persistence: Persistence,
 }
 
@@ -178,6 +180,7 @@ where
             upload: None,
             is_unflushed: false,
             data: Bytes::new(),
+            reach: FIRST_READ,
             persistence: Persistence::Keep,
         }
     }
@@ -281,7 +284,7 @@ where
             }
         }
         loop {
-            let buffer = match ready!(self.poll_read(cx, MOST_READ)) {
+            let buffer = match ready!(self.poll_read(cx, FIRST_READ)) {
                 Ok(buffer) => buffer,
                 Err(error) => {
                     return Poll::Ready(Err(self.spend(UpstreamError::broken(error, Delivery::Maybe))));
@@ -317,6 +320,7 @@ where
             self.stage = Stage::Switched;
             return Ok(Answer { head, body: Start::Switched });
         }
+        self.reach = FIRST_READ;
         let mut decoder = Decoder::new(framing);
         let piece = decoder.decode(&mut buffer[used..]);
         self.stage = Stage::Body(decoder);
@@ -353,13 +357,16 @@ where
                     Err(fault) => Some(Err(self.spend(fault.into_error(Delivery::Answered)))),
                 });
             }
-            let most = decoder.worth_reading(MOST_READ);
+            let most = decoder.worth_reading(self.reach);
             match ready!(self.poll_read(cx, most)) {
                 Ok(buffer) if buffer.is_empty() => {
                     give_back(buffer);
                     self.close();
                 }
                 Ok(mut buffer) => {
+                    if buffer.len() == self.reach {
+                        self.reach = (2 * self.reach).min(MOST_READ);
+                    }
                     let Stage::Body(decoder) = &mut self.stage else { continue };
                     let piece = decoder.decode(&mut buffer);
                     self.take(piece, buffer, 0);
@@ -486,7 +493,7 @@ impl<B> Wire<B> {
     /// [`give_back`].
     fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<BytesMut>> {
         let mut buffer = SHARED.take();
-        buffer.reserve(MOST_READ);
+        buffer.reserve(most);
         let read = pin!(self.stream.read_buf(&mut (&mut buffer).limit(most))).poll(cx);
         match read {
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(buffer)),
@@ -586,10 +593,10 @@ impl AsyncWrite for Raw<'_> {
     }
 }
 
-/// Makes the part `range` of a buffer outlast it. A large part keeps the buffer, a small one is copied, so that little
-/// data never holds much memory.
+/// Makes the part `range` of a buffer outlast it. A large part keeps the buffer, a small one is copied, so that data never
+/// holds more than four times its size.
 fn extract(mut buffer: BytesMut, range: Range<usize>) -> Bytes {
-    if range.len() < WORTH_KEEPING {
+    if range.len() < buffer.capacity() / 4 {
         let copy = Bytes::copy_from_slice(&buffer[range]);
         give_back(buffer);
         return copy;
@@ -611,11 +618,12 @@ thread_local! {
     static HEAD: Cell<Vec<u8>> = Cell::default();
 }
 
-/// The most that is read at once.
-const MOST_READ: usize = 64 << 10;
+/// The most that is read at once of a head and what comes with it, which may be 64 KiB, and then of a body as long as nobody
+/// knows how fast it comes.
+const FIRST_READ: usize = 80 << 10;
 
-/// From here on data keeps the buffer that it was read into.
-const WORTH_KEEPING: usize = 16 << 10;
+/// The most that is read at once of a body that has filled every read so far: whoever writes it is woken as seldom.
+const MOST_READ: usize = 256 << 10;
 
 /// A larger head's memory is not kept for the next.
 const MOST_KEPT: usize = 64 << 10;

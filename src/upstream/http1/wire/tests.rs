@@ -410,6 +410,30 @@ async fn a_change_of_protocol_hands_over_all_that_came_behind_it() {
 }
 
 #[tokio::test]
+async fn a_body_that_comes_fast_is_read_in_larger_pieces_up_to_a_bound() {
+    within(async {
+        let (mut wire, mut far) = connected().await;
+        let length = 16 * MOST_READ;
+        let mut outgoing = get();
+        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+            hear(&mut far, "\r\n\r\n").await;
+            say(&mut far, &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).await;
+        });
+        assert!(matches!(answer.unwrap().body, Start::Flowing));
+        let body = vec![b'x'; length];
+        let (read, sent) = tokio::join!(rest(&mut wire), far.write_all(&body));
+        sent.unwrap();
+        let (parts, _) = read.unwrap();
+        assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), length);
+        assert!(parts.iter().all(|part| part.len() <= MOST_READ));
+        let whole = parts.iter().position(|part| part.len() > FIRST_READ);
+        assert!(whole.is_none_or(|place| place > 0), "the first read is small");
+        assert!(wire.reach > FIRST_READ || parts.iter().all(|part| part.len() < FIRST_READ));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn small_data_does_not_hold_the_memory_that_it_was_read_into() {
     let mut buffer = BytesMut::with_capacity(MOST_READ);
     buffer.extend_from_slice(&vec![1; MOST_READ]);

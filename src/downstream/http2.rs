@@ -271,7 +271,8 @@ impl Waits {
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        tokio::task::spawn_local(self.clone().run(stream));
+        // Boxed, because a task is moved about while it is made and when it ends, and a stream is large.
+        tokio::task::spawn_local(self.clone().run(Box::pin(stream)));
     }
 }
 

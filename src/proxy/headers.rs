@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
 use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, remove_where};
+use crate::upstream::http1::head::number;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -201,7 +202,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers, Side::Response);
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
-        && (lengths.next().is_some() || !is_number(length.as_bytes()))
+        && (lengths.next().is_some() || number(length.as_bytes()).is_none())
     {
         settle_length(headers);
     }
@@ -213,16 +214,12 @@ fn settle_length(headers: &mut HeaderMap) {
     let values = headers.get_all(CONTENT_LENGTH).iter();
     let mut lengths =
         values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let first = lengths.next().filter(|length| is_number(length));
+    let first = lengths.next().filter(|length| number(length).is_some());
     let settled = first.filter(|first| lengths.all(|other| other == *first));
     match settled.and_then(|length| HeaderValue::from_bytes(length).ok()) {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length)),
         None => drop(headers.remove(CONTENT_LENGTH)),
     }
-}
-
-fn is_number(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
 }
 
 /// Removes from the trailers of a message what must stand in its head or concerns one connection only (RFC 9110 section

@@ -219,8 +219,9 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Digits and nothing else: no sign, no blank.
-pub(super) fn number(digits: &[u8]) -> Option<u64> {
+/// A length: digits and nothing else, no sign, no blank, and no more of them than a number of ours holds (RFC 9110 section
+/// 8.6).
+pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }

@@ -7,6 +7,7 @@ mod http1;
 pub mod http2;
 mod limits;
 pub mod proxy_protocol;
+mod rest;
 mod screen;
 mod stream;
 pub mod tls;

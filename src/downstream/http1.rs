@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
 use tower::{Service, ServiceExt};
 
 use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Tracked};
+use crate::downstream::rest::rest;
 use crate::downstream::stream::Stream;
 use crate::proxy::body::Inbound;
 use crate::proxy::upgrade::Handover;
@@ -99,18 +99,6 @@ pub(super) async fn serve<S, B>(
         // Boxed, because it is seldom needed and would make every connection larger.
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }
-}
-
-/// Waits for the next request with nothing but the socket: hyper's buffers are many times as large as all else that an idle
-/// connection holds. None if the connection ends.
-async fn rest<S>(parts: http1::Parts<TokioIo<Stream>, S>, limits: &mut Limits) -> Option<Stream> {
-    let mut stream = parts.io.into_inner();
-    stream.give_back(&parts.read_buf);
-    drop(parts.read_buf);
-    let mut first = [0; 64];
-    let count = limits.within(stream.read(&mut first)).await?.ok()?;
-    stream.give_back(&first[..count]);
-    (count > 0).then_some(stream)
 }
 
 /// The reply to a head that did not end in time. The codec has no request yet that it could answer.

@@ -30,9 +30,9 @@ LOG_SECONDS = 1.1
 # How many times memory is measured, each time with a new process: it varies less than time does.
 MEMORY_ROUNDS = 3
 # How many idle connections are there before the first look at memory, and how long each is left alone: Stent gives the
-# buffers of an idle connection back after five to ten seconds.
+# buffers of an idle connection back after five to ten seconds, and the memory to the system two seconds later.
 FIRST_IDLE = 200
-REST_SECONDS = 11
+REST_SECONDS = 14
 
 
 class Void(Exception):

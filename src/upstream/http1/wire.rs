@@ -623,7 +623,7 @@ thread_local! {
 const FIRST_READ: usize = 80 << 10;
 
 /// The most that is read at once of a body that has filled every read so far: whoever writes it is woken as seldom.
-const MOST_READ: usize = 256 << 10;
+const MOST_READ: usize = 128 << 10;
 
 /// A larger head's memory is not kept for the next.
 const MOST_KEPT: usize = 64 << 10;

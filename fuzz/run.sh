@@ -26,6 +26,7 @@ fuzz() { # TARGET
         "$found" "fuzz/corpus/$1" >"$log" 2>&1 || code=$?
     if [[ $code -ne 0 ]]; then
         echo "not ok - $1"
+        tail -20 "$log" | sed 's/^/    /'
         # What failed and on which input comes last: the trace between them is long.
         grep -a -A 20 'stack backtrace' "$log" | sed 's/^/    /' || true
         grep -a -E -A 1 'panicked at|ERROR: libFuzzer|^Base64' "$log" | sed 's/^/    /' || true

@@ -24,7 +24,7 @@ pub(super) async fn rest<S>(parts: http1::Parts<TokioIo<Stream>, S>, limits: &mu
     (count > 0).then_some(stream)
 }
 
-/// Has the allocator look soon at what was freed. mimalloc gives it to the system a moment later, but only if it is called by
+/// Has the allocator look soon at what was freed. mimalloc gives it to the system a moment later, but only if it is called
 /// then: a process in which nothing happens would keep all of it.
 fn remind_allocator() {
     thread_local! {

@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use stent::bench::{self, Pipeline, Work};
 use stent::error::{Delivery, ErrorClass, Origin};
 use stent::fields::Scheme;
+use stent::fields::via::Via;
 use stent::policy::recent::Recent;
 use stent::policy::retry::{BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried};
 use stent::proxy::replay::ReplayMemory;
@@ -95,7 +96,7 @@ fn headers(c: &mut Criterion) {
         .chain([("connection", "keep-alive"), ("keep-alive", "timeout=5"), ("cache-control", "no-store")])
         .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)))
         .collect();
-    let (via, mut random) = (HeaderValue::from_static("1.1 stent"), fastrand::Rng::with_seed(1));
+    let (via, mut random) = (Via::new("stent").expect("a name"), fastrand::Rng::with_seed(1));
     let mut group = c.benchmark_group("headers");
     group.bench_function("request", |b| {
         b.iter_batched(

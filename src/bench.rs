@@ -3,11 +3,12 @@
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use tokio::time::Instant;
 
+use crate::fields::via::Via;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
 use crate::proxy::replay::{Replay, ReplayLimits, ReplayMemory};
@@ -18,7 +19,7 @@ mod pipeline;
 pub use self::pipeline::{Pipeline, Work};
 
 /// All that is done to the head of a request before it is routed and sent on; false if it is refused.
-pub fn prepare_head(head: &mut Parts, via: &HeaderValue, random: &mut fastrand::Rng) -> bool {
+pub fn prepare_head(head: &mut Parts, via: &Via, random: &mut fastrand::Rng) -> bool {
     let _id = headers::request_id(&mut head.headers, random);
     headers::check(head).is_ok()
         && headers::clean_request(&mut head.headers, head.version, via).is_ok()

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+pub mod via;
 
 /// How a request came to the first proxy that we trust, or to us, as `X-Forwarded-Proto` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -277,7 +277,7 @@ fn deliver(
     };
     headers::clean_response(&mut head.headers);
     if let Some(route) = exchange.route() {
-        head.headers.append(VIA, headers::via_of(head.version, &route.via));
+        head.headers.append(VIA, route.via.line(head.version));
         route.settings.response_headers.apply(&mut head.headers);
     }
     if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {

@@ -7,13 +7,14 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::Method;
 use prometheus::IntCounter;
 use thiserror::Error;
 
 use crate::fields::Scheme;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::HeaderRules;
+use crate::fields::via::Via;
 use crate::policy::hedge::Hedging;
 use crate::policy::retry::RetryPolicy;
 use crate::record::QueryPolicy;
@@ -66,7 +67,7 @@ pub struct Route {
     /// Counts what its guard refuses; none without a guard.
     pub origin_refused: Option<IntCounter>,
     /// Our line in `Via`.
-    pub via: HeaderValue,
+    pub via: Via,
 }
 
 /// What becomes of a route's requests.

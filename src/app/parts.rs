@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 
 use crate::config::Config;
+use crate::fields::via::Via;
 use crate::policy::hedge::Hedging;
 use crate::proxy::Site;
 use crate::proxy::replay::ReplayMemory;
@@ -32,7 +32,7 @@ impl Parts {
                 unchanged.unwrap_or_else(|| Arc::new(Cluster::new(settings.clone(), metrics.clone())))
             })
             .collect();
-        let via = HeaderValue::from_str(&format!("1.1 {}", config.server.via));
+        let via = Via::new(&config.server.via);
         let via = via.expect("the configuration takes only names that fit");
         let routes = config.routes.iter().filter_map(|settings| {
             let action = match &settings.action {

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
+use crate::fields::via::Via;
 use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, remove_where};
 use crate::upstream::http1::head::number;
 
@@ -156,15 +157,11 @@ pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
 }
 
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
-pub(crate) fn clean_request(
-    headers: &mut HeaderMap,
-    version: Version,
-    via: &HeaderValue,
-) -> Result<(), ProxyError> {
+pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version, via: &Via) -> Result<(), ProxyError> {
     match headers.entry(VIA) {
-        Entry::Occupied(entry) if has_passed(entry.iter(), via) => return Err(ProxyError::LoopDetected),
-        Entry::Occupied(mut entry) => entry.append(via_of(version, via)),
-        Entry::Vacant(entry) => drop(entry.insert(via_of(version, via))),
+        Entry::Occupied(entry) if via.is_in(entry.iter()) => return Err(ProxyError::LoopDetected),
+        Entry::Occupied(mut entry) => entry.append(via.line(version)),
+        Entry::Vacant(entry) => drop(entry.insert(via.line(version))),
     }
     // Most heads have none of all these.
     if headers.keys().any(|name| is_hop_by_hop(name.as_str()) || is_meant_for_proxies(name.as_str())) {
@@ -189,12 +186,6 @@ pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Says that the caller takes trailers, which concerns the next connection too; gRPC insists on it.
 pub(crate) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
-}
-
-/// Our line in `Via` for a message, which names the protocol that it came by.
-pub(crate) fn via_of(version: Version, via: &HeaderValue) -> HeaderValue {
-    let http2 = || HeaderValue::from_bytes(&[b"2 ", received_by(via.as_bytes())?].concat()).ok();
-    if version == Version::HTTP_2 { http2().unwrap_or_else(|| via.clone()) } else { via.clone() }
 }
 
 /// Makes an upstream's head fit to be sent on.
@@ -249,18 +240,6 @@ fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
         || word.starts_with("if-")
         // A caller could mean any of the others.
         || side == Side::Request && word.contains('_')
-}
-
-/// Whether `Via`, with these values, names us (RFC 9110 section 7.6.3).
-fn has_passed<'a>(values: impl Iterator<Item = &'a HeaderValue>, via: &HeaderValue) -> bool {
-    let Some(own) = received_by(via.as_bytes()) else { return false };
-    let mut hops = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    hops.any(|hop| received_by(hop).is_some_and(|name| name.eq_ignore_ascii_case(own)))
-}
-
-/// The second word of a hop: `1.1 stent (comment)` was received by `stent`.
-fn received_by(hop: &[u8]) -> Option<&[u8]> {
-    hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1)
 }
 
 /// Removes what concerns one connection only, and what `Connection` says does (RFC 9110 section 7.6.1).

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
+use crate::fields::via::Via;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
@@ -209,7 +210,7 @@ impl Stage {
             action: Action::Forward(cluster.clone()),
             origin_refused: None,
             metrics: Arc::new(metrics.route("all")),
-            via: HeaderValue::from_static("1.1 stent"),
+            via: Via::new("stent").unwrap(),
         });
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
         let start = Instant::now();

@@ -21,8 +21,8 @@ fn fault(target: &str, headers: &[(&str, &str)]) -> Option<RequestFault> {
     }
 }
 
-fn via() -> HeaderValue {
-    HeaderValue::from_static("1.1 stent")
+fn via() -> Via {
+    Via::new("stent").unwrap()
 }
 
 fn names(headers: &HeaderMap) -> Vec<&str> {

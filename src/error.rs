@@ -356,6 +356,9 @@ pub enum RequestFault {
     /// More than 30 addresses in `X-Forwarded-For`, where a trusted proxy sent them.
     #[error("X-Forwarded-For lists too many addresses")]
     ForwardedTooLong,
+    /// A head of more bytes than the listener takes.
+    #[error("the request head is too large")]
+    HeadTooLarge,
     /// None, or more than one `Host`.
     #[error("the request needs exactly one Host header")]
     HostCount,
@@ -455,7 +458,9 @@ impl ProxyError {
     /// The status of the reply.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(RequestFault::TooManyFields) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BadRequest(RequestFault::HeadTooLarge | RequestFault::TooManyFields) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::BadRequest(_) | Self::CallerGone => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerSilent => StatusCode::REQUEST_TIMEOUT,

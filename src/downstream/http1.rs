@@ -57,7 +57,7 @@ pub(super) async fn serve<S, B>(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(facts.settings.max_header_bytes);
+    builder.header_read_timeout(None).max_buf_size(facts.settings.max_header_bytes + BODY_ROOM);
     // Not pinned for good: after a 101, or to rest, the socket is taken out of it.
     let mut connection = builder.serve_connection(TokioIo::new(stream), &http);
     loop {
@@ -100,6 +100,11 @@ pub(super) async fn serve<S, B>(
         Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
     }
 }
+
+/// What hyper may read at once beyond the longest head: its one limit is for heads and for pieces of bodies. With the default
+/// limit, a body of 64 KiB then comes in one piece with its head, where it would else take another read and another write.
+/// A head that makes use of it is refused by [`Connection::inbound`], a longer one by hyper.
+const BODY_ROOM: usize = 8 << 10;
 
 /// The reply to a head that did not end in time. The codec has no request yet that it could answer.
 const LATE_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\

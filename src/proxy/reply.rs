@@ -143,6 +143,9 @@ pub(crate) fn redirect(mut exchange: Box<Exchange>, moved: Moved) -> Response<Re
 /// What a user may know.
 fn explanation(error: &ProxyError) -> &'static str {
     match error {
+        ProxyError::BadRequest(RequestFault::HeadTooLarge | RequestFault::TooManyFields) => {
+            "The request head is too large."
+        }
         ProxyError::BadRequest(_) | ProxyError::CallerGone => "The request is malformed.",
         ProxyError::BodyTooLarge { .. } => "The request body is too large.",
         ProxyError::CallerSilent => "The request body did not arrive in time.",

@@ -35,7 +35,7 @@ fn a_target_over_16_kib_gets_414_in_our_words_and_the_end() {
 fn a_head_of_too_many_bytes_or_fields_gets_431_and_the_end() {
     let backend = Backend::healthy();
     let stent = Stent::start(&Config::new(&backend).set("listener.max_header_bytes", "8KiB"));
-    let large = "h".repeat(9 << 10);
+    let large = "h".repeat(17 << 10);
     let many: String = (0..101).map(|number| [&format!("X-{number}"), ": y\r\n"].concat()).collect();
     for head in [format!("X-Large: {large}\r\n"), many] {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{head}\r\n");
@@ -43,6 +43,26 @@ fn a_head_of_too_many_bytes_or_fields_gets_431_and_the_end() {
     }
     assert!(backend.requests().is_empty());
     assert!(stent.access_log(2).iter().all(|line| line.status() == 431));
+}
+
+#[test]
+fn a_head_of_the_limit_passes_and_one_of_a_byte_more_gets_431_and_the_end() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("listener.max_header_bytes", "8KiB"));
+    let head = |length: usize| {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Large: \r\n\r\n";
+        head.replace("Large: ", &format!("Large: {}", "h".repeat(length - head.len())))
+    };
+    let mut client = stent.client();
+    client.send(head(8 << 10).as_bytes());
+    assert_eq!(client.response().status, 200);
+    for length in [(8 << 10) + 1, 16 << 10] {
+        let response = last_answer(&stent, head(length).as_bytes());
+        assert_eq!((response.status, response.headers.only("cache-control")), (431, Some("no-store")));
+        assert!(response.text().contains("too large"), "{}", response.text());
+    }
+    assert_eq!(backend.requests().len(), 1);
+    assert_eq!(stent.access_log(3)[1].text("method"), Some("GET"));
 }
 
 #[test]

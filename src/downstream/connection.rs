@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -23,7 +22,6 @@ use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};
-use crate::error::RequestFault;
 use crate::fields::Scheme;
 #[cfg(feature = "bench")]
 use crate::memory;
@@ -158,24 +156,15 @@ impl Connection {
     pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
-        let is_too_large = length(&head) > settings.max_header_bytes;
-        let too_large = is_too_large.then_some(Refusal::Fault(RequestFault::HeadTooLarge));
         let screened = self.counted.screen(&mut head.headers);
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
         let caller = Caller {
             client: client.unwrap_or(self.peer.address()),
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
-            refusal: screened.err().or(too_large).or(client.err().map(Refusal::Fault)),
+            refusal: screened.err().or(client.err().map(Refusal::Fault)),
             tls: self.tls.clone(),
         };
         Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
     }
-}
-
-/// The bytes of a head as HTTP/1.1 has it, without blanks that mean nothing.
-fn length(head: &Parts) -> usize {
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
 }

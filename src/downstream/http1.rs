@@ -19,7 +19,8 @@ use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Tracked};
 use crate::downstream::rest::rest;
 use crate::downstream::stream::Stream;
-use crate::proxy::body::Inbound;
+use crate::error::RequestFault;
+use crate::proxy::body::{Inbound, Refusal};
 use crate::proxy::upgrade::Handover;
 
 /// Serves requests until the connection ends. `refused` is told of heads that hyper has refused by itself.
@@ -44,7 +45,7 @@ pub(super) async fn serve<S, B>(
         let (handover, mut service, may_be_unread) = (handover.clone(), service.clone(), &may_be_unread);
         async move {
             let Ok(service) = service.ready().await;
-            let Ok(mut response) = service.call(facts.inbound(request, Some(handover))).await;
+            let Ok(mut response) = service.call(inbound(facts, request, handover)).await;
             may_be_unread.set(has_body || response.headers().contains_key(CONNECTION));
             if facts.state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -101,9 +102,28 @@ pub(super) async fn serve<S, B>(
     }
 }
 
+/// The request as the proxy takes it: refused if its head is over the limit, for hyper takes somewhat longer ones.
+fn inbound(facts: &Connection, request: Request<Incoming>, handover: Handover) -> Request<Inbound> {
+    let is_too_large = head_length(&request) > facts.settings.max_header_bytes;
+    let mut request = facts.inbound(request, Some(handover));
+    if is_too_large {
+        // Whoever lacks the listener's secret learns nothing else.
+        request.body_mut().caller.refusal.get_or_insert(Refusal::Fault(RequestFault::HeadTooLarge));
+    }
+    request
+}
+
+/// The bytes of a request's head, without blanks that mean nothing.
+fn head_length<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    request.method().as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+}
+
 /// What hyper may read at once beyond the longest head: its one limit is for heads and for pieces of bodies. With the default
 /// limit, a body of 64 KiB then comes in one piece with its head, where it would else take another read and another write.
-/// A head that makes use of it is refused by [`Connection::inbound`], a longer one by hyper.
+/// A head that makes use of it is refused by [`inbound`], a longer one by hyper.
 const BODY_ROOM: usize = 8 << 10;
 
 /// The reply to a head that did not end in time. The codec has no request yet that it could answer.

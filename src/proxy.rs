@@ -37,6 +37,7 @@ use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointId;
+use crate::upstream::http1::spare;
 use crate::upstream::pool::Pools;
 
 mod admission;
@@ -123,15 +124,22 @@ impl<T: Transport + 'static> Proxy<T> {
     ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
+        // Shared, so that an attempt needs no copy of it.
+        let mut head = Rc::new(head);
         async move {
-            Ok(match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await {
+            let response = match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await
+            {
                 Ok(Answered::ByUpstream(concluded)) => {
-                    let after = Continuation::of(&concluded, &exchange, &mut head, &self);
+                    let after = Continuation::of(&concluded, &exchange, &head, &self);
                     deliver(exchange, concluded, caller.proxy_status, handover, after)
                 }
                 Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
                 Err(error) => reply::reply(exchange, &error, caller.proxy_status),
-            })
+            };
+            if let Some(head) = Rc::into_inner(head) {
+                spare::give(head.headers);
+            }
+            Ok(response)
         }
     }
 
@@ -159,7 +167,7 @@ impl<T: Transport + 'static> Proxy<T> {
     async fn answer(
         &self,
         exchange: &mut Exchange,
-        head: &mut Parts,
+        shared: &mut Rc<Parts>,
         body: RequestBody,
         caller: &Caller,
         handover: Option<&Handover>,
@@ -167,6 +175,7 @@ impl<T: Transport + 'static> Proxy<T> {
         if let Some(refusal) = caller.refusal {
             return Err(refusal.into());
         }
+        let head = Rc::make_mut(shared);
         headers::check(head)?;
         if let Some(tls) = &caller.tls {
             tls.check(headers::host(&head.headers))?;
@@ -226,7 +235,7 @@ impl<T: Transport + 'static> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let outbound = Outbound { head, cluster, repeatable, upgrade, limits, aim: Aim::Answer };
+        let outbound = Outbound { head: shared, cluster, repeatable, upgrade, limits, aim: Aim::Answer };
         let concluded = attempts::run(exchange, &route, &outbound, &self.transport, &self.around).await?;
         // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
         self.around.log.room().await;

@@ -1,12 +1,14 @@
 //! The attempt loop: pick an endpoint, send, decide, wait, again.
 
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode, Version};
+use http::request::Parts;
+use http::{Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::yield_now;
@@ -46,22 +48,24 @@ pub trait Transport {
     async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<AttemptBody>,
+        head: &Rc<Parts>,
+        body: AttemptBody,
         repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
 
 impl Transport for Pools<AttemptBody> {
-    // The future itself: one around it would hold the request a second time.
+    // The future itself: one around it would hold the body a second time.
     fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<AttemptBody>,
+        head: &Rc<Parts>,
+        body: AttemptBody,
         repeatable: Repeatable,
         progress: &Progress,
     ) -> impl Future<Output = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>> {
-        Pools::send(self, endpoint, request, repeatable, progress)
+        Pools::send(self, endpoint, head, body, repeatable, progress)
     }
 }
 
@@ -71,7 +75,7 @@ pub(super) type Answer = Response<AnswerBody>;
 /// A request as the upstream shall get it, and what its policy needs to know of it.
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
-    pub(crate) head: &'a http::request::Parts,
+    pub(crate) head: &'a Rc<Parts>,
     pub(crate) cluster: &'a Arc<Cluster>,
     pub(crate) repeatable: Repeatable,
     /// The protocol that the connection shall change to.
@@ -317,8 +321,8 @@ async fn send<T: Transport>(
         let successor = successor(&route.settings.retry, outbound, number, body.state());
         limits.first(started.into_std(), body.upload(), successor)
     };
-    let request = outbound.request(number, body.attempt());
-    let mut answer = pin!(transport.send(endpoint, request, outbound.repeatable, progress));
+    let head = outbound.head(number);
+    let mut answer = pin!(transport.send(endpoint, &head, body.attempt(), outbound.repeatable, progress));
     loop {
         let (at, _) = first();
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
@@ -546,15 +550,13 @@ impl Outbound<'_> {
         refuses
     }
 
-    fn request(&self, number: u32, body: AttemptBody) -> Request<AttemptBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
-        *request.headers_mut() = self.head.headers.clone();
+    /// The head of the attempt of this number; that of the first is not copied.
+    fn head(&self, number: u32) -> Rc<Parts> {
+        let mut head = self.head.clone();
         if number > 1 {
-            request.headers_mut().insert(X_STENT_ATTEMPT, HeaderValue::from(number));
+            Rc::make_mut(&mut head).headers.insert(X_STENT_ATTEMPT, HeaderValue::from(number));
         }
-        request
+        head
     }
 
     /// Turns a change to a protocol that was not asked for into the failure that it is: what follows it is no HTTP.

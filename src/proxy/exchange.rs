@@ -131,7 +131,8 @@ impl Exchange {
             target,
             route: None,
             metrics,
-            attempts: Vec::new(),
+            // Most exchanges make one.
+            attempts: Vec::with_capacity(1),
             tried: Vec::new(),
             running: None,
             beside: RefCell::default(),

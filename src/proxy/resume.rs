@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::Request;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http_body::Body;
@@ -36,7 +35,7 @@ pub(crate) enum Continuation {
 pub(crate) struct Resumption {
     whole: Resumable,
     /// The request, as the upstream gets it.
-    head: Parts,
+    head: Rc<Parts>,
     /// Whether what flows is the rest already.
     is_joined: bool,
     sender: Rc<dyn Resend>,
@@ -53,12 +52,12 @@ pub(crate) struct Ended {
 }
 
 impl Continuation {
-    /// What can follow if the answer breaks; then `head` is taken. Only an answer that is still to come costs more than a
+    /// What can follow if the answer breaks. Only an answer that is still to come costs more than a
     /// look.
     pub(crate) fn of<T: Transport + 'static>(
         concluded: &Concluded,
         exchange: &Exchange,
-        head: &mut Parts,
+        head: &Rc<Parts>,
         sender: &Rc<Proxy<T>>,
     ) -> Self {
         let answer = &concluded.answer;
@@ -79,8 +78,7 @@ impl Continuation {
         });
         match whole {
             Ok(whole) => {
-                let nothing = Request::new(()).into_parts().0;
-                let (head, sender) = (std::mem::replace(head, nothing), sender.clone());
+                let (head, sender) = (head.clone(), sender.clone());
                 Self::Ready(Box::new(Resumption { whole, head, is_joined: false, sender }))
             }
             Err(why) => Self::None(why),
@@ -152,10 +150,11 @@ impl Resumption {
         let route = exchange.route().cloned().ok_or(BreakEnd::Failed)?;
         let cluster = route.action.cluster().ok_or(BreakEnd::Failed)?;
         let rest = self.whole.rest(exchange.bytes_out()).ok_or(BreakEnd::Failed)?;
-        rest.ask(&mut self.head.headers);
+        let headers = &mut Rc::make_mut(&mut self.head).headers;
+        rest.ask(headers);
         // A change of protocol was declined by the answer that broke.
-        self.head.headers.remove(UPGRADE);
-        self.head.headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+        headers.remove(CONNECTION);
         let only = match self.whole.holder() {
             Holder::Any => None,
             Holder::Same => Some(exchange.answered_by().ok_or(BreakEnd::Failed)?),

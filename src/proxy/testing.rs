@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -83,17 +84,17 @@ impl Transport for Script {
     async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<AttemptBody>,
+        head: &Rc<Parts>,
+        mut body: AttemptBody,
         _repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
         let step = self.steps.borrow_mut().pop_front();
         let step = step.or_else(|| self.then.map(|then| then(self.start.elapsed())));
         let step = step.expect("the script has a step for every attempt");
-        let (head, mut body) = request.into_parts();
         let index = self.seen.borrow().len();
         let (at, port) = (self.start.elapsed(), endpoint.address.port());
-        self.seen.borrow_mut().push(Seen { at, port, headers: head.headers, body: None });
+        self.seen.borrow_mut().push(Seen { at, port, headers: head.headers.clone(), body: None });
         progress.set_sent(!matches!(step, Step::Fail(_, Delivery::Never)));
         let terminated = UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe);
         if let Step::Stream(status, headers, length, parts) = step {

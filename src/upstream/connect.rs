@@ -5,7 +5,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -123,8 +124,8 @@ enum Promise {
 pub(super) enum SendFailure<B> {
     /// It was sent, at least in part, or cannot be sent at all.
     Sent(UpstreamError),
-    /// Not a byte of it was: here it is again.
-    Unsent(Box<Request<B>>),
+    /// Not a byte of it was: here is its body again.
+    Unsent(B),
 }
 
 impl<B> Connection<B>
@@ -146,8 +147,12 @@ where
     }
 
     /// Sends a request and waits for the response head, however long that takes.
-    pub(super) async fn send(&mut self, outgoing: &mut Outgoing<B>) -> Result<Answer, Unanswered> {
-        let answer = self.wire.send(outgoing).await;
+    pub(super) async fn send(
+        &mut self,
+        head: &Parts,
+        outgoing: &mut Outgoing<B>,
+    ) -> Result<Answer, Unanswered> {
+        let answer = self.wire.send(head, outgoing).await;
         match &answer {
             Ok(answer) => self.note_promise(answer.head.headers()),
             // In TLS 1.3 the endpoint may refuse the handshake only now.

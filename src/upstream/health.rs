@@ -107,15 +107,16 @@ async fn over_http1(
         (ACCEPT, HeaderValue::from_static("*/*")),
         (CONNECTION, HeaderValue::from_static("close")),
     ]);
+    let (head, body) = request.into_parts();
+    let mut outgoing = Outgoing::Eager(body);
     let mut wire = Wire::new(stream, endpoint.settings.max_header_bytes);
     let answer = async {
-        let answer =
-            wire.send(&mut Outgoing::eager(request)).await.map_err(|unanswered| match unanswered {
-                Unanswered::Failed(error) => error,
-                Unanswered::Unsent => {
-                    UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never)
-                }
-            })?;
+        let answer = wire.send(&head, &mut outgoing).await.map_err(|unanswered| match unanswered {
+            Unanswered::Failed(error) => error,
+            Unanswered::Unsent => {
+                UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never)
+            }
+        })?;
         let mut left = LONGEST_BODY;
         while left > 0
             && let Some(frame) = poll_fn(|cx| wire.poll_body(cx)).await

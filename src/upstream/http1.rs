@@ -8,6 +8,7 @@ pub(crate) mod chunked;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod head;
+pub(crate) mod spare;
 mod upload;
 pub(super) mod wire;
 

@@ -220,19 +220,18 @@ impl SharedConnection {
     /// [`Upload`]. Dropped, it resets the stream.
     pub(super) async fn send<B>(
         &self,
-        request: Request<B>,
+        parts: &Parts,
+        body: B,
     ) -> Result<(Response<RecvStream>, Option<Upload>), SendFailure<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
-        let head = self.head(&parts, body.size_hint().exact());
-        let unsent = |parts, body| SendFailure::Unsent(Box::new(Request::from_parts(parts, body)));
+        let head = self.head(parts, body.size_hint().exact());
         let writes = self.state.passed.writes();
         // Nothing else runs between the two, so that what `send_request` refuses is the request, not the connection.
         if !self.is_usable() {
-            return Err(unsent(parts, body));
+            return Err(SendFailure::Unsent(body));
         }
         let (response, stream) = self.sender.clone().send_request(head, !has_body).map_err(|error| {
             let mut error = UpstreamError::http2(error, Delivery::Never);
@@ -251,7 +250,7 @@ impl SharedConnection {
             if let Some(answered) = early {
                 return match answered {
                     Ok(response) => Ok((response, Some(Upload::start(Pump::new(body, stream))))),
-                    Err(_) if self.state.passed.writes() == writes => Err(unsent(parts, body)),
+                    Err(_) if self.state.passed.writes() == writes => Err(SendFailure::Unsent(body)),
                     Err(error) => Err(failed(error)),
                 };
             }
@@ -268,7 +267,7 @@ impl SharedConnection {
         drop(stream);
         match response.await {
             Ok(response) => Ok((response, None)),
-            Err(_) if self.state.passed.writes() == writes => Err(unsent(parts, body)),
+            Err(_) if self.state.passed.writes() == writes => Err(SendFailure::Unsent(body)),
             Err(error) => Err(failed(error)),
         }
     }

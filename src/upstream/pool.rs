@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
+use http::request::Parts;
 use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{coop, yield_now};
@@ -93,7 +94,8 @@ where
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<B>,
+        head: &Rc<Parts>,
+        body: B,
         repeatable: Repeatable,
         progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
@@ -101,9 +103,9 @@ where
         let pool = self.pool(endpoint);
         if endpoint.settings.protocol.may_be_http2() {
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
-            return Box::pin(pool.send_shared(request, repeatable, progress, in_flight)).await;
+            return Box::pin(pool.send_shared(head, body, repeatable, progress, in_flight)).await;
         }
-        let mut outgoing = Outgoing::eager(request);
+        let mut outgoing = Outgoing::Eager(body);
         loop {
             progress.set_sent(false);
             let pooled = pool.take_for(repeatable).await;
@@ -116,8 +118,9 @@ where
             progress.set_sent(true);
             let answered = if progress.counts_when_given_up() {
                 // Boxed, because it may outlive the attempt.
+                let head = head.clone();
                 let send = Box::pin(async move {
-                    let answered = connection.send(&mut outgoing).await;
+                    let answered = connection.send(&head, &mut outgoing).await;
                     (connection, in_flight, outgoing, answered)
                 });
                 let answered;
@@ -125,7 +128,7 @@ where
                     linger::until_let_go(send, progress, |(.., answered)| told(answered)).await;
                 answered
             } else {
-                connection.send(&mut outgoing).await
+                connection.send(head, &mut outgoing).await
             };
             match answered {
                 Ok(answer) => return Ok(pool.answer(answer, connection, in_flight)),

@@ -8,8 +8,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::Response;
 use http::request::Parts;
-use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -18,22 +18,18 @@ use super::chunked::Decoded;
 use super::decode::Decoder;
 use super::encode::{self, Plan, Size};
 use super::head::{Framing, Head, HeadReader, Persistence, Question};
+use super::spare;
 use super::upload::{MAX_SLICES, Upload, UploadFault};
 use crate::error::{Delivery, UpstreamError};
 use crate::upstream::stream::Stream;
 
-/// A request until its connection has it.
+/// The body of a request until its connection has it.
 #[derive(Debug)]
-pub(in crate::upstream) struct Outgoing<B> {
-    head: Parts,
-    body: Source<B>,
-}
-
-#[derive(Debug)]
-enum Source<B> {
+pub(in crate::upstream) enum Outgoing<B> {
     /// It may not be read before the head has been written: if that fails, the request goes another way.
     Untouched(B),
-    /// Its first part is written together with the head.
+    /// The request goes to an HTTP/1.1 connection, if not to this one then to another: its first part is written together
+    /// with the head.
     Eager(B),
     /// A part has been read.
     Begun(Box<Upload<B>>),
@@ -103,32 +99,20 @@ impl<B> Outgoing<B>
 where
     B: Body,
 {
-    /// A request that goes to an HTTP/1.1 connection, if not to this one then to another.
-    pub(in crate::upstream) fn eager(request: Request<B>) -> Self {
-        let (head, body) = request.into_parts();
-        Self { head, body: Source::Eager(body) }
-    }
-
-    /// A request that can go another way until a connection has it.
-    pub(in crate::upstream) fn untouched(request: Request<B>) -> Self {
-        let (head, body) = request.into_parts();
-        Self { head, body: Source::Untouched(body) }
-    }
-
-    /// The request, if nothing of its body has been read.
-    pub(in crate::upstream) fn into_request(self) -> Option<Request<B>> {
-        match self.body {
-            Source::Untouched(body) | Source::Eager(body) => Some(Request::from_parts(self.head, body)),
-            Source::Begun(_) | Source::Gone => None,
+    /// The body, if nothing of it has been read.
+    pub(in crate::upstream) fn into_body(self) -> Option<B> {
+        match self {
+            Self::Untouched(body) | Self::Eager(body) => Some(body),
+            Self::Begun(_) | Self::Gone => None,
         }
     }
 
     fn size(&self) -> Size {
-        match &self.body {
-            Source::Untouched(body) | Source::Eager(body) if !body.is_end_stream() => {
+        match self {
+            Self::Untouched(body) | Self::Eager(body) if !body.is_end_stream() => {
                 body.size_hint().exact().map_or(Size::Unknown, Size::Known)
             }
-            Source::Begun(upload) => upload.size(),
+            Self::Begun(upload) => upload.size(),
             _ => Size::None,
         }
     }
@@ -139,12 +123,18 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Reads the first part of the body, if it is there and may be read.
-    fn begin(&mut self, cx: &mut Context<'_>, plan: Plan, size: Size) -> Result<(), UploadFault> {
-        self.body = match std::mem::replace(&mut self.body, Source::Gone) {
-            Source::Eager(body) if size != Size::None => {
-                let mut upload = Box::new(self.upload(Some(body), plan, size));
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &Parts,
+        plan: Plan,
+        size: Size,
+    ) -> Result<(), UploadFault> {
+        *self = match std::mem::replace(self, Self::Gone) {
+            Self::Eager(body) if size != Size::None => {
+                let mut upload = Box::new(upload(head, body, plan, size));
                 let _ = upload.poll_part(cx)?;
-                Source::Begun(upload)
+                Self::Begun(upload)
             }
             body => body,
         };
@@ -152,19 +142,20 @@ where
     }
 
     /// Hands the body over to the connection that has the head.
-    fn go(&mut self, plan: Plan, size: Size) -> Option<Box<Upload<B>>> {
-        match std::mem::replace(&mut self.body, Source::Gone) {
-            Source::Begun(upload) => Some(upload),
-            Source::Untouched(body) if size != Size::None => {
-                Some(Box::new(self.upload(Some(body), plan, size)))
-            }
+    fn go(&mut self, head: &Parts, plan: Plan, size: Size) -> Option<Box<Upload<B>>> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Begun(upload) => Some(upload),
+            Self::Untouched(body) if size != Size::None => Some(Box::new(upload(head, body, plan, size))),
             _ => None,
         }
     }
+}
 
-    fn upload(&self, body: Option<B>, plan: Plan, size: Size) -> Upload<B> {
-        Upload::new(body, plan, size, encode::announced_trailers(&self.head.headers))
-    }
+fn upload<B>(head: &Parts, body: B, plan: Plan, size: Size) -> Upload<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    Upload::new(Some(body), plan, size, encode::announced_trailers(&head.headers))
 }
 
 impl<B> Wire<B>
@@ -189,18 +180,20 @@ where
     /// that is in the middle of an exchange, if `outgoing` has gone.
     pub(in crate::upstream) async fn send(
         &mut self,
+        head: &Parts,
         outgoing: &mut Outgoing<B>,
     ) -> Result<Answer, Unanswered> {
-        poll_fn(|cx| self.poll_send(cx, outgoing)).await
+        poll_fn(|cx| self.poll_send(cx, head, outgoing)).await
     }
 
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
+        head: &Parts,
         outgoing: &mut Outgoing<B>,
     ) -> Poll<Result<Answer, Unanswered>> {
         if matches!(self.stage, Stage::Idle) {
-            ready!(self.poll_begin(cx, outgoing))?;
+            ready!(self.poll_begin(cx, head, outgoing))?;
         }
         self.poll_answer(cx).map_err(Unanswered::Failed)
     }
@@ -209,13 +202,14 @@ where
     fn poll_begin(
         &mut self,
         cx: &mut Context<'_>,
+        head: &Parts,
         outgoing: &mut Outgoing<B>,
     ) -> Poll<Result<(), Unanswered>> {
-        let mut head = HEAD.take();
-        head.clear();
-        let begun = self.poll_begin_with(cx, outgoing, &mut head);
-        if head.capacity() <= MOST_KEPT {
-            HEAD.set(head);
+        let mut bytes = HEAD.take();
+        bytes.clear();
+        let begun = self.poll_begin_with(cx, head, outgoing, &mut bytes);
+        if bytes.capacity() <= MOST_KEPT {
+            HEAD.set(bytes);
         }
         begun
     }
@@ -223,16 +217,17 @@ where
     fn poll_begin_with(
         &mut self,
         cx: &mut Context<'_>,
+        head: &Parts,
         outgoing: &mut Outgoing<B>,
-        head: &mut Vec<u8>,
+        bytes: &mut Vec<u8>,
     ) -> Poll<Result<(), Unanswered>> {
         let size = outgoing.size();
-        let (plan, persistence) = encode::head(head, &outgoing.head, size)
+        let (plan, persistence) = encode::head(bytes, head, size)
             .map_err(|fault| Unanswered::Failed(fault.into_error(Delivery::Never)))?;
         outgoing
-            .begin(cx, plan, size)
+            .begin(cx, head, plan, size)
             .map_err(|fault| Unanswered::Failed(fault.into_error(Delivery::Never)))?;
-        let written = match ready!(self.poll_write_with(cx, head, outgoing)) {
+        let written = match ready!(self.poll_write_with(cx, bytes, outgoing)) {
             Ok(written @ 1..) => written,
             // What TLS was given it may have sent in part before it failed.
             Err(error) if self.stream.is_secured() => {
@@ -240,21 +235,18 @@ where
             }
             Ok(0) | Err(_) => return Poll::Ready(Err(Unanswered::Unsent)),
         };
-        let mut upload = outgoing.go(plan, size);
-        if written < head.len() {
-            let rest = Bytes::copy_from_slice(&head[written..]);
+        let mut upload = outgoing.go(head, plan, size);
+        if written < bytes.len() {
+            let rest = Bytes::copy_from_slice(&bytes[written..]);
             upload.get_or_insert_with(|| Box::new(Upload::new(None, plan, size, Vec::new()))).push_head(rest);
         } else if let Some(upload) = &mut upload {
-            upload.advance(written - head.len());
+            upload.advance(written - bytes.len());
         }
         self.upload = upload.filter(|upload| !upload.is_done());
         self.is_unflushed = self.stream.is_secured();
         self.persistence = persistence;
-        // The answer's fields go where the request's were.
-        let mut headers = std::mem::take(&mut outgoing.head.headers);
-        headers.clear();
-        let question = Question::from(&outgoing.head.method);
-        self.stage = Stage::Head(HeadReader::new(question, self.limit, headers));
+        let question = Question::from(&head.method);
+        self.stage = Stage::Head(HeadReader::new(question, self.limit, spare::take()));
         Poll::Ready(Ok(()))
     }
 
@@ -266,7 +258,7 @@ where
         outgoing: &Outgoing<B>,
     ) -> Poll<io::Result<usize>> {
         let stream = Pin::new(&mut self.stream);
-        let Source::Begun(upload) = &outgoing.body else { return stream.poll_write(cx, head) };
+        let Outgoing::Begun(upload) = outgoing else { return stream.poll_write(cx, head) };
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(head);
         let count = 1 + upload.gather(&mut slices[1..]);

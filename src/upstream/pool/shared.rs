@@ -1,5 +1,6 @@
 //! The part of a pool that speaks HTTP/2: few connections, each shared by many exchanges.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
@@ -7,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::TE;
-use http::{Request, Response};
+use http::request::Parts;
 use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -53,7 +55,8 @@ where
     /// connection out of the pool, so there is an end to them.
     pub(super) async fn send_shared(
         self: Rc<Self>,
-        mut request: Request<B>,
+        head: &Parts,
+        mut body: B,
         repeatable: Repeatable,
         progress: &Progress,
         in_flight: InFlight,
@@ -65,22 +68,25 @@ where
             match carrier {
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
-                    request.headers_mut().remove(TE);
-                    let mut outgoing = Outgoing::untouched(request);
-                    match connection.send(&mut outgoing).await {
+                    let mut head = Cow::Borrowed(head);
+                    if head.headers.contains_key(TE) {
+                        head.to_mut().headers.remove(TE);
+                    }
+                    let mut outgoing = Outgoing::Untouched(body);
+                    match connection.send(&head, &mut outgoing).await {
                         Ok(answer) => return Ok(self.answer(answer, connection, in_flight)),
                         Err(Unanswered::Failed(error)) => return Err(error),
                         Err(Unanswered::Unsent) => {
                             let lost = || {
                                 UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never)
                             };
-                            request = outgoing.into_request().ok_or_else(lost)?;
+                            body = outgoing.into_body().ok_or_else(lost)?;
                         }
                     }
                 }
                 Carrier::Stream(permit) => {
                     permit.begin();
-                    match permit.connection.send(request).await {
+                    match permit.connection.send(head, body).await {
                         Ok((response, upload)) => {
                             permit.end_wait();
                             let silence = self.endpoint.settings.body_timeout;
@@ -94,7 +100,7 @@ where
                                 SendFailure::Sent(error) => return Err(error),
                                 SendFailure::Unsent(unsent) => {
                                     permit.connection.retire();
-                                    request = *unsent;
+                                    body = unsent;
                                 }
                             }
                         }

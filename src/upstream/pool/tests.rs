@@ -1,6 +1,6 @@
 //! Which kept connection a request gets.
 
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,8 +37,9 @@ impl Stage {
         let mut request = Request::new(Full::new(Bytes::from_static(b"once")));
         *request.method_mut() = method;
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("hosp"));
+        let (head, body) = request.into_parts();
         let progress = Progress::default();
-        let answer = self.pools.send(&self.endpoint(), request, repeatable, &progress).await?;
+        let answer = self.pools.send(&self.endpoint(), &Rc::new(head), body, repeatable, &progress).await?;
         let status = answer.status();
         answer.into_body().collect().await?;
         Ok(status)

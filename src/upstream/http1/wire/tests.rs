@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,15 +38,19 @@ impl Body for Fed {
 
 type Feed = mpsc::UnboundedSender<Result<Bytes, io::Error>>;
 
-fn fed(length: Option<u64>) -> (Feed, Request<Fed>) {
+fn fed(length: Option<u64>) -> (Feed, Parts, Fed) {
     let (feed, parts) = mpsc::unbounded_channel();
-    let mut request = Request::new(Fed { parts, length });
-    *request.method_mut() = Method::POST;
-    (feed, request)
+    let mut head = Request::new(()).into_parts().0;
+    head.method = Method::POST;
+    (feed, head, Fed { parts, length })
 }
 
-fn get() -> Outgoing<Full<Bytes>> {
-    Outgoing::eager(Request::new(Full::default()))
+fn get() -> Parts {
+    Request::new(()).into_parts().0
+}
+
+fn no_body() -> Outgoing<Full<Bytes>> {
+    Outgoing::Eager(Full::default())
 }
 
 async fn connected<B>() -> (Wire<B>, TcpStream)
@@ -61,11 +65,11 @@ where
 
 /// Reads until `end` has come.
 async fn hear(stream: &mut TcpStream, end: &str) -> String {
-    let mut heard = Vec::new();
-    while !heard.ends_with(end.as_bytes()) {
-        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0, "{}", heard.escape_ascii());
+    let mut said = Vec::new();
+    while !said.ends_with(end.as_bytes()) {
+        assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0, "{}", said.escape_ascii());
     }
-    String::from_utf8(heard).unwrap()
+    String::from_utf8(said).unwrap()
 }
 
 async fn say(stream: &mut TcpStream, text: &str) {
@@ -73,7 +77,7 @@ async fn say(stream: &mut TcpStream, text: &str) {
 }
 
 /// The rest of an answer's body, in its frames.
-async fn rest<B>(wire: &mut Wire<B>) -> Result<(VecDeque<Bytes>, Option<http::HeaderMap>), UpstreamError>
+async fn rest<B>(wire: &mut Wire<B>) -> Result<(VecDeque<Bytes>, Option<HeaderMap>), UpstreamError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -111,8 +115,8 @@ async fn a_small_answer_is_whole_with_its_head_and_the_connection_free_for_the_n
                 hear(&mut far, "GET / HTTP/1.1\r\n\r\n").await;
                 say(&mut far, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
             };
-            let mut outgoing = get();
-            let (answer, ()) = tokio::join!(wire.send(&mut outgoing), serve);
+            let (head, mut outgoing) = (get(), no_body());
+            let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), serve);
             let Start::Whole(data) = answer.unwrap().body else { panic!("it is whole") };
             assert_eq!(data.unwrap(), "hello");
             assert!(is_open(&mut wire) && wire.is_end_stream());
@@ -130,9 +134,9 @@ async fn a_large_answer_comes_in_large_parts_and_leaves_the_connection_free() {
             hear(&mut far, "\r\n\r\n").await;
             say(&mut far, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
         };
-        let mut outgoing = get();
+        let (head, mut outgoing) = (get(), no_body());
         let read = async {
-            assert!(matches!(wire.send(&mut outgoing).await.unwrap().body, Start::Flowing));
+            assert!(matches!(wire.send(&head, &mut outgoing).await.unwrap().body, Start::Flowing));
             assert_eq!(wire.size_hint().exact(), Some(1 << 20));
             rest(&mut wire).await.unwrap()
         };
@@ -148,8 +152,8 @@ async fn a_large_answer_comes_in_large_parts_and_leaves_the_connection_free() {
 async fn chunks_and_trailers_come_through_and_leave_the_connection_free() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let mut outgoing = get();
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let (head, mut outgoing) = (get(), no_body());
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "\r\n\r\n").await;
             say(&mut far, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r").await;
         });
@@ -175,8 +179,8 @@ async fn a_byte_that_belongs_to_no_answer_spends_the_connection() {
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         ] {
             let (mut wire, mut far) = connected().await;
-            let mut outgoing = get();
-            let (answered, ()) = tokio::join!(wire.send(&mut outgoing), async {
+            let (head, mut outgoing) = (get(), no_body());
+            let (answered, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
                 hear(&mut far, "\r\n\r\n").await;
                 say(&mut far, answer).await;
             });
@@ -217,21 +221,21 @@ async fn a_request_of_which_nothing_was_written_goes_to_the_next_connection_whol
     within(async {
         let (mut dead, far) = connected().await;
         reset(far);
-        let (feed, request) = fed(Some(11));
+        let (feed, head, body) = fed(Some(11));
         feed.send(Ok(Bytes::from_static(b"hello "))).unwrap();
-        let mut outgoing = Outgoing::eager(request);
+        let mut outgoing = Outgoing::Eager(body);
         // The socket knows of the reset once it can be read.
         poll_fn(|cx| dead.poll_news(cx)).await;
-        assert!(matches!(dead.send(&mut outgoing).await, Err(Unanswered::Unsent)));
+        assert!(matches!(dead.send(&head, &mut outgoing).await, Err(Unanswered::Unsent)));
         let (mut wire, mut far) = connected().await;
         feed.send(Ok(Bytes::from_static(b"world"))).unwrap();
-        let (answer, heard) = tokio::join!(wire.send(&mut outgoing), async {
-            let heard = hear(&mut far, "world").await;
+        let (answer, said) = tokio::join!(wire.send(&head, &mut outgoing), async {
+            let said = hear(&mut far, "world").await;
             say(&mut far, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-            heard
+            said
         });
         assert!(matches!(answer.unwrap().body, Start::Whole(None)));
-        assert_eq!(heard, "POST / HTTP/1.1\r\ncontent-length: 11\r\n\r\nhello world");
+        assert_eq!(said, "POST / HTTP/1.1\r\ncontent-length: 11\r\n\r\nhello world");
     })
     .await;
 }
@@ -241,14 +245,13 @@ async fn a_request_that_may_go_another_way_comes_back_untouched() {
     within(async {
         let (mut dead, far) = connected().await;
         reset(far);
-        let (feed, request) = fed(None);
+        let (feed, head, body) = fed(None);
         feed.send(Ok(Bytes::from_static(b"hello"))).unwrap();
-        let mut outgoing = Outgoing::untouched(request);
+        let mut outgoing = Outgoing::Untouched(body);
         poll_fn(|cx| dead.poll_news(cx)).await;
-        assert!(matches!(dead.send(&mut outgoing).await, Err(Unanswered::Unsent)));
-        let mut request = outgoing.into_request().expect("it is whole");
-        assert_eq!(request.method(), Method::POST);
-        assert_eq!(request.body_mut().parts.recv().await.unwrap().unwrap(), "hello");
+        assert!(matches!(dead.send(&head, &mut outgoing).await, Err(Unanswered::Unsent)));
+        let mut body = outgoing.into_body().expect("it is whole");
+        assert_eq!(body.parts.recv().await.unwrap().unwrap(), "hello");
     })
     .await;
 }
@@ -257,10 +260,10 @@ async fn a_request_that_may_go_another_way_comes_back_untouched() {
 async fn an_early_answer_is_read_while_the_request_is_still_sent() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let (feed, request) = fed(None);
+        let (feed, head, body) = fed(None);
         feed.send(Ok(Bytes::from_static(b"first"))).unwrap();
-        let mut outgoing = Outgoing::eager(request);
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let mut outgoing = Outgoing::Eager(body);
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "5\r\nfirst").await;
             say(&mut far, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha").await;
         });
@@ -284,9 +287,9 @@ async fn an_early_answer_is_read_while_the_request_is_still_sent() {
 async fn a_connection_that_closes_while_it_settles_is_not_kept() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let (_feed, request) = fed(None);
-        let mut outgoing = Outgoing::eager(request);
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let (_feed, head, body) = fed(None);
+        let mut outgoing = Outgoing::Eager(body);
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "\r\n\r\n").await;
             say(&mut far, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").await;
         });
@@ -302,18 +305,20 @@ async fn a_body_of_another_length_than_announced_ends_the_attempt() {
     within(async {
         for parts in [&["too long for it"][..], &["sh", "ort"], &["just ri"]] {
             let (mut wire, mut far) = connected().await;
-            let (feed, request) = fed(Some(8));
+            let (feed, head, body) = fed(Some(8));
             for part in parts {
                 feed.send(Ok(Bytes::from_static(part.as_bytes()))).unwrap();
             }
             drop(feed);
-            let mut outgoing = Outgoing::eager(request);
-            let Err(Unanswered::Failed(error)) = wire.send(&mut outgoing).await else { panic!("{parts:?}") };
+            let mut outgoing = Outgoing::Eager(body);
+            let Err(Unanswered::Failed(error)) = wire.send(&head, &mut outgoing).await else {
+                panic!("{parts:?}")
+            };
             assert_eq!(error.kind, UpstreamErrorKind::ConnectionTerminated);
             drop(wire);
-            let mut heard = Vec::new();
-            far.read_to_end(&mut heard).await.unwrap();
-            assert!(!heard.ends_with(b"too long for it"), "{}", heard.escape_ascii());
+            let mut said = Vec::new();
+            far.read_to_end(&mut said).await.unwrap();
+            assert!(!said.ends_with(b"too long for it"), "{}", said.escape_ascii());
         }
     })
     .await;
@@ -323,10 +328,10 @@ async fn a_body_of_another_length_than_announced_ends_the_attempt() {
 async fn an_answer_is_read_though_the_rest_of_the_request_finds_no_taker() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let (feed, request) = fed(Some(64 << 20));
+        let (feed, head, body) = fed(Some(64 << 20));
         feed.send(Ok(vec![b'x'; 8 << 20].into())).unwrap();
-        let mut outgoing = Outgoing::eager(request);
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let mut outgoing = Outgoing::Eager(body);
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "x").await;
             say(&mut far, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await;
             // It closes on bytes that it has not read, which resets the connection.
@@ -370,8 +375,8 @@ async fn what_ends_before_its_time_is_told_by_where_it_ends() {
             ),
         ] {
             let (mut wire, mut far) = connected().await;
-            let mut outgoing = get();
-            let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+            let (head, mut outgoing) = (get(), no_body());
+            let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
                 hear(&mut far, "\r\n\r\n").await;
                 say(&mut far, said).await;
                 drop(far);
@@ -392,17 +397,17 @@ async fn what_ends_before_its_time_is_told_by_where_it_ends() {
 async fn a_change_of_protocol_hands_over_all_that_came_behind_it() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let mut outgoing = get();
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let (head, mut outgoing) = (get(), no_body());
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "\r\n\r\n").await;
             say(&mut far, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nahead").await;
         });
         assert!(matches!(answer.unwrap().body, Start::Switched));
         let mut raw = wire.raw();
-        let mut heard = [0; 7];
-        let (read, ()) = tokio::join!(raw.read_exact(&mut heard), say(&mut far, " 1"));
+        let mut said = [0; 7];
+        let (read, ()) = tokio::join!(raw.read_exact(&mut said), say(&mut far, " 1"));
         read.unwrap();
-        assert_eq!(&heard, b"ahead 1");
+        assert_eq!(&said, b"ahead 1");
         raw.write_all(b"back").await.unwrap();
         hear(&mut far, "back").await;
     })
@@ -414,8 +419,8 @@ async fn a_body_that_comes_fast_is_read_in_larger_pieces_up_to_a_bound() {
     within(async {
         let (mut wire, mut far) = connected().await;
         let length = 16 * MOST_READ;
-        let mut outgoing = get();
-        let (answer, ()) = tokio::join!(wire.send(&mut outgoing), async {
+        let (head, mut outgoing) = (get(), no_body());
+        let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "\r\n\r\n").await;
             say(&mut far, &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).await;
         });

@@ -235,8 +235,17 @@ impl<T: Transport + 'static> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let outbound = Outbound { head: shared, cluster, repeatable, upgrade, limits, aim: Aim::Answer };
-        let concluded = attempts::run(exchange, &route, &outbound, &self.transport, &self.around).await?;
+        let outbound = Outbound {
+            route: &route,
+            around: &self.around,
+            head: shared,
+            cluster,
+            repeatable,
+            upgrade,
+            limits,
+            aim: Aim::Answer,
+        };
+        let concluded = attempts::run(exchange, &outbound, &self.transport).await?;
         // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
         self.around.log.room().await;
         Ok(Answered::ByUpstream(concluded))

@@ -72,9 +72,11 @@ impl Transport for Pools<AttemptBody> {
 /// A response head, and the body that follows it.
 pub(super) type Answer = Response<AnswerBody>;
 
-/// A request as the upstream shall get it, and what its policy needs to know of it.
+/// A request as the upstream shall get it, and all that the loop needs to know of it.
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) around: &'a Surroundings,
     pub(crate) head: &'a Rc<Parts>,
     pub(crate) cluster: &'a Arc<Cluster>,
     pub(crate) repeatable: Repeatable,
@@ -115,22 +117,20 @@ pub(crate) enum Quality {
 /// Makes attempts until one is good enough, a rule forbids another, or nothing is left to try.
 pub(crate) async fn run<T: Transport>(
     exchange: &mut Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    around: &Surroundings,
 ) -> Result<Concluded, ProxyError> {
     let mut timer = pin!(sleep_until(exchange.began()));
     let mut kept: Option<Answer> = None;
     let mut now = exchange.began();
     match outbound.aim {
-        Aim::Answer => outbound.cluster.budget.deposit(around.since_start(now)),
+        Aim::Answer => outbound.cluster.budget.deposit(outbound.around.since_start(now)),
         Aim::Rest { .. } => now = Instant::now(),
     }
     loop {
         if outbound.cluster.line.is_in_force() {
             // Boxed, because an outage is rare.
-            if let Err(refusal) = Box::pin(line::wait(exchange, route, outbound, around, now)).await {
+            if let Err(refusal) = Box::pin(line::wait(exchange, outbound, now)).await {
                 return exhausted(kept).ok_or(refusal);
             }
             now = Instant::now();
@@ -148,16 +148,14 @@ pub(crate) async fn run<T: Transport>(
                 continue; // all of it went down meanwhile
             }
         }
-        let Some(pick) = outbound.pick(exchange, around, now) else {
+        let Some(pick) = outbound.pick(exchange, now) else {
             return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
         let making = Making {
             exchange: &mut *exchange,
-            route,
             outbound,
             transport,
-            around,
             endpoint: &pick.endpoint,
             timer: timer.as_mut(),
             started: now,
@@ -167,7 +165,7 @@ pub(crate) async fn run<T: Transport>(
             Err(refusal) => return gate::refuse(exchange, kept, ask, refusal),
         };
         now = Instant::now();
-        progress.end(gate::told(route, &outcome), now);
+        progress.end(gate::told(outbound, &outcome), now);
         if let Err(failure) = &outcome
             && let Some(fault) = caller_fault(exchange, failure)
         {
@@ -175,11 +173,11 @@ pub(crate) async fn run<T: Transport>(
             return Err(fault);
         }
         exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
-        let mut verdict = decide(exchange, route, outbound, &outcome, around, now);
+        let mut verdict = decide(exchange, outbound, &outcome, now);
         if verdict == (Verdict::Stop { why: Veto::Body }) && exchange.body().state() == BodyState::Partial {
             // An answer ahead of the body. Boxed, because that is rare.
             now = Box::pin(hear_out(exchange, outbound)).await;
-            verdict = decide(exchange, route, outbound, &outcome, around, now);
+            verdict = decide(exchange, outbound, &outcome, now);
         }
         if let Verdict::Retry { .. } = verdict
             && outbound.refuses_retries()
@@ -187,7 +185,7 @@ pub(crate) async fn run<T: Transport>(
             verdict = Verdict::Stop { why: Veto::Overloaded };
         }
         match verdict {
-            Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
+            Verdict::Retry { after, reason } if outbound.may_retry(now) => {
                 let after = line::instead_of(after, outbound, &outcome);
                 exchange.retry(reason, after);
                 // Boxed, so that a request that needs no retry carries no room for one.
@@ -212,10 +210,8 @@ type Made = (Result<Answer, Failure>, Progress);
 /// An attempt that is let through.
 struct Making<'a, T> {
     exchange: &'a mut Exchange,
-    route: &'a Route,
     outbound: &'a Outbound<'a>,
     transport: &'a T,
-    around: &'a Surroundings,
     endpoint: &'a Arc<Endpoint>,
     timer: Pin<&'a mut Sleep>,
     started: Instant,
@@ -224,15 +220,15 @@ struct Making<'a, T> {
 impl<T: Transport> Making<'_, T> {
     /// Makes it, and gives back how far it came, with its place in flight.
     async fn run((making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
-        let Self { exchange, route, outbound, transport, around, endpoint, timer, started } = making;
+        let Self { exchange, outbound, transport, endpoint, timer, started } = making;
         let progress = Progress::with_slot(slot);
         let current = Current { endpoint, number: exchange.attempt_number(), started, progress: &progress };
         // The rest of an answer has a caller that waits for it alone.
-        let outcome = if route.hedging.is_none() || outbound.aim != Aim::Answer {
-            attempt(exchange, route, outbound, transport, current, timer).await
+        let outcome = if outbound.route.hedging.is_none() || outbound.aim != Aim::Answer {
+            attempt(exchange, outbound, transport, current, timer).await
         } else {
             // Boxed, so that the requests of other routes carry no room for it.
-            Box::pin(hedge::attempt(exchange, route, outbound, transport, around, current, timer)).await
+            Box::pin(hedge::attempt(exchange, outbound, transport, current, timer)).await
         };
         Ok((outcome, progress))
     }
@@ -254,31 +250,29 @@ type Arrived = Response<UpstreamBody<AttemptBody>>;
 /// One attempt: to the response head and, where the answer is held, to the end of the hold.
 async fn attempt<T: Transport>(
     exchange: &Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
     current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Answer, Failure> {
-    let answer = send(exchange, route, outbound, transport, current, timer.as_mut()).await?;
-    hold(exchange, route, outbound, answer, current.number, timer).await
+    let answer = send(exchange, outbound, transport, current, timer.as_mut()).await?;
+    hold(exchange, outbound, answer, current.number, timer).await
 }
 
 /// Holds the answer to the attempt of this number, if it is one that is held.
 async fn hold(
     exchange: &Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     answer: Arrived,
     number: u32,
     timer: Pin<&mut Sleep>,
 ) -> Result<Answer, Failure> {
     let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
-    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, route, outbound, &answer, number) {
+    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, outbound, &answer, number) {
         return Ok(answer.map(AnswerBody::Direct));
     }
     let hold = Hold {
-        limits: route.settings.retry.hold,
+        limits: outbound.policy().hold,
         deadline: outbound.limits.deadline_at(exchange.body().upload()),
         memory: exchange.memory(),
         metrics: exchange.metrics(),
@@ -287,14 +281,8 @@ async fn hold(
 }
 
 /// Lays a response head before the policy.
-fn may_hold(
-    exchange: &Exchange,
-    route: &Route,
-    outbound: &Outbound<'_>,
-    answer: &Arrived,
-    number: u32,
-) -> bool {
-    route.settings.retry.may_hold(&Arriving {
+fn may_hold(exchange: &Exchange, outbound: &Outbound<'_>, answer: &Arrived, number: u32) -> bool {
+    outbound.policy().may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
         headers: answer.headers(),
@@ -308,7 +296,6 @@ fn may_hold(
 /// Sends a request and waits for the response head, within the limits of an attempt.
 async fn send<T: Transport>(
     exchange: &Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
     current: Current<'_>,
@@ -318,7 +305,7 @@ async fn send<T: Transport>(
     let Current { endpoint, number, started, progress } = current;
     let limits = &outbound.limits;
     let first = || {
-        let successor = successor(&route.settings.retry, outbound, number, body.state());
+        let successor = successor(outbound, number, body.state());
         limits.first(started.into_std(), body.upload(), successor)
     };
     let head = outbound.head(number);
@@ -356,7 +343,8 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
 }
 
 /// Whether a timeout of this attempt could be followed by another attempt.
-fn successor(policy: &RetryPolicy, outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
+fn successor(outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
+    let policy = outbound.policy();
     let possible = number < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
         && body != BodyState::Lost
@@ -375,13 +363,11 @@ fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
 /// Lays an attempt's end and the exchange's state before the policy.
 fn decide(
     exchange: &Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     outcome: &Result<Answer, Failure>,
-    around: &Surroundings,
     now: Instant,
 ) -> Verdict {
-    let policy = &route.settings.retry;
+    let policy = outbound.policy();
     let outcome = match outcome {
         Ok(answer) if policy.statuses.contains(answer.status()) => {
             Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
@@ -403,8 +389,8 @@ fn decide(
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
-            recent: outbound.cluster.recent(around.since_start(now)),
-            random: around.random(),
+            recent: outbound.cluster.recent(outbound.around.since_start(now)),
+            random: outbound.around.random(),
         },
     )
 }
@@ -522,11 +508,15 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
 }
 
 impl Outbound<'_> {
+    fn policy(&self) -> &RetryPolicy {
+        &self.route.settings.retry
+    }
+
     /// The endpoint for the next attempt.
-    fn pick(&self, exchange: &Exchange, around: &Surroundings, now: Instant) -> Option<Pick> {
+    fn pick(&self, exchange: &Exchange, now: Instant) -> Option<Pick> {
         match self.aim {
             Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
-            _ => around.pick(self.cluster, exchange.tried(), self.repeatable, now),
+            _ => self.around.pick(self.cluster, exchange.tried(), self.repeatable, now),
         }
     }
 
@@ -537,8 +527,8 @@ impl Outbound<'_> {
 
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
     /// itself.
-    fn may_retry(&self, now: Duration) -> bool {
-        self.cluster.line.is_in_force() || self.cluster.budget.withdraw(now)
+    fn may_retry(&self, now: Instant) -> bool {
+        self.cluster.line.is_in_force() || self.cluster.budget.withdraw(self.around.since_start(now))
     }
 
     /// Whether others wait for their first attempt, so that there is none to spare for another one.

@@ -167,6 +167,8 @@ impl Resumption {
             caller_silence: policy.resume.time,
         };
         let outbound = Outbound {
+            route: &route,
+            around,
             head: &self.head,
             cluster,
             repeatable: Repeatable::Always,
@@ -174,7 +176,7 @@ impl Resumption {
             limits,
             aim: Aim::Rest { only },
         };
-        let followed = rest::follow(exchange, &route, &outbound, error, transport, around).await;
+        let followed = rest::follow(exchange, &outbound, error, transport).await;
         let answer = followed.ok_or(BreakEnd::Failed)?;
         let length = answer.body().size_hint().exact();
         match answer.status() {

@@ -7,7 +7,6 @@ use super::{Answer, Concluded, Failure, Outbound, exhausted};
 use crate::error::ProxyError;
 use crate::policy::retry::{RetryPolicy, Veto};
 use crate::proxy::exchange::Exchange;
-use crate::route::Route;
 use crate::upstream::admission::{Ask, Purpose, Refusal, Told};
 
 /// Who asks for an attempt.
@@ -34,12 +33,12 @@ pub(super) fn refuse(
 }
 
 /// What an attempt told about the load of its cluster.
-pub(super) fn told(route: &Route, outcome: &Result<Answer, Failure>) -> Told {
+pub(super) fn told(outbound: &Outbound<'_>, outcome: &Result<Answer, Failure>) -> Told {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match outcome {
         Ok(answer) if is_overload(answer.status()) => Told::Failed,
-        Ok(answer) if route.settings.retry.statuses.contains(answer.status()) => Told::Failed,
+        Ok(answer) if outbound.policy().statuses.contains(answer.status()) => Told::Failed,
         Ok(_) => Told::Answered,
         Err(failure) if failure.error.kind.blames_endpoint() => Told::Failed,
         Err(_) => Told::Nothing,

@@ -15,9 +15,7 @@ use crate::policy::hedge::latency::Seen;
 use crate::policy::hedge::{Candidate, HedgeEnd, Hedging};
 use crate::policy::resume::RequestBody;
 use crate::policy::retry::RetryPolicy;
-use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
-use crate::route::Route;
 use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
 use crate::upstream::pool::Progress;
@@ -26,14 +24,12 @@ use crate::upstream::pool::Progress;
 /// one whose outcome this is.
 pub(super) async fn attempt<T: Transport>(
     exchange: &mut Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     transport: &T,
-    around: &Surroundings,
     current: Current<'_>,
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Answer, Failure> {
-    let race = Race { exchange, route, outbound, transport, around };
+    let race = Race { exchange, outbound, transport };
     let Raced { number, outcome, beside } = race.run(current, timer.as_mut()).await;
     let is_hedge = number > current.number;
     let end = match (is_hedge, &beside) {
@@ -45,7 +41,7 @@ pub(super) async fn attempt<T: Transport>(
         exchange.prefer_hedge();
     }
     if !matches!(beside, Beside::Nothing) {
-        route.metrics.hedges.ended(end).inc();
+        outbound.route.metrics.hedges.ended(end).inc();
     }
     match beside {
         Beside::Nothing => {}
@@ -54,16 +50,14 @@ pub(super) async fn attempt<T: Transport>(
             exchange.finish_beside(failure.as_ref().map(|brought| *brought), at);
         }
     }
-    hold(exchange, route, outbound, outcome?, number, timer).await
+    hold(exchange, outbound, outcome?, number, timer).await
 }
 
 /// Two attempts for one answer, and what both look at.
 struct Race<'a, T> {
     exchange: &'a Exchange,
-    route: &'a Route,
     outbound: &'a Outbound<'a>,
     transport: &'a T,
-    around: &'a Surroundings,
 }
 
 /// How a race ended.
@@ -127,15 +121,14 @@ impl<T: Transport> Race<'_, T> {
             has_body: self.exchange.body().presence() == RequestBody::Some,
             is_upgrade: self.outbound.upgrade.is_some(),
         };
-        let hedging = self.route.hedging.as_ref()?;
-        self.route.settings.retry.may_hedge(&candidate).is_ok().then_some(hedging)
+        let hedging = self.outbound.route.hedging.as_ref()?;
+        self.outbound.policy().may_hedge(&candidate).is_ok().then_some(hedging)
     }
 
     /// When the hedge goes out: one for each exchange, within its attempts and its deadline.
     fn due(&self, hedging: &Hedging, current: Current<'_>) -> Option<Instant> {
         let due = current.started + hedging.delay()?;
-        let is_allowed =
-            current.number < self.route.settings.retry.max_attempts && !self.exchange.is_hedged();
+        let is_allowed = current.number < self.outbound.policy().max_attempts && !self.exchange.is_hedged();
         let deadline = self.outbound.limits.deadline_at(self.exchange.body().upload());
         let is_useful = deadline.is_none_or(|at| due + RetryPolicy::LEAST_USEFUL <= at.into());
         (is_allowed && is_useful).then_some(due)
@@ -145,7 +138,7 @@ impl<T: Transport> Race<'_, T> {
     fn pick(&self, current: Current<'_>, now: Instant) -> Option<(Pick, Option<Slot>)> {
         let cluster = self.outbound.cluster;
         let refused = |end| {
-            self.route.metrics.hedges.ended(end).inc();
+            self.outbound.route.metrics.hedges.ended(end).inc();
             None
         };
         if cluster.line.is_in_force() {
@@ -155,15 +148,15 @@ impl<T: Transport> Race<'_, T> {
         if slot.is_none() && !cluster.admission.is_off() {
             return refused(HedgeEnd::RefusedLoad);
         }
-        if !cluster.budget.withdraw(self.around.since_start(now)) {
+        if !cluster.budget.withdraw(self.outbound.around.since_start(now)) {
             return refused(HedgeEnd::RefusedBudget);
         }
         let tried: Vec<_> = self.exchange.tried().iter().copied().chain([current.endpoint.id]).collect();
-        Some((self.around.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
+        Some((self.outbound.around.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
     }
 
     async fn send(&self, current: Current<'_>, timer: Pin<&mut Sleep>) -> Result<Arrived, Failure> {
-        send(self.exchange, self.route, self.outbound, self.transport, current, timer).await
+        send(self.exchange, self.outbound, self.transport, current, timer).await
     }
 
     /// The same for the attempt that may be hedged: what it takes decides when others are.
@@ -202,7 +195,7 @@ impl<T: Transport> Race<'_, T> {
 
     /// Calls of gRPC, which fail in other ways, are POSTs.
     fn is_good(&self, outcome: &Result<Arrived, Failure>) -> bool {
-        let statuses = &self.route.settings.retry.statuses;
+        let statuses = &self.outbound.policy().statuses;
         outcome.as_ref().is_ok_and(|answer| !statuses.contains(answer.status()))
     }
 }
@@ -226,11 +219,12 @@ struct Lesson<'a, T> {
 
 impl<T> Drop for Lesson<'_, T> {
     fn drop(&mut self) {
+        let outbound = self.race.outbound;
         let now = Instant::now();
         let took = now.duration_since(self.started);
         let seen = if self.is_answered { Seen::Answer(took) } else { Seen::NoneWithin(took) };
-        if let Some(delay) = self.hedging.note(seen, self.race.around.since_start(now)) {
-            self.race.route.metrics.hedges.delay.set(delay.as_secs_f64());
+        if let Some(delay) = self.hedging.note(seen, outbound.around.since_start(now)) {
+            outbound.route.metrics.hedges.delay.set(delay.as_secs_f64());
         }
     }
 }

@@ -7,25 +7,22 @@ use tokio::time::Instant;
 use super::{Answer, Failure, Outbound, asked_wait};
 use crate::error::ProxyError;
 use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
-use crate::proxy::Surroundings;
 use crate::proxy::exchange::Exchange;
-use crate::route::Route;
 use crate::upstream::line::{Means, Refusal, Wait};
 
 /// Waits for the exchange's turn, or for the end of the outage.
 pub(super) async fn wait(
     exchange: &mut Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
-    around: &Surroundings,
     now: Instant,
 ) -> Result<(), ProxyError> {
     let line = &outbound.cluster.line;
     let left = outbound.limits.left(exchange.body().upload(), now.into_std());
     let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
     let until = now + left.min(line.max_wait().saturating_sub(exchange.in_line()));
-    let means = means(exchange, &route.settings.retry, outbound.repeatable);
-    let outcome = line.wait(Wait { means, began: exchange.began(), start: around.start, now, until }).await;
+    let means = means(exchange, outbound);
+    let outcome =
+        line.wait(Wait { means, began: exchange.began(), start: outbound.around.start, now, until }).await;
     let waited = now.elapsed();
     match outcome {
         Ok(turn) => {
@@ -40,11 +37,12 @@ pub(super) async fn wait(
 }
 
 /// What the exchange has to lose by an attempt that fails.
-fn means(exchange: &Exchange, policy: &RetryPolicy, repeatable: Repeatable) -> Means {
+fn means(exchange: &Exchange, outbound: &Outbound<'_>) -> Means {
     let made = exchange.attempt_number();
-    if made + 1 >= policy.max_attempts {
+    if made + 1 >= outbound.policy().max_attempts {
         Means::Nothing
-    } else if repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost {
+    } else if outbound.repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost
+    {
         Means::SpareUnlessSent
     } else if made == 0 {
         Means::Fresh

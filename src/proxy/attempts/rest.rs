@@ -7,24 +7,20 @@ use tokio::time::{Instant, sleep_until};
 use super::{Answer, Failure, Outbound, Transport, decide, line, run, wait_and_keep};
 use crate::error::UpstreamError;
 use crate::policy::retry::{Verdict, Veto};
-use crate::proxy::Surroundings;
 use crate::proxy::exchange::Exchange;
-use crate::route::Route;
 
 /// Lays the break before the policy and, if that allows it, makes attempts until one brings an answer. Why there is none
 /// is noted where a rule forbade it.
 pub(in crate::proxy) async fn follow<T: Transport>(
     exchange: &mut Exchange,
-    route: &Route,
     outbound: &Outbound<'_>,
     error: UpstreamError,
     transport: &T,
-    around: &Surroundings,
 ) -> Option<Answer> {
     let now = Instant::now();
     let broken = Err(Failure { error, limit: None });
-    match decide(exchange, route, outbound, &broken, around, now) {
-        Verdict::Retry { after, reason } if outbound.may_retry(around.since_start(now)) => {
+    match decide(exchange, outbound, &broken, now) {
+        Verdict::Retry { after, reason } if outbound.may_retry(now) => {
             let after = line::instead_of(after, outbound, &broken);
             exchange.retry(reason, after);
             let timer = pin!(sleep_until(now));
@@ -40,5 +36,5 @@ pub(in crate::proxy) async fn follow<T: Transport>(
         }
         Verdict::Return => return None,
     }
-    run(exchange, route, outbound, transport, around).await.ok().map(|concluded| concluded.answer)
+    run(exchange, outbound, transport).await.ok().map(|concluded| concluded.answer)
 }

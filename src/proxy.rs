@@ -116,27 +116,35 @@ impl<T: Transport + 'static> Proxy<T> {
         Self { site, transport, around }
     }
 
-    /// Answers a request. The exchange begins at once; the future then holds the parts of the request, and not the whole
-    /// besides.
+    /// Answers a request. What needs no waiting is done at once, so that the future holds no more than an attempt needs.
     pub fn handle(
         self: Rc<Self>,
         request: Request<Inbound>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
-        // Shared, so that an attempt needs no copy of it.
-        let mut head = Rc::new(head);
+        let way = self.prepare(&mut exchange, head, body, &caller, handover.as_ref());
+        let proxy_status = caller.proxy_status;
         async move {
-            let response = match self.answer(&mut exchange, &mut head, body, &caller, handover.as_ref()).await
-            {
-                Ok(Answered::ByUpstream(concluded)) => {
-                    let after = Continuation::of(&concluded, &exchange, &head, &self);
-                    deliver(exchange, concluded, caller.proxy_status, handover, after)
+            let outbound = match &way {
+                Ok(Way::Upstream(outbound)) => outbound,
+                Ok(Way::Redirect(moved)) => {
+                    self.around.log.room().await;
+                    return Ok(reply::redirect(exchange, moved));
                 }
-                Ok(Answered::ByRedirect(moved)) => reply::redirect(exchange, moved),
-                Err(error) => reply::reply(exchange, &error, caller.proxy_status),
+                Err(error) => return Ok(reply::reply(exchange, error, proxy_status)),
             };
-            if let Some(head) = Rc::into_inner(head) {
+            let concluded = match attempts::run(&mut exchange, outbound, &self.transport).await {
+                Ok(concluded) => concluded,
+                Err(error) => return Ok(reply::reply(exchange, &error, proxy_status)),
+            };
+            // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
+            self.around.log.room().await;
+            let after = Continuation::of(&concluded, &exchange, &outbound.head, &self);
+            let response = deliver(exchange, concluded, proxy_status, handover, after);
+            if let Ok(Way::Upstream(outbound)) = way
+                && let Some(head) = Rc::into_inner(outbound.head)
+            {
                 spare::give(head.headers);
             }
             Ok(response)
@@ -163,24 +171,23 @@ impl<T: Transport + 'static> Proxy<T> {
         Exchange::begin(self.around.clone(), identity, Instant::now())
     }
 
-    /// The way of a request to an answer from the upstream or from its route, or to the reason why there is none.
-    async fn answer(
+    /// Finds the way of a request to its answer, or the reason why there is none, and makes it fit to be sent on.
+    fn prepare(
         &self,
         exchange: &mut Exchange,
-        shared: &mut Rc<Parts>,
+        mut head: Parts,
         body: RequestBody,
         caller: &Caller,
         handover: Option<&Handover>,
-    ) -> Result<Answered, ProxyError> {
+    ) -> Result<Way, ProxyError> {
         if let Some(refusal) = caller.refusal {
             return Err(refusal.into());
         }
-        let head = Rc::make_mut(shared);
-        headers::check(head)?;
+        headers::check(&mut head)?;
         if let Some(tls) = &caller.tls {
             tls.check(headers::host(&head.headers))?;
         }
-        let route = self.route(head)?;
+        let route = self.route(&head)?;
         exchange.take_route(&route);
         if let Some(guard) = &route.settings.origin_guard
             && guard.admit(&mut head.headers).is_err()
@@ -191,9 +198,7 @@ impl<T: Transport + 'static> Proxy<T> {
         let cluster = match &route.action {
             Action::Forward(cluster) => cluster,
             Action::Redirect(redirect) => {
-                let moved = Moved::new(redirect, &route, head, &body)?;
-                self.around.log.room().await;
-                return Ok(Answered::ByRedirect(moved));
+                return Ok(Way::Redirect(Moved::new(redirect, &route, &head, &body)?));
             }
         };
         let policy = &route.settings.retry;
@@ -202,7 +207,7 @@ impl<T: Transport + 'static> Proxy<T> {
         // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
         let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
             let presence = if body.is_end_stream() { BodyPresence::None } else { BodyPresence::Some };
-            headers::upgrade(head, presence, &route.settings.upgrades)
+            headers::upgrade(&head, presence, &route.settings.upgrades)
         });
         let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
         headers::clean_request(&mut head.headers, head.version, &route.via)?;
@@ -235,20 +240,18 @@ impl<T: Transport + 'static> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let outbound = Outbound {
-            route: &route,
-            around: &self.around,
-            head: shared,
+        let cluster = cluster.clone();
+        let (around, head) = (self.around.clone(), Rc::new(head));
+        Ok(Way::Upstream(Outbound {
+            route,
+            around,
+            head,
             cluster,
             repeatable,
-            upgrade,
+            upgrade: upgrade.map(Box::new),
             limits,
             aim: Aim::Answer,
-        };
-        let concluded = attempts::run(exchange, &outbound, &self.transport).await?;
-        // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
-        self.around.log.room().await;
-        Ok(Answered::ByUpstream(concluded))
+        }))
     }
 
     fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
@@ -274,10 +277,10 @@ impl Proxy {
     }
 }
 
-/// Who answers, where nothing went wrong.
-enum Answered {
-    ByRedirect(Moved),
-    ByUpstream(Concluded),
+/// The way of a request to its answer.
+enum Way {
+    Redirect(Moved),
+    Upstream(Outbound),
 }
 
 /// The upstream's answer as the caller gets it.

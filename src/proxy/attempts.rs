@@ -20,10 +20,9 @@ use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::Arriving;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
+    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
-use crate::proxy::admission::AdmissionLayer;
 use crate::proxy::exchange::{Brought, Exchange};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
@@ -74,14 +73,15 @@ pub(super) type Answer = Response<AnswerBody>;
 
 /// A request as the upstream shall get it, and all that the loop needs to know of it.
 #[derive(Debug)]
-pub(crate) struct Outbound<'a> {
-    pub(crate) route: &'a Route,
-    pub(crate) around: &'a Surroundings,
-    pub(crate) head: &'a Rc<Parts>,
-    pub(crate) cluster: &'a Arc<Cluster>,
+pub(crate) struct Outbound {
+    pub(crate) route: Arc<Route>,
+    pub(crate) around: Rc<Surroundings>,
+    /// Shared with each attempt, which so needs no copy of it.
+    pub(crate) head: Rc<Parts>,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) repeatable: Repeatable,
     /// The protocol that the connection shall change to.
-    pub(crate) upgrade: Option<HeaderValue>,
+    pub(crate) upgrade: Option<Box<HeaderValue>>,
     pub(crate) limits: TimeLimits,
     pub(crate) aim: Aim,
 }
@@ -117,11 +117,11 @@ pub(crate) enum Quality {
 /// Makes attempts until one is good enough, a rule forbids another, or nothing is left to try.
 pub(crate) async fn run<T: Transport>(
     exchange: &mut Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     transport: &T,
 ) -> Result<Concluded, ProxyError> {
     let mut timer = pin!(sleep_until(exchange.began()));
-    let mut kept: Option<Answer> = None;
+    let mut kept: Option<Box<Answer>> = None;
     let mut now = exchange.began();
     match outbound.aim {
         Aim::Answer => outbound.cluster.budget.deposit(outbound.around.since_start(now)),
@@ -135,21 +135,19 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let ask = gate::ask(exchange, outbound, now);
-        let layer = AdmissionLayer::new(&outbound.cluster.admission, ask);
-        let mut admitted = layer.layer(service_fn(Making::<'_, T>::run));
+        let mut admitted = gate::layer(exchange, outbound, now).layer(service_fn(Making::<'_, T>::run));
         if let Err(refusal) = admitted.ready().await {
-            return gate::refuse(exchange, kept, ask, refusal);
+            return gate::refuse(exchange, kept, now, refusal);
         }
         if admitted.has_waited() {
-            now = Instant::now();
-            exchange.leave_queue(now.duration_since(ask.now));
+            let asked = std::mem::replace(&mut now, Instant::now());
+            exchange.leave_queue(now.duration_since(asked));
             if outbound.cluster.line.is_in_force() && !exchange.has_turn() {
                 continue; // all of it went down meanwhile
             }
         }
         let Some(pick) = outbound.pick(exchange, now) else {
-            return exhausted(kept).ok_or_else(|| no_endpoint(outbound.cluster));
+            return exhausted(kept).ok_or_else(|| no_endpoint(&outbound.cluster));
         };
         exchange.start_attempt(pick.clone(), now);
         let making = Making {
@@ -160,41 +158,50 @@ pub(crate) async fn run<T: Transport>(
             timer: timer.as_mut(),
             started: now,
         };
-        let (outcome, progress) = match admitted.call(making).await {
-            Ok(made) => made,
-            Err(refusal) => return gate::refuse(exchange, kept, ask, refusal),
+        let mut ended = match admitted.call(making).await {
+            Ok(made) => end(exchange, outbound, made)?,
+            Err(refusal) => return gate::refuse(exchange, kept, now, refusal),
         };
-        now = Instant::now();
-        progress.end(gate::told(outbound, &outcome), now);
-        if let Err(failure) = &outcome
-            && let Some(fault) = caller_fault(exchange, failure)
+        if matches!(ended.verdict, Verdict::Stop { why: Veto::Body })
+            && exchange.body().state() == BodyState::Partial
         {
-            exchange.cancel_attempt(failure.error.delivery, now);
-            return Err(fault);
-        }
-        exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), now);
-        let mut verdict = decide(exchange, outbound, &outcome, now);
-        if verdict == (Verdict::Stop { why: Veto::Body }) && exchange.body().state() == BodyState::Partial {
             // An answer ahead of the body. Boxed, because that is rare.
-            now = Box::pin(hear_out(exchange, outbound)).await;
-            verdict = decide(exchange, outbound, &outcome, now);
+            ended = Box::pin(hear_out(exchange, outbound, ended)).await;
         }
-        if let Verdict::Retry { .. } = verdict
-            && outbound.refuses_retries()
-        {
-            verdict = Verdict::Stop { why: Veto::Overloaded };
-        }
-        match verdict {
-            Verdict::Retry { after, reason } if outbound.may_retry(now) => {
-                let after = line::instead_of(after, outbound, &outcome);
-                exchange.retry(reason, after);
+        ended.verdict = outbound.afford(ended.verdict, ended.at);
+        match ended.verdict {
+            Verdict::Retry { after, reason } => {
                 // Boxed, so that a request that needs no retry carries no room for one.
-                kept = Box::pin(wait_and_keep(outcome, after, now, timer.as_mut())).await.or(kept);
+                let again = Box::pin(wait_and_keep(exchange, outbound, ended, after, reason, timer.as_mut()));
+                kept = again.await.or(kept);
                 now = Instant::now();
             }
-            verdict => return conclude(exchange, verdict, outcome, kept, outbound.aim),
+            Verdict::Return => return conclude(exchange, ended.outcome, None, kept, outbound.aim),
+            Verdict::Stop { why } => return conclude(exchange, ended.outcome, Some(why), kept, outbound.aim),
         }
     }
+}
+
+/// An attempt that has ended, and what the policy makes of it.
+struct Ended {
+    outcome: Result<Answer, Failure>,
+    verdict: Verdict,
+    at: Instant,
+}
+
+/// Puts the end of an attempt on record. An error says that it was the caller's.
+fn end(exchange: &mut Exchange, outbound: &Outbound, (outcome, progress): Made) -> Result<Ended, ProxyError> {
+    let at = Instant::now();
+    progress.end(gate::told(outbound, &outcome), at);
+    if let Err(failure) = &outcome
+        && let Some(fault) = caller_fault(exchange, failure)
+    {
+        exchange.cancel_attempt(failure.error.delivery, at);
+        return Err(fault);
+    }
+    exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), at);
+    let verdict = decide(exchange, outbound, &outcome, at);
+    Ok(Ended { outcome, verdict, at })
 }
 
 /// Why an attempt brought no answer.
@@ -210,7 +217,7 @@ type Made = (Result<Answer, Failure>, Progress);
 /// An attempt that is let through.
 struct Making<'a, T> {
     exchange: &'a mut Exchange,
-    outbound: &'a Outbound<'a>,
+    outbound: &'a Outbound,
     transport: &'a T,
     endpoint: &'a Arc<Endpoint>,
     timer: Pin<&'a mut Sleep>,
@@ -218,17 +225,23 @@ struct Making<'a, T> {
 }
 
 impl<T: Transport> Making<'_, T> {
-    /// Makes it, and gives back how far it came, with its place in flight.
+    /// Makes it, to the response head and, where the answer is held, to the end of the hold. Gives back how far it came, with
+    /// its place in flight.
     async fn run((making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
-        let Self { exchange, outbound, transport, endpoint, timer, started } = making;
+        let Self { exchange, outbound, transport, endpoint, mut timer, started } = making;
         let progress = Progress::with_slot(slot);
         let current = Current { endpoint, number: exchange.attempt_number(), started, progress: &progress };
         // The rest of an answer has a caller that waits for it alone.
-        let outcome = if outbound.route.hedging.is_none() || outbound.aim != Aim::Answer {
-            attempt(exchange, outbound, transport, current, timer).await
+        let (number, outcome) = if outbound.route.hedging.is_none() || outbound.aim != Aim::Answer {
+            (current.number, send(exchange, outbound, transport, &current, timer.as_mut()).await)
         } else {
             // Boxed, so that the requests of other routes carry no room for it.
-            Box::pin(hedge::attempt(exchange, outbound, transport, current, timer)).await
+            Box::pin(hedge::send(exchange, outbound, transport, &current, timer.as_mut())).await
+        };
+        let outcome = match arrive(exchange, outbound, outcome, number) {
+            Arrival::Over(outcome) => outcome,
+            // Boxed, because most answers are whole with their head.
+            Arrival::Held(answer) => Box::pin(hold(exchange, outbound, answer, timer)).await,
         };
         Ok((outcome, progress))
     }
@@ -247,30 +260,39 @@ struct Current<'a> {
 /// An answer of which the head has come.
 type Arrived = Response<UpstreamBody<AttemptBody>>;
 
-/// One attempt: to the response head and, where the answer is held, to the end of the hold.
-async fn attempt<T: Transport>(
-    exchange: &Exchange,
-    outbound: &Outbound<'_>,
-    transport: &T,
-    current: Current<'_>,
-    mut timer: Pin<&mut Sleep>,
-) -> Result<Answer, Failure> {
-    let answer = send(exchange, outbound, transport, current, timer.as_mut()).await?;
-    hold(exchange, outbound, answer, current.number, timer).await
+/// An attempt as far as the head of its answer.
+enum Arrival {
+    /// The answer has to be held before the attempt is over.
+    Held(Arrived),
+    Over(Result<Answer, Failure>),
 }
 
-/// Holds the answer to the attempt of this number, if it is one that is held.
+/// Looks whether the answer to the attempt of this number, if there is one, is to be held.
+fn arrive(
+    exchange: &Exchange,
+    outbound: &Outbound,
+    outcome: Result<Arrived, Failure>,
+    number: u32,
+) -> Arrival {
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(failure) => return Arrival::Over(Err(failure)),
+    };
+    let is_here = matches!(answer.body(), UpstreamBody::Kept(_)) || answer.body().is_end_stream();
+    let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
+    if is_here || is_rest || !may_hold(exchange, outbound, &answer, number) {
+        return Arrival::Over(Ok(answer.map(AnswerBody::Direct)));
+    }
+    Arrival::Held(answer)
+}
+
+/// Holds an answer until it is whole or a limit is reached.
 async fn hold(
     exchange: &Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     answer: Arrived,
-    number: u32,
     timer: Pin<&mut Sleep>,
 ) -> Result<Answer, Failure> {
-    let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
-    if answer.body().is_end_stream() || is_rest || !may_hold(exchange, outbound, &answer, number) {
-        return Ok(answer.map(AnswerBody::Direct));
-    }
     let hold = Hold {
         limits: outbound.policy().hold,
         deadline: outbound.limits.deadline_at(exchange.body().upload()),
@@ -281,7 +303,7 @@ async fn hold(
 }
 
 /// Lays a response head before the policy.
-fn may_hold(exchange: &Exchange, outbound: &Outbound<'_>, answer: &Arrived, number: u32) -> bool {
+fn may_hold(exchange: &Exchange, outbound: &Outbound, answer: &Arrived, number: u32) -> bool {
     outbound.policy().may_hold(&Arriving {
         method: &outbound.head.method,
         status: answer.status(),
@@ -296,24 +318,19 @@ fn may_hold(exchange: &Exchange, outbound: &Outbound<'_>, answer: &Arrived, numb
 /// Sends a request and waits for the response head, within the limits of an attempt.
 async fn send<T: Transport>(
     exchange: &Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     transport: &T,
-    current: Current<'_>,
+    current: &Current<'_>,
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Arrived, Failure> {
-    let body = exchange.body();
-    let Current { endpoint, number, started, progress } = current;
-    let limits = &outbound.limits;
-    let first = || {
-        let successor = successor(outbound, number, body.state());
-        limits.first(started.into_std(), body.upload(), successor)
-    };
+    let Current { endpoint, number, progress, .. } = *current;
     let head = outbound.head(number);
-    let mut answer = pin!(transport.send(endpoint, &head, body.attempt(), outbound.repeatable, progress));
+    let body = exchange.body().attempt();
+    let mut answer = pin!(transport.send(endpoint, &head, body, outbound.repeatable, progress));
     loop {
-        let (at, _) = first();
+        let (at, _) = limit(exchange, outbound, current);
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
-        let is_uploading = limits.deadline_at(body.upload()).is_none();
+        let is_uploading = outbound.limits.deadline_at(exchange.body().upload()).is_none();
         let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
@@ -323,14 +340,21 @@ async fn send<T: Transport>(
                     .and_then(|answer| outbound.accept(answer))
                     .map_err(|error| Failure { error, limit: None });
             }
-            () = body.ended(), if is_uploading => continue,
+            () = exchange.body().ended(), if is_uploading => continue,
             () = timer.as_mut() => {}
         }
-        let (at, limit) = first();
+        let (at, limit) = limit(exchange, outbound, current);
         if at <= Instant::now().into_std() {
-            return Err(cut_off(limit, progress.delivery()));
+            return Err(cut_off(limit, current.progress.delivery()));
         }
     }
+}
+
+/// The limit that ends an attempt, and when.
+fn limit(exchange: &Exchange, outbound: &Outbound, current: &Current<'_>) -> (std::time::Instant, Limit) {
+    let body = exchange.body();
+    let successor = successor(outbound, current.number, body.state());
+    outbound.limits.first(current.started.into_std(), body.upload(), successor)
 }
 
 /// An attempt that a limit ended.
@@ -343,7 +367,7 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
 }
 
 /// Whether a timeout of this attempt could be followed by another attempt.
-fn successor(outbound: &Outbound<'_>, number: u32, body: BodyState) -> Successor {
+fn successor(outbound: &Outbound, number: u32, body: BodyState) -> Successor {
     let policy = outbound.policy();
     let possible = number < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
@@ -363,7 +387,7 @@ fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
 /// Lays an attempt's end and the exchange's state before the policy.
 fn decide(
     exchange: &Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     outcome: &Result<Answer, Failure>,
     now: Instant,
 ) -> Verdict {
@@ -395,11 +419,13 @@ fn decide(
     )
 }
 
-/// Reads the rest of the request body, if it comes without a pause: only a whole copy can be sent again.
-async fn hear_out(exchange: &Exchange, outbound: &Outbound<'_>) -> Instant {
+/// Reads the rest of the request body, if it comes without a pause, and lays the end before the policy again: only a whole
+/// copy can be sent again.
+async fn hear_out(exchange: &Exchange, outbound: &Outbound, ended: Ended) -> Ended {
     // A caller that does pause may be waiting for this very answer.
     let _ = timeout(outbound.limits.deadline, exchange.body().complete(PAUSE)).await;
-    Instant::now()
+    let at = Instant::now();
+    Ended { verdict: decide(exchange, outbound, &ended.outcome, at), at, ..ended }
 }
 
 fn brought(answer: &Answer) -> Brought {
@@ -420,14 +446,19 @@ fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     retry_after(value, SystemTime::now())
 }
 
-/// Waits before the next attempt. Meanwhile a failed answer is read to its end, within bounds, so that its connection
-/// can be used again, and kept, in case nothing better comes.
+/// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read to its end, within bounds,
+/// so that its connection can be used again, and kept, in case nothing better comes.
 async fn wait_and_keep(
-    outcome: Result<Answer, Failure>,
+    exchange: &mut Exchange,
+    outbound: &Outbound,
+    ended: Ended,
     after: Duration,
-    now: Instant,
+    reason: Reason,
     mut timer: Pin<&mut Sleep>,
-) -> Option<Answer> {
+) -> Option<Box<Answer>> {
+    let Ended { outcome, at: now, .. } = ended;
+    let after = line::instead_of(after, outbound, &outcome);
+    exchange.retry(reason, after);
     let wait = async {
         if after >= TIMER_STEP {
             timer.as_mut().reset(now + after);
@@ -442,7 +473,7 @@ async fn wait_and_keep(
             Err(_) => None,
         }
     };
-    tokio::join!(wait, keep).1
+    tokio::join!(wait, keep).1.map(Box::new)
 }
 
 /// Reads an answer whole, if it is small and comes soon. Otherwise its connection is closed.
@@ -469,22 +500,21 @@ async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
     is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept).into()))
 }
 
-/// The end of the loop: the answer at hand, the best that came earlier, or an error.
+/// The end of the loop, by a rule if it was `stopped`: the answer at hand, the best that came earlier, or an error.
 fn conclude(
     exchange: &mut Exchange,
-    verdict: Verdict,
     outcome: Result<Answer, Failure>,
-    kept: Option<Answer>,
+    stopped: Option<Veto>,
+    kept: Option<Box<Answer>>,
     aim: Aim,
 ) -> Result<Concluded, ProxyError> {
     let is_recovery = || aim == Aim::Answer && outcome.is_ok() && exchange.has_retried();
-    match verdict {
-        Verdict::Return if is_recovery() => exchange.recover(),
-        Verdict::Return => {}
-        Verdict::Retry { .. } => exchange.stop_retrying(Veto::Budget),
-        Verdict::Stop { why } => exchange.stop_retrying(why),
+    match stopped {
+        None if is_recovery() => exchange.recover(),
+        None => {}
+        Some(why) => exchange.stop_retrying(why),
     }
-    let quality = if verdict == Verdict::Return { Quality::Good } else { Quality::Exhausted };
+    let quality = if stopped.is_none() { Quality::Good } else { Quality::Exhausted };
     match outcome {
         Ok(answer) => Ok(Concluded { answer, quality }),
         // A real answer tells the caller more than one that we invent.
@@ -495,8 +525,8 @@ fn conclude(
     }
 }
 
-fn exhausted(kept: Option<Answer>) -> Option<Concluded> {
-    kept.map(|answer| Concluded { answer, quality: Quality::Exhausted })
+fn exhausted(kept: Option<Box<Answer>>) -> Option<Concluded> {
+    kept.map(|answer| Concluded { answer: *answer, quality: Quality::Exhausted })
 }
 
 fn no_endpoint(cluster: &Cluster) -> ProxyError {
@@ -507,7 +537,7 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
     }
 }
 
-impl Outbound<'_> {
+impl Outbound {
     fn policy(&self) -> &RetryPolicy {
         &self.route.settings.retry
     }
@@ -516,7 +546,7 @@ impl Outbound<'_> {
     fn pick(&self, exchange: &Exchange, now: Instant) -> Option<Pick> {
         match self.aim {
             Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
-            _ => self.around.pick(self.cluster, exchange.tried(), self.repeatable, now),
+            _ => self.around.pick(&self.cluster, exchange.tried(), self.repeatable, now),
         }
     }
 
@@ -529,6 +559,15 @@ impl Outbound<'_> {
     /// itself.
     fn may_retry(&self, now: Instant) -> bool {
         self.cluster.line.is_in_force() || self.cluster.budget.withdraw(self.around.since_start(now))
+    }
+
+    /// What comes of a verdict where another attempt has to be paid for.
+    fn afford(&self, verdict: Verdict, now: Instant) -> Verdict {
+        match verdict {
+            Verdict::Retry { .. } if self.refuses_retries() => Verdict::Stop { why: Veto::Overloaded },
+            Verdict::Retry { .. } if !self.may_retry(now) => Verdict::Stop { why: Veto::Budget },
+            verdict => verdict,
+        }
     }
 
     /// Whether others wait for their first attempt, so that there is none to spare for another one.

@@ -118,14 +118,14 @@ impl Moved {
 }
 
 /// Makes the reply that leads a caller elsewhere. It has no body: what it says stands in `Location`.
-pub(crate) fn redirect(mut exchange: Box<Exchange>, moved: Moved) -> Response<ResponseBody> {
+pub(crate) fn redirect(mut exchange: Box<Exchange>, moved: &Moved) -> Response<ResponseBody> {
     exchange.redirect(moved.status, Instant::now());
     let route = exchange.route().cloned();
     let request_id = HeaderValue::from_str(&exchange.id);
     let mut response = Response::new(ResponseBody::new(UpstreamBody::Kept(None), exchange));
     *response.status_mut() = moved.status;
     let headers = response.headers_mut();
-    headers.insert(LOCATION, moved.location);
+    headers.insert(LOCATION, moved.location.clone());
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(moved.cache_control));
     if let Ok(id) = request_id {

@@ -145,7 +145,7 @@ impl Resumption {
         exchange: &mut Exchange,
         error: UpstreamError,
         transport: &T,
-        around: &Surroundings,
+        around: &Rc<Surroundings>,
     ) -> Result<Answer, BreakEnd> {
         let route = exchange.route().cloned().ok_or(BreakEnd::Failed)?;
         let cluster = route.action.cluster().ok_or(BreakEnd::Failed)?;
@@ -167,10 +167,10 @@ impl Resumption {
             caller_silence: policy.resume.time,
         };
         let outbound = Outbound {
-            route: &route,
-            around,
-            head: &self.head,
-            cluster,
+            route: route.clone(),
+            around: around.clone(),
+            head: self.head.clone(),
+            cluster: cluster.clone(),
             repeatable: Repeatable::Always,
             upgrade: None,
             limits,

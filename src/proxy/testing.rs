@@ -266,25 +266,7 @@ impl Stage {
         headers: &[(&'static str, &'static str)],
         body: ScriptedBody,
     ) -> Response<ResponseBody> {
-        let caller = Caller {
-            client: [192, 0, 2, 1].into(),
-            body_timeout: Duration::from_secs(30),
-            proxy_status: ProxyStatus::Emit,
-            refusal: None,
-            tls: None,
-        };
-        let mut request = Request::new(Inbound {
-            body: RequestBody::Scripted(body),
-            caller,
-            handover: Some(Handover::default()),
-        });
-        *request.method_mut() = method;
-        *request.uri_mut() = "/api/x?y=z".parse().unwrap();
-        request.headers_mut().insert(HOST, HeaderValue::from_static("hosp.example.org"));
-        for (name, value) in headers {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
-        }
-        let Ok(response) = self.proxy.clone().handle(request).await;
+        let Ok(response) = self.proxy.clone().handle(request(method, headers, body)).await;
         response
     }
 
@@ -305,6 +287,33 @@ impl Stage {
     pub(crate) fn bodies(&self) -> Vec<Option<Bytes>> {
         self.proxy.transport.seen.borrow().iter().map(|seen| seen.body.clone()).collect()
     }
+}
+
+/// A request as a listener gives it to the proxy.
+pub(crate) fn request(
+    method: Method,
+    headers: &[(&'static str, &'static str)],
+    body: ScriptedBody,
+) -> Request<Inbound> {
+    let caller = Caller {
+        client: [192, 0, 2, 1].into(),
+        body_timeout: Duration::from_secs(30),
+        proxy_status: ProxyStatus::Emit,
+        refusal: None,
+        tls: None,
+    };
+    let mut request = Request::new(Inbound {
+        body: RequestBody::Scripted(body),
+        caller,
+        handover: Some(Handover::default()),
+    });
+    *request.method_mut() = method;
+    *request.uri_mut() = "/api/x?y=z".parse().unwrap();
+    request.headers_mut().insert(HOST, HeaderValue::from_static("hosp.example.org"));
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    request
 }
 
 /// The text of an answer.

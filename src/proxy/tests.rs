@@ -1,5 +1,7 @@
 //! The pipeline around the loop: what is refused before it, and what the caller gets after it.
 
+use std::rc::Rc;
+
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 
@@ -7,9 +9,11 @@ use crate::error::Origin;
 use crate::fields::Scheme;
 use crate::fields::guard::{OriginGuard, Secret};
 use crate::fields::rules::{HeaderRules, Side};
-use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, text};
+use crate::proxy::Proxy;
+use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, request, text};
 use crate::route::Action;
 use crate::route::redirect::{Redirect, RedirectHost};
+use crate::upstream::pool::Pools;
 
 #[tokio::test(start_paused = true)]
 async fn a_malformed_request_reaches_no_upstream_and_ends_its_connection() {
@@ -191,4 +195,16 @@ async fn a_routes_guard_lets_only_the_secret_pass_and_keeps_it() {
     assert!(!stage.proxy.transport.seen.borrow()[0].headers.contains_key("x-origin-secret"));
     drop(refused);
     assert_eq!(stage.route.metrics.requests(403, Origin::Downstream).get(), 1);
+}
+
+/// What the allocator gives without a detour.
+const SMALL: usize = 1024;
+
+#[tokio::test]
+async fn the_future_of_a_request_is_a_small_allocation() {
+    let stage = Stage::new([]);
+    let proxy: Rc<Proxy> =
+        Rc::new(Proxy::new(stage.proxy.site.clone(), Pools::new(), stage.proxy.around.clone()));
+    let size = size_of_val(&proxy.handle(request(Method::GET, &[], ScriptedBody::empty())));
+    assert!(size <= SMALL, "{size} bytes");
 }

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Answer, Arrived, Current, Failure, Outbound, Transport, asked_wait, hold, send};
+use super::{Arrived, Current, Failure, Outbound, Transport, asked_wait};
 use crate::error::UpstreamError;
 use crate::policy::hedge::latency::Seen;
 use crate::policy::hedge::{Candidate, HedgeEnd, Hedging};
@@ -20,17 +20,17 @@ use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
 use crate::upstream::pool::Progress;
 
-/// One attempt as [`super::attempt`] makes it, on a route that hedges. The exchange is left with one running attempt, the
-/// one whose outcome this is.
-pub(super) async fn attempt<T: Transport>(
+/// What [`super::send`] does, on a route that hedges. The exchange is left with one running attempt, the one whose outcome
+/// this is, by its number.
+pub(super) async fn send<T: Transport>(
     exchange: &mut Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     transport: &T,
-    current: Current<'_>,
-    mut timer: Pin<&mut Sleep>,
-) -> Result<Answer, Failure> {
+    current: &Current<'_>,
+    timer: Pin<&mut Sleep>,
+) -> (u32, Result<Arrived, Failure>) {
     let race = Race { exchange, outbound, transport };
-    let Raced { number, outcome, beside } = race.run(current, timer.as_mut()).await;
+    let Raced { number, outcome, beside } = race.run(*current, timer).await;
     let is_hedge = number > current.number;
     let end = match (is_hedge, &beside) {
         (true, _) if race.is_good(&outcome) => HedgeEnd::Won,
@@ -50,13 +50,13 @@ pub(super) async fn attempt<T: Transport>(
             exchange.finish_beside(failure.as_ref().map(|brought| *brought), at);
         }
     }
-    hold(exchange, outbound, outcome?, number, timer).await
+    (number, outcome)
 }
 
 /// Two attempts for one answer, and what both look at.
 struct Race<'a, T> {
     exchange: &'a Exchange,
-    outbound: &'a Outbound<'a>,
+    outbound: &'a Outbound,
     transport: &'a T,
 }
 
@@ -136,7 +136,7 @@ impl<T: Transport> Race<'_, T> {
 
     /// The endpoint for the hedge, paid for, and its place in flight; another endpoint if there is one.
     fn pick(&self, current: Current<'_>, now: Instant) -> Option<(Pick, Option<Slot>)> {
-        let cluster = self.outbound.cluster;
+        let cluster = &self.outbound.cluster;
         let refused = |end| {
             self.outbound.route.metrics.hedges.ended(end).inc();
             None
@@ -156,7 +156,7 @@ impl<T: Transport> Race<'_, T> {
     }
 
     async fn send(&self, current: Current<'_>, timer: Pin<&mut Sleep>) -> Result<Arrived, Failure> {
-        send(self.exchange, self.outbound, self.transport, current, timer).await
+        super::send(self.exchange, self.outbound, self.transport, &current, timer).await
     }
 
     /// The same for the attempt that may be hedged: what it takes decides when others are.

@@ -13,7 +13,7 @@ use crate::upstream::line::{Means, Refusal, Wait};
 /// Waits for the exchange's turn, or for the end of the outage.
 pub(super) async fn wait(
     exchange: &mut Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     now: Instant,
 ) -> Result<(), ProxyError> {
     let line = &outbound.cluster.line;
@@ -37,7 +37,7 @@ pub(super) async fn wait(
 }
 
 /// What the exchange has to lose by an attempt that fails.
-fn means(exchange: &Exchange, outbound: &Outbound<'_>) -> Means {
+fn means(exchange: &Exchange, outbound: &Outbound) -> Means {
     let made = exchange.attempt_number();
     if made + 1 >= outbound.policy().max_attempts {
         Means::Nothing
@@ -54,7 +54,7 @@ fn means(exchange: &Exchange, outbound: &Outbound<'_>) -> Means {
 /// The wait before the next attempt: none but what the backend asked for, if a wait in line follows.
 pub(super) fn instead_of(
     backoff: Duration,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     outcome: &Result<Answer, Failure>,
 ) -> Duration {
     if !outbound.cluster.line.is_in_force() {

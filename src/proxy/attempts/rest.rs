@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, Failure, Outbound, Transport, decide, line, run, wait_and_keep};
+use super::{Answer, Ended, Failure, Outbound, Transport, decide, run, wait_and_keep};
 use crate::error::UpstreamError;
 use crate::policy::retry::{Verdict, Veto};
 use crate::proxy::exchange::Exchange;
@@ -13,18 +13,18 @@ use crate::proxy::exchange::Exchange;
 /// is noted where a rule forbade it.
 pub(in crate::proxy) async fn follow<T: Transport>(
     exchange: &mut Exchange,
-    outbound: &Outbound<'_>,
+    outbound: &Outbound,
     error: UpstreamError,
     transport: &T,
 ) -> Option<Answer> {
     let now = Instant::now();
     let broken = Err(Failure { error, limit: None });
-    match decide(exchange, outbound, &broken, now) {
+    let verdict = decide(exchange, outbound, &broken, now);
+    match verdict {
         Verdict::Retry { after, reason } if outbound.may_retry(now) => {
-            let after = line::instead_of(after, outbound, &broken);
-            exchange.retry(reason, after);
             let timer = pin!(sleep_until(now));
-            wait_and_keep(broken, after, now, timer).await;
+            let ended = Ended { outcome: broken, verdict, at: now };
+            wait_and_keep(exchange, outbound, ended, after, reason, timer).await;
         }
         Verdict::Retry { .. } => {
             exchange.stop_retrying(Veto::Budget);

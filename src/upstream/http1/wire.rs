@@ -178,12 +178,12 @@ where
 
     /// Sends a request and waits for the head of its answer, however long that takes. Dropped, it leaves a connection
     /// that is in the middle of an exchange, if `outgoing` has gone.
-    pub(in crate::upstream) async fn send(
+    pub(in crate::upstream) fn send(
         &mut self,
         head: &Parts,
         outgoing: &mut Outgoing<B>,
-    ) -> Result<Answer, Unanswered> {
-        poll_fn(|cx| self.poll_send(cx, head, outgoing)).await
+    ) -> impl Future<Output = Result<Answer, Unanswered>> {
+        poll_fn(|cx| self.poll_send(cx, head, outgoing))
     }
 
     fn poll_send(

@@ -268,7 +268,7 @@ impl<T: Transport + 'static> Proxy<T> {
 impl Proxy {
     /// The proxy as a [`tower::Service`], so that layers fit around it.
     ///
-    /// Its future is boxed once and not dynamic: it holds some KiB, which would else be moved through every layer and
+    /// Its future is boxed once and not dynamic: it holds a KiB, which would else be moved through every layer and
     /// kept by idle connections.
     pub fn service(
         self: Rc<Self>,

@@ -101,9 +101,8 @@ fn has_plain_framing(head: &Parts) -> bool {
 
 /// The host that a request is for, without its port.
 pub(crate) fn host(headers: &HeaderMap) -> &str {
-    let host =
-        headers.get(HOST).and_then(|host| std::str::from_utf8(host.as_bytes()).ok()).unwrap_or_default();
-    match host.rfind(':') {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match host.bytes().rposition(|byte| byte == b':') {
         Some(at) if !host[at..].contains(']') => &host[..at],
         _ => host,
     }

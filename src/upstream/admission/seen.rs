@@ -59,12 +59,12 @@ impl Seen {
             *copy = took.load(Ordering::Relaxed);
         }
         let latest = &mut latest[..count];
-        latest.sort_unstable();
+        let median = if latest.is_empty() { 0 } else { *latest.select_nth_unstable(count / 2).1 };
         let window = Window {
             answered,
             failed,
             latency: Duration::from_micros(counted.time) / answered.max(1),
-            median: Duration::from_micros(latest.get(count / 2).copied().unwrap_or_default().into()),
+            median: Duration::from_micros(median.into()),
             length: now.saturating_sub(Duration::from_micros(self.began.load(Ordering::Relaxed))),
             in_flight: 0,
             lingering: 0,

@@ -222,8 +222,11 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A length: digits and nothing else, no sign, no blank, and no more of them than a number of ours holds (RFC 9110 section
 /// 8.6).
 pub(crate) fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+    let push = |number: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, push) }
 }
 
 /// Puts the fields of a head, which is `length` bytes long, into a map. Their values share one copy of it, so that

@@ -1,5 +1,6 @@
 //! A connection's socket as the protocols see it: it gives back what was read ahead, and notes what passes.
 
+use std::cell::Cell;
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -123,7 +124,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Plain(stream) => poll_write_pieces(stream, cx, slices),
             #[cfg(feature = "bench")]
             Transport::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -160,6 +161,35 @@ impl AsyncWrite for Stream {
             Transport::Tls(stream) => this.state.note_flush(Pin::new(stream).poll_shutdown(cx)),
         }
     }
+}
+
+/// Writes several pieces at once. Small ones, as the head and the body of most answers, are put together before: that costs
+/// less than to have the system gather them.
+fn poll_write_pieces(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<Result<usize>> {
+    let mut stream = Pin::new(stream);
+    if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() > MOST_JOINED {
+        return stream.poll_write_vectored(cx, pieces);
+    }
+    let mut joined = JOINED.take();
+    joined.clear();
+    for piece in pieces {
+        joined.extend_from_slice(piece);
+    }
+    let written = stream.as_mut().poll_write(cx, &joined);
+    JOINED.set(joined);
+    written
+}
+
+/// The most bytes that are put together.
+const MOST_JOINED: usize = 4 << 10;
+
+thread_local! {
+    /// Where small pieces are put together.
+    static JOINED: Cell<Vec<u8>> = Cell::default();
 }
 
 #[cfg(test)]
@@ -231,6 +261,23 @@ mod tests {
         assert_eq!(stream.read(&mut head[..1]).await.unwrap(), 1);
         assert_eq!(stream.read(&mut head).await.unwrap(), 1, "the end comes after what was given back");
         assert_eq!(stream.read(&mut head).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn pieces_arrive_whole_and_in_their_order_be_they_joined_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let mut stream = Stream::new(Transport::Plain(server), Rc::new(State::new(Instant::now())));
+        for length in [0, 1, MOST_JOINED - 4, MOST_JOINED - 3, 2 * MOST_JOINED] {
+            let body = vec![b'x'; length];
+            let pieces = [&b"he"[..], b"ad", &body].map(IoSlice::new);
+            let written = poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &pieces)).await.unwrap();
+            assert_eq!(written, 4 + length, "a socket has room for so little");
+            let mut received = vec![0; written];
+            caller.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, [b"head", &body[..]].concat());
+        }
     }
 
     #[tokio::test]

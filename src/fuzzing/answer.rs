@@ -38,7 +38,7 @@ impl Reading {
             used: 0,
             end: None,
         };
-        let mut reader = HeadReader::new(question, limit, HeaderMap::new());
+        let mut reader = HeadReader::new(question, limit);
         let mut decoder = None;
         for piece in pieces {
             let ended = reading.read(piece, &mut reader, &mut decoder);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
-use super::Fault;
+use super::{Fault, spare};
 
 /// The head of a final answer.
 #[derive(Debug)]
@@ -61,14 +61,12 @@ pub(crate) struct HeadReader {
     /// Below this length another look at `partial` pays only if a line has ended there that was empty.
     look_again: usize,
     interims: u32,
-    /// A map to be filled: one that was in use before needs no memory.
-    headers: HeaderMap,
 }
 
 impl HeadReader {
-    /// Reads the answer to `question`, into `headers`, which are empty.
-    pub(crate) fn new(question: Question, limit: usize, headers: HeaderMap) -> Self {
-        Self { question, limit, partial: BytesMut::new(), look_again: 0, interims: 0, headers }
+    /// Reads the answer to `question`.
+    pub(crate) fn new(question: Question, limit: usize) -> Self {
+        Self { question, limit, partial: BytesMut::new(), look_again: 0, interims: 0 }
     }
 
     /// Takes what has come. Once the head is whole, it tells how many of `bytes` belong to it.
@@ -78,7 +76,7 @@ impl HeadReader {
             let rest = &bytes[used..];
             let before = self.partial.len();
             let parsed = if before == 0 {
-                parse(within(rest, self.limit), self.question, &mut self.headers)?
+                parse(within(rest, self.limit), self.question)?
             } else {
                 self.partial.extend_from_slice(within(rest, self.limit.saturating_sub(before)));
                 let length = self.partial.len();
@@ -87,7 +85,7 @@ impl HeadReader {
                 if !is_due {
                     return Ok(None);
                 }
-                parse(&self.partial, self.question, &mut self.headers)?
+                parse(&self.partial, self.question)?
             };
             match parsed {
                 Some(Parsed::Final(head, length)) => {
@@ -121,7 +119,7 @@ impl HeadReader {
 
     /// What is wrong with an answer whose connection ends here.
     pub(crate) fn end(&mut self) -> Fault {
-        match parse(&self.partial, self.question, &mut self.headers) {
+        match parse(&self.partial, self.question) {
             Err(fault) if !self.partial.is_empty() => fault,
             _ => Fault::Incomplete,
         }
@@ -144,7 +142,7 @@ enum Parsed {
     Interim(usize),
 }
 
-fn parse(bytes: &[u8], question: Question, headers: &mut HeaderMap) -> Result<Option<Parsed>, Fault> {
+fn parse(bytes: &[u8], question: Question) -> Result<Option<Parsed>, Fault> {
     let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let strict = ParserConfig::default();
@@ -160,7 +158,7 @@ fn parse(bytes: &[u8], question: Question, headers: &mut HeaderMap) -> Result<Op
         return Ok(Some(Parsed::Interim(length)));
     }
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let says = read_fields(bytes, length, parsed.headers, headers)?;
+    let (mut headers, says) = read_fields(bytes, length, parsed.headers)?;
     let (framing, persistence) = settle(status, version, question, &says)?;
     if says.encoding.is_some() && matches!(framing, Framing::Chunked) && says.has_length {
         headers.remove(CONTENT_LENGTH);
@@ -168,7 +166,7 @@ fn parse(bytes: &[u8], question: Question, headers: &mut HeaderMap) -> Result<Op
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
-    *response.headers_mut() = std::mem::take(headers);
+    *response.headers_mut() = headers;
     let reason = parsed.reason.unwrap_or_default();
     if status.canonical_reason() != Some(reason)
         && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
@@ -229,16 +227,10 @@ pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() { None } else { digits.iter().try_fold(0, push) }
 }
 
-/// Puts the fields of a head, which is `length` bytes long, into a map. Their values share one copy of it, so that
+/// Makes a map of the fields of a head, which is `length` bytes long. Their values share one copy of it, so that
 /// whoever keeps one does not keep all that was read with it.
-fn read_fields(
-    bytes: &[u8],
-    length: usize,
-    fields: &[Header<'_>],
-    headers: &mut HeaderMap,
-) -> Result<Says, Fault> {
-    let mut says = Says::default();
-    headers.clear();
+fn read_fields(bytes: &[u8], length: usize, fields: &[Header<'_>]) -> Result<(HeaderMap, Says), Fault> {
+    let (mut headers, mut says) = (spare::take(), Says::default());
     headers.reserve(fields.len());
     let origin = bytes.as_ptr().addr();
     let begin = fields.first().map_or(length, |field| field.name.as_ptr().addr() - origin);
@@ -255,7 +247,7 @@ fn read_fields(
         says.note(&name, field.value);
         headers.append(name, value);
     }
-    Ok(says)
+    Ok((headers, says))
 }
 
 /// RFC 9112 sections 6.3 and 9.3.

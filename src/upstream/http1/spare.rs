@@ -1,4 +1,5 @@
-//! The memory of one map of fields that is done with, kept for the next answer on this thread.
+//! The memory of one map of fields that is done with, kept for the next answer on this thread: an answer that comes takes
+//! it, and the request that is answered leaves its own.
 
 use std::cell::Cell;
 

@@ -18,7 +18,6 @@ use super::chunked::Decoded;
 use super::decode::Decoder;
 use super::encode::{self, Plan, Size};
 use super::head::{Framing, Head, HeadReader, Persistence, Question};
-use super::spare;
 use super::upload::{MAX_SLICES, Upload, UploadFault};
 use crate::error::{Delivery, UpstreamError};
 use crate::upstream::stream::Stream;
@@ -246,7 +245,7 @@ where
         self.is_unflushed = self.stream.is_secured();
         self.persistence = persistence;
         let question = Question::from(&head.method);
-        self.stage = Stage::Head(HeadReader::new(question, self.limit, spare::take()));
+        self.stage = Stage::Head(HeadReader::new(question, self.limit));
         Poll::Ready(Ok(()))
     }
 

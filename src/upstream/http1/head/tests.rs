@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn read(bytes: &[u8], question: Question) -> Result<Option<(Head, usize)>, Fault> {
-    HeadReader::new(question, 64 << 10, HeaderMap::new()).read(bytes)
+    HeadReader::new(question, 64 << 10).read(bytes)
 }
 
 fn framing(head: &str) -> Result<(Framing, Persistence), Fault> {
@@ -115,7 +115,7 @@ fn a_head_over_a_limit_is_too_large_in_whatever_pieces_it_comes() {
     let many = format!("HTTP/1.1 204 OK\r\n{}\r\n", "a:\r\n".repeat(MAX_FIELDS + 1));
     for size in [1, 7, 999, 1000, 4000] {
         let read = |text: &str| {
-            let mut reader = HeadReader::new(Question::Other, 1000, HeaderMap::new());
+            let mut reader = HeadReader::new(Question::Other, 1000);
             let mut pieces = text.as_bytes().chunks(size);
             pieces.find_map(|piece| reader.read(piece).transpose()).transpose().map(|read| read.is_some())
         };
@@ -147,7 +147,7 @@ fn a_connection_that_ends_inside_a_head_leaves_it_incomplete_or_shows_what_was_w
         ("HTTP/1.1 103 Early\r\n\r\n", Fault::Incomplete),
         ("HTTP/1.1 200 OK\r\nX Y", Fault::Malformed("not the head of an answer")),
     ] {
-        let mut reader = HeadReader::new(Question::Other, 1000, HeaderMap::new());
+        let mut reader = HeadReader::new(Question::Other, 1000);
         let read = bytes.bytes().find_map(|byte| reader.read(&[byte]).err());
         assert_eq!(read.unwrap_or_else(|| reader.end()), fault, "{bytes:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::rules::HeaderRules;
 use crate::fields::via::Via;
+use crate::policy::admission::{AdmissionSettings, Limit};
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
@@ -170,6 +172,17 @@ impl Stage {
     pub(crate) fn with_line(line: LineSettings, retry: RetryPolicy, then: fn(Duration) -> Step) -> Self {
         let settings = ClusterSettings { line, ..settings(1, Balance::RoundRobin) };
         Self::of(settings, [], Some(then), retry)
+    }
+
+    /// A stage whose cluster has so many attempts in flight at most.
+    pub(crate) fn with_limit(
+        limit: NonZeroU32,
+        steps: impl IntoIterator<Item = Step>,
+        retry: RetryPolicy,
+    ) -> Self {
+        let admission = AdmissionSettings::new(Limit::Fixed(limit), 1, Duration::from_secs(1)).unwrap();
+        let settings = ClusterSettings { admission, ..settings(1, Balance::RoundRobin) };
+        Self::of(settings, steps, None, retry)
     }
 
     pub(crate) fn with(

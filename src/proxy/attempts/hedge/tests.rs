@@ -1,5 +1,6 @@
 //! Races in paused time: when a hedge goes out, who wins, and what it costs.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::Method;
@@ -245,6 +246,19 @@ async fn while_requests_wait_in_line_nothing_is_hedged() {
     assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::RefusedLine)), (4, 1));
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!(stage.attempts_at().len(), 6, "the line has gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_has_no_place_in_flight_is_not_sent() {
+    // The first attempt has the only one.
+    let stage = Stage::with_limit(NonZeroU32::MIN, [after(50, 200)], policy());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0], ms(50)));
+    assert_eq!(ended(&stage, HedgeEnd::RefusedLoad), 1);
+
+    let stage = Stage::with_limit(NonZeroU32::new(2).unwrap(), [Step::Hang, after(0, 200)], policy());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at(), ended(&stage, HedgeEnd::RefusedLoad)), (vec![0, 20], 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,13 +240,11 @@ impl<T: Transport + 'static> Proxy<T> {
             per_try: policy.per_try_timeout,
             caller_silence: caller.body_timeout,
         };
-        let cluster = cluster.clone();
-        let (around, head) = (self.around.clone(), Rc::new(head));
         Ok(Way::Upstream(Outbound {
+            cluster: cluster.clone(),
             route,
-            around,
-            head,
-            cluster,
+            around: self.around.clone(),
+            head: Rc::new(head),
             repeatable,
             upgrade: upgrade.map(Box::new),
             limits,

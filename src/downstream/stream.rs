@@ -170,7 +170,7 @@ fn poll_write_pieces(
     cx: &mut Context<'_>,
     pieces: &[IoSlice<'_>],
 ) -> Poll<Result<usize>> {
-    let mut stream = Pin::new(stream);
+    let stream = Pin::new(stream);
     if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() > MOST_JOINED {
         return stream.poll_write_vectored(cx, pieces);
     }
@@ -179,7 +179,7 @@ fn poll_write_pieces(
     for piece in pieces {
         joined.extend_from_slice(piece);
     }
-    let written = stream.as_mut().poll_write(cx, &joined);
+    let written = stream.poll_write(cx, &joined);
     JOINED.set(joined);
     written
 }

@@ -278,9 +278,8 @@ fn arrive(
         Ok(answer) => answer,
         Err(failure) => return Arrival::Over(Err(failure)),
     };
-    let is_here = matches!(answer.body(), UpstreamBody::Kept(_)) || answer.body().is_end_stream();
     let is_rest = outbound.aim != Aim::Answer; // the caller waits for it already
-    if is_here || is_rest || !may_hold(exchange, outbound, &answer, number) {
+    if !answer.body().is_coming() || is_rest || !may_hold(exchange, outbound, &answer, number) {
         return Arrival::Over(Ok(answer.map(AnswerBody::Direct)));
     }
     Arrival::Held(answer)
@@ -324,7 +323,7 @@ async fn send<T: Transport>(
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Arrived, Failure> {
     let Current { endpoint, number, progress, .. } = *current;
-    let head = outbound.head(number);
+    let head = outbound.head_of(number);
     let body = exchange.body().attempt();
     let mut answer = pin!(transport.send(endpoint, &head, body, outbound.repeatable, progress));
     loop {
@@ -580,7 +579,7 @@ impl Outbound {
     }
 
     /// The head of the attempt of this number; that of the first is not copied.
-    fn head(&self, number: u32) -> Rc<Parts> {
+    fn head_of(&self, number: u32) -> Rc<Parts> {
         let mut head = self.head.clone();
         if number > 1 {
             Rc::make_mut(&mut head).headers.insert(X_STENT_ATTEMPT, HeaderValue::from(number));

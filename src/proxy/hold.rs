@@ -264,8 +264,7 @@ impl AnswerBody {
     /// Whether some of it is still to come from an endpoint.
     pub(super) fn is_coming(&self) -> bool {
         match self {
-            Self::Direct(UpstreamBody::Kept(_) | UpstreamBody::Switched(_)) => false,
-            Self::Direct(body) => !body.is_end_stream(),
+            Self::Direct(body) => body.is_coming(),
             Self::Held(held) => held.rest.is_some(),
         }
     }

@@ -144,6 +144,11 @@ where
     pub(super) fn streaming(lease: Lease<B>, longest_silence: Duration) -> Self {
         Self::Streaming(Streaming::new(lease, longest_silence))
     }
+
+    /// Whether some of it is still to come from its endpoint.
+    pub fn is_coming(&self) -> bool {
+        !matches!(self, Self::Kept(_)) && !self.is_end_stream()
+    }
 }
 
 impl<B> Body for UpstreamBody<B>

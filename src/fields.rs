@@ -40,6 +40,12 @@ impl Scheme {
     }
 }
 
+/// Whether a name is a token, as it must be (RFC 9110 section 5.1). One that came over HTTP/2 need not be: `from_lowercase`,
+/// by which h2 reads names, takes the quotation mark as well.
+pub fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().as_bytes().contains(&b'"')
+}
+
 /// What concerns one connection only (RFC 9110 section 7.6.1). `HTTP2-Settings` does, even where `Connection` does not name
 /// it (RFC 7540 section 3.2.1).
 pub fn is_hop_by_hop(name: &str) -> bool {

@@ -28,6 +28,7 @@ use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Running};
 use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
+use crate::fields::is_token;
 use crate::proxy::body::{Inbound, Refusal};
 
 /// What an operator sets for HTTP/2 on a listener, checked.
@@ -167,7 +168,7 @@ fn builder(facts: &Connection, streams: Streams) -> http2::Builder<Streams> {
 fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
-    let mut fault = move_authority(&mut head).and_then(|()| check_values(&head.headers)).err();
+    let mut fault = move_authority(&mut head).and_then(|()| check_fields(&head.headers)).err();
     if head.headers.len() > MOST_FIELDS {
         fault = Some(RequestFault::TooManyFields);
         head.headers.clear();
@@ -196,12 +197,14 @@ fn move_authority(head: &mut Parts) -> Result<(), RequestFault> {
     Ok(())
 }
 
-/// Refuses what h2 takes and RFC 9113 section 8.2.1 does not: blanks around a value, which HTTP/1.1 would lose.
-fn check_values(headers: &HeaderMap) -> Result<(), RequestFault> {
+/// Refuses what h2 takes and RFC 9113 section 8.2.1 does not: names that are none in HTTP/1.1, and blanks around a value,
+/// which it would lose.
+fn check_fields(headers: &HeaderMap) -> Result<(), RequestFault> {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let is_padded =
         |value: &HeaderValue| is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last());
-    if headers.values().any(is_padded) { Err(RequestFault::BadHead) } else { Ok(()) }
+    let is_plain = headers.keys().all(is_token) && !headers.values().any(is_padded);
+    if is_plain { Ok(()) } else { Err(RequestFault::BadHead) }
 }
 
 /// Makes one `Cookie` of many (RFC 9113 section 8.2.3): HTTP/1.1 has but one, and its servers read only that.

@@ -26,6 +26,19 @@ fn name(text: &str) -> HeaderName {
 }
 
 #[test]
+fn of_the_names_that_h2_reads_those_are_taken_that_are_tokens() {
+    for byte in 0..=u8::MAX {
+        let may_stand =
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        // Beyond 64 bytes `http` reads a name in another way.
+        for around in [&b""[..], b"x", &[b'x'; 80]] {
+            let read = HeaderName::from_lowercase(&[around, &[byte], around].concat());
+            assert_eq!(read.is_ok_and(|name| is_token(&name)), may_stand, "{byte}, {}", around.len());
+        }
+    }
+}
+
+#[test]
 fn underscores_are_dropped_kept_or_refused() {
     let given = || headers(&[("x_user", "a"), ("x-user", "b"), ("accept", "c")]);
     let mut dropped = given();

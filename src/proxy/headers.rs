@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
 use crate::fields::via::Via;
-use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, remove_where};
+use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, is_token, remove_where};
 use crate::upstream::http1::head::number;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
@@ -220,7 +220,8 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap, side: Side) {
 
 fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
     let word = name.as_str();
-    is_hop_by_hop(word)
+    !is_token(name)
+        || is_hop_by_hop(word)
         || is_meant_for_proxies(word)
         || is_claim(word)
         || matches!(

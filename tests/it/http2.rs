@@ -1,6 +1,6 @@
 //! HTTP/2 towards the caller: what becomes of its requests, and what a connection may do.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::support::client::request as http1_request;
 use crate::support::http2::{
@@ -162,7 +162,12 @@ fn a_field_that_cannot_be_one_reaches_no_backend() {
         assert_ne!(refused.kind, HEADERS, "{name}: {value:?}");
     }
     let mut caller = Caller::connect(stent.listener());
-    assert_eq!(caller.request(request("GET", "/", &[("x", " padded")]), b"", None).unwrap().status, 400);
+    for (name, value) in [("x", " padded"), ("x\"y", "1"), ("con\"ent-length", "5")] {
+        let mut request = request("GET", "/", &[]);
+        let name = HeaderName::from_lowercase(name.as_bytes()).unwrap();
+        request.headers_mut().insert(&name, HeaderValue::from_static(value));
+        assert_eq!(caller.request(request, b"", None).unwrap().status, 400, "{name}: {value:?}");
+    }
     assert_eq!(backend.requests().len(), 0);
 }
 

@@ -76,7 +76,7 @@ const IMPORTS: [(&str, Imports); 20] = [
     // It names vetoes and reasons.
     ("record", Imports::Only(&["error", "policy"])),
     ("route", Imports::Only(&["fields", "policy", "record", "upstream"])),
-    ("upstream", Imports::Only(&["certificate", "error", "memory", "policy", "record"])),
+    ("upstream", Imports::Only(&["certificate", "error", "fields", "memory", "policy", "record"])),
     // It owns what a thread needs of each.
     ("worker", Imports::Only(&["downstream", "error", "policy", "proxy", "record", "route", "upstream"])),
 ];

@@ -372,6 +372,21 @@ fn a_backend_that_speaks_no_http2_fails_before_anything_is_sent() {
 }
 
 #[test]
+fn an_answer_with_a_name_that_no_caller_could_be_given_is_a_failure() {
+    let backend = FrameBackend::new(|_, connection| {
+        connection.open(&[]);
+        let stream = connection.request().unwrap();
+        connection.answer(stream, &[(":status", "200"), ("x\"y", "1")], true);
+        connection.serve("later");
+    });
+    let stent = Stent::start(&config(&backend));
+    assert_eq!(stent.client().get("/").text(), "later");
+    assert_eq!(attempts(&stent), pairs(&[("protocol", "maybe"), ("200", "answered")]));
+    assert_connections(&stent, 0.0, 1.0);
+    assert_eq!(backend.connections(), 1, "no other stream is broken by it");
+}
+
+#[test]
 fn a_backend_that_never_says_what_it_allows_is_a_connect_timeout() {
     let backend = FrameBackend::new(|_, connection| while connection.next().is_some() {});
     let stent = Stent::start(&config(&backend).set("cluster.hosp.connect_timeout", "50ms"));

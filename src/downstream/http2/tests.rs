@@ -1,5 +1,7 @@
 //! What becomes of a head that came over HTTP/2.
 
+use http::HeaderName;
+
 use super::*;
 
 fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {
@@ -47,7 +49,16 @@ fn blanks_around_a_value_are_a_fault() {
     {
         let mut headers = HeaderMap::new();
         headers.insert("x", HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        assert_eq!(check_values(&headers).map_err(|_| ()), result, "{value:?}");
+        assert_eq!(check_fields(&headers).map_err(|_| ()), result, "{value:?}");
+    }
+}
+
+#[test]
+fn a_name_that_http1_does_not_know_is_a_fault() {
+    for (name, result) in [("x-a", Ok(())), ("x\"a", Err(())), ("\"", Err(()))] {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_lowercase(name.as_bytes()).unwrap(), HeaderValue::from_static("1"));
+        assert_eq!(check_fields(&headers).map_err(|_| ()), result, "{name}");
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{Granted, Pool, Progress};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::fields::is_token;
 use crate::policy::retry::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
@@ -89,6 +90,10 @@ where
                     match permit.connection.send(head, body).await {
                         Ok((response, upload)) => {
                             permit.end_wait();
+                            // h2 lets names pass that a caller over HTTP/1.1 could not be given.
+                            if !response.headers().keys().all(is_token) {
+                                return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
+                            }
                             let silence = self.endpoint.settings.body_timeout;
                             let lease = StreamLease { _permit: permit, upload, _in_flight: in_flight };
                             return Ok(Multiplexed::of(response, lease, silence)

@@ -22,7 +22,7 @@ mod strict;
 mod tests;
 
 pub use self::answer::response_decoder;
-pub use self::stage::{http2_frames, proxy_header, request_head, response_head};
+pub use self::stage::{http2_frames, proxy_header, request_head, response_frames, response_head};
 
 /// A configuration is taken whole or refused with a report; what was taken reads back the same.
 pub fn config(bytes: &[u8]) {

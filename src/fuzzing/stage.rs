@@ -43,7 +43,7 @@ pub fn request_head(bytes: &[u8]) {
 
 /// Whatever frames a caller sends over HTTP/2: the same, and it gets whole frames.
 pub fn http2_frames(bytes: &[u8]) {
-    let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", bytes].concat();
+    let bytes = [PREFACE, NO_SETTINGS, bytes].concat();
     STAGE.with(|stage| {
         let run = stage.run(&bytes, Script::Answer);
         check_requests(&run);
@@ -76,8 +76,16 @@ pub fn response_head(bytes: &[u8]) {
     STAGE.with(|stage| {
         let run = stage.run(question.as_bytes(), Script::Play(answer.into()));
         check_requests(&run);
-        let answers = check_answers(&run);
-        assert!(answers <= 1, "one request, {answers} answers: {}", text(&run.answers));
+        check_answer(&run);
+    });
+}
+
+/// Whatever frames a backend answers with over HTTP/2: the same.
+pub fn response_frames(bytes: &[u8]) {
+    let Some((choice, frames)) = bytes.split_first() else { return };
+    let question = QUESTIONS[usize::from(*choice) % QUESTIONS.len()];
+    MULTIPLEXED_STAGE.with(|stage| {
+        check_answer(&stage.run(question.as_bytes(), Script::PlayFrames(frames.into())));
     });
 }
 
@@ -134,6 +142,12 @@ fn check_answers(run: &Run) -> usize {
     answers
 }
 
+/// The caller asked once, and got one well-formed answer at most.
+fn check_answer(run: &Run) {
+    let answers = check_answers(run);
+    assert!(answers <= 1, "one request, {answers} answers: {}", text(&run.answers));
+}
+
 /// What the backend does with a connection.
 #[derive(Clone)]
 enum Script {
@@ -141,6 +155,8 @@ enum Script {
     Answer,
     /// Answers with these bytes, and closes.
     Play(Arc<[u8]>),
+    /// Speaks HTTP/2, answers the first request with these frames, and closes.
+    PlayFrames(Arc<[u8]>),
 }
 
 /// What a run left behind.
@@ -158,6 +174,8 @@ thread_local! {
     static BALANCED_STAGE: Stage =
         Stage::new(&CONFIG.replace("trusted_proxies", "proxy_protocol = \"required\"\ntrusted_proxies"))
             .expect("loopback works");
+    static MULTIPLEXED_STAGE: Stage =
+        Stage::new(&CONFIG.replace("endpoints =", "protocol = \"h2\"\nendpoints =")).expect("loopback works");
 }
 
 /// What runs have in common.
@@ -291,12 +309,19 @@ async fn accept(listener: Arc<TcpListener>, script: Script, received: Streams) {
     while let Ok((stream, _)) = listener.accept().await {
         let mut streams = received.lock().unwrap_or_else(PoisonError::into_inner);
         streams.push(Vec::new());
-        connections.spawn(answer(stream, script.clone(), received.clone(), streams.len() - 1));
+        let (script, received, index) = (script.clone(), received.clone(), streams.len() - 1);
+        connections.spawn(async move {
+            match script {
+                Script::Answer => answer(stream, None, received, index).await,
+                Script::Play(bytes) => answer(stream, Some(bytes), received, index).await,
+                Script::PlayFrames(frames) => play_frames(stream, &frames, received, index).await,
+            }
+        });
     }
 }
 
-/// Keeps what comes over a connection, and answers what it can read.
-async fn answer(mut stream: TcpStream, script: Script, received: Streams, index: usize) {
+/// Keeps what comes over a connection, and answers what it can read: with 200, or with `play` and an end.
+async fn answer(mut stream: TcpStream, play: Option<Arc<[u8]>>, received: Streams, index: usize) {
     let mut piece = [0; 4096];
     let mut done = 0;
     while let Ok(length @ 1..) = stream.read(&mut piece).await {
@@ -311,12 +336,12 @@ async fn answer(mut stream: TcpStream, script: Script, received: Streams, index:
             }
         }
         for body in replies {
-            let sent = match &script {
-                Script::Answer => {
+            let sent = match &play {
+                None => {
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}");
                     stream.write_all(answer.as_bytes()).await
                 }
-                Script::Play(bytes) => match stream.write_all(bytes).await {
+                Some(bytes) => match stream.write_all(bytes).await {
                     Ok(()) => stream.shutdown().await,
                     failed => failed,
                 },
@@ -327,6 +352,44 @@ async fn answer(mut stream: TcpStream, script: Script, received: Streams, index:
         }
     }
 }
+
+/// Keeps what comes over a connection of HTTP/2, and plays `frames` once the head of a request has come.
+async fn play_frames(mut stream: TcpStream, frames: &[u8], received: Streams, index: usize) {
+    let mut piece = [0; 4096];
+    let mut is_played = false;
+    // Whoever does not take what is sent has gone, as the next look tells.
+    let _ = stream.write_all(NO_SETTINGS).await;
+    while let Ok(length @ 1..) = stream.read(&mut piece).await {
+        let may_play = {
+            let mut streams = received.lock().unwrap_or_else(PoisonError::into_inner);
+            streams[index].extend_from_slice(&piece[..length]);
+            !is_played && has_head(&streams[index])
+        };
+        if may_play {
+            is_played = true;
+            let _ = stream.write_all(frames).await;
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+/// Whether a frame of the kind HEADERS begins behind the preface.
+fn has_head(stream: &[u8]) -> bool {
+    let mut rest = stream.get(PREFACE.len()..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = rest {
+        if *kind == 1 {
+            return true;
+        }
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An empty frame of the kind SETTINGS, with which either side begins.
+const NO_SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 const CONFIG: &str = r#"
 [admin]
@@ -366,6 +429,16 @@ mod tests {
         assert_eq!(run.received.concat().windows(4).filter(|end| end == b"\r\n\r\n").count(), 2);
         check_requests(&run);
         assert_eq!(check_answers(&run), 2);
+    }
+
+    #[test]
+    fn what_a_backend_answers_in_frames_reaches_the_caller() {
+        // `:status: 200` of HPACK's static table, and data.
+        let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x05\0\x01\0\0\0\x01hello";
+        let question = QUESTIONS[0].as_bytes();
+        let run = MULTIPLEXED_STAGE.with(|stage| stage.run(question, Script::PlayFrames(frames[..].into())));
+        assert_eq!(check_answers(&run), 1);
+        assert!(run.answers.windows(5).any(|window| window == b"hello"), "{}", text(&run.answers));
     }
 
     #[test]

@@ -44,6 +44,11 @@ fn no_bytes_of_a_backend_reach_the_caller_malformed_or_as_two_answers() {
 }
 
 #[test]
+fn no_frames_of_a_backend_reach_the_caller_malformed_or_as_two_answers() {
+    hold("response_frames", response_frames);
+}
+
+#[test]
 fn an_answer_is_read_alike_in_whatever_pieces_it_comes() {
     hold("response_decoder", response_decoder);
 }

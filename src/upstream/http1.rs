@@ -2,9 +2,10 @@
 //!
 //! A general client puts a task and a channel between a request and its connection, which cost more than all the rest of
 //! it. Here the exchange's own task writes the request and reads the answer. What needs no socket is pure: [`encode`]
-//! writes heads, [`head`] reads them, [`decode`] and [`chunked`] follow a body to its end. [`wire`] does the rest, and
-//! [`spare`] keeps a map's memory from one answer to the next.
+//! writes heads, [`head`] reads them, [`decode`] and [`chunked`] follow a body to its end. [`wire`] does the rest, with the
+//! memory of [`buffer`]; [`spare`] keeps a map's from one answer to the next.
 
+mod buffer;
 pub(crate) mod chunked;
 pub(crate) mod decode;
 pub(crate) mod encode;

@@ -3,17 +3,17 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Fault;
+use super::buffer::{Buffer, FIRST_READ, MOST_READ};
 use super::chunked::Decoded;
 use super::decode::Decoder;
 use super::encode::{self, Plan, Size};
@@ -286,7 +286,7 @@ where
             };
             let read = if buffer.is_empty() { Err(reader.end()) } else { reader.read(&buffer) };
             match read {
-                Ok(None) => give_back(buffer),
+                Ok(None) => {}
                 Ok(Some((head, used))) => {
                     return Poll::Ready(self.answer(head, buffer, used));
                 }
@@ -296,7 +296,7 @@ where
     }
 
     /// Makes an answer of a head, which took the first `used` bytes of `buffer`, and what came with it.
-    fn answer(&mut self, head: Head, mut buffer: BytesMut, used: usize) -> Result<Answer, UpstreamError> {
+    fn answer(&mut self, head: Head, mut buffer: Buffer, used: usize) -> Result<Answer, UpstreamError> {
         let Head { response: head, framing, persistence } = head;
         if persistence == Persistence::Close {
             self.persistence = persistence;
@@ -307,7 +307,7 @@ where
                 return Err(self.spend(what.into_error(Delivery::Maybe)));
             }
             let rest = used..buffer.len();
-            self.data = extract(buffer, rest);
+            self.data = buffer.extract(rest);
             self.stage = Stage::Switched;
             return Ok(Answer { head, body: Start::Switched });
         }
@@ -350,10 +350,7 @@ where
             }
             let most = decoder.worth_reading(self.reach);
             match ready!(self.poll_read(cx, most)) {
-                Ok(buffer) if buffer.is_empty() => {
-                    give_back(buffer);
-                    self.close();
-                }
+                Ok(buffer) if buffer.is_empty() => self.close(),
                 Ok(mut buffer) => {
                     if buffer.len() == self.reach {
                         self.reach = (2 * self.reach).min(MOST_READ);
@@ -380,19 +377,16 @@ where
     }
 
     /// Takes what was decoded of the bytes behind the first `before` of `buffer`.
-    fn take(&mut self, piece: Result<Decoded, Fault>, buffer: BytesMut, before: usize) {
+    fn take(&mut self, piece: Result<Decoded, Fault>, buffer: Buffer, before: usize) {
         match piece {
             Ok(Decoded { data, used }) => {
                 if before + used < buffer.len() {
                     // The endpoint has said what nobody asked for; what it says next is nobody's either.
                     self.persistence = Persistence::Close;
                 }
-                self.data = extract(buffer, data.start + before..data.end + before);
+                self.data = buffer.extract(data.start + before..data.end + before);
             }
-            Err(fault) => {
-                give_back(buffer);
-                self.stage = Stage::Broken(fault);
-            }
+            Err(fault) => self.stage = Stage::Broken(fault),
         }
     }
 
@@ -480,23 +474,8 @@ where
 }
 
 impl<B> Wire<B> {
-    /// Reads into memory that all connections of the thread share: one that waits holds none. It goes to [`extract`] or
-    /// [`give_back`].
-    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<BytesMut>> {
-        let mut buffer = SHARED.take();
-        buffer.reserve(most);
-        let read = pin!(self.stream.read_buf(&mut (&mut buffer).limit(most))).poll(cx);
-        match read {
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(buffer)),
-            Poll::Ready(Err(error)) => {
-                give_back(buffer);
-                Poll::Ready(Err(error))
-            }
-            Poll::Pending => {
-                give_back(buffer);
-                Poll::Pending
-            }
-        }
+    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Buffer>> {
+        Buffer::poll_read(Pin::new(&mut self.stream), cx, most)
     }
 
     /// Whether it waits for a request.
@@ -584,37 +563,10 @@ impl AsyncWrite for Raw<'_> {
     }
 }
 
-/// Makes the part `range` of a buffer outlast it. A large part keeps the buffer, a small one is copied, so that data never
-/// holds more than four times its size.
-fn extract(mut buffer: BytesMut, range: Range<usize>) -> Bytes {
-    if range.len() < buffer.capacity() / 4 {
-        let copy = Bytes::copy_from_slice(&buffer[range]);
-        give_back(buffer);
-        return copy;
-    }
-    buffer.truncate(range.end);
-    buffer.advance(range.start);
-    buffer.freeze()
-}
-
-fn give_back(mut buffer: BytesMut) {
-    buffer.clear();
-    SHARED.set(buffer);
-}
-
 thread_local! {
-    /// Where answers are read to.
-    static SHARED: Cell<BytesMut> = Cell::default();
     /// Where heads of requests are written.
     static HEAD: Cell<Vec<u8>> = Cell::default();
 }
-
-/// The most that is read at once of a head and what comes with it, which may be 64 KiB, and then of a body as long as nobody
-/// knows how fast it comes.
-const FIRST_READ: usize = 80 << 10;
-
-/// The most that is read at once of a body that has filled every read so far: whoever writes it is woken as seldom.
-const MOST_READ: usize = 128 << 10;
 
 /// A larger head's memory is not kept for the next.
 const MOST_KEPT: usize = 64 << 10;

@@ -31,6 +31,10 @@ interop:
     tests/interop/protocols.sh
     python3 tests/interop/load.py target/release/stent
 
+# The binary to ship, from a profile of its own work.
+ship:
+    pgo/build.sh
+
 # Every fuzzer in turn: just fuzz [SECONDS].
 fuzz *args:
     fuzz/run.sh {{ args }}

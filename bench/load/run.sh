@@ -53,9 +53,11 @@ has haproxy || has tcp && tools+=(haproxy:haproxy)
 need "${tools[@]}"
 
 if has stent; then
-    # Before the lock, because that build measures some rows itself.
-    [[ -n ${STENT:-} ]] || pgo/build.sh
-    STENT=${STENT:-${CARGO_TARGET_DIR:-target}/pgo/release/stent}
+    if [[ -z ${STENT:-} ]]; then
+        # Before the lock, because this build measures some rows itself.
+        pgo/build.sh
+        STENT=${CARGO_TARGET_DIR:-target}/pgo/release/stent
+    fi
     find_stent
     pass+=(--stent "$stent")
 fi

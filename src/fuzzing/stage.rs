@@ -49,8 +49,9 @@ pub fn http2_frames(bytes: &[u8]) {
         check_requests(&run);
         let mut rest = &run.answers[..];
         while let Some((head, after)) = rest.split_at_checked(9) {
-            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-            rest = after.get(length..).unwrap_or_else(|| panic!("half a frame: {}", text(&run.answers)));
+            rest = after
+                .get(frame_length(head)..)
+                .unwrap_or_else(|| panic!("half a frame: {}", text(&run.answers)));
         }
         assert!(rest.is_empty(), "half the head of a frame: {}", text(&run.answers));
     });
@@ -71,8 +72,7 @@ pub fn proxy_header(bytes: &[u8]) {
 /// Whatever a backend answers: the caller gets one well-formed answer, and nothing after it. The first byte chooses the
 /// question, the others are the answer.
 pub fn response_head(bytes: &[u8]) {
-    let Some((choice, answer)) = bytes.split_first() else { return };
-    let question = QUESTIONS[usize::from(*choice) % QUESTIONS.len()];
+    let Some((question, answer)) = split_question(bytes) else { return };
     STAGE.with(|stage| {
         let run = stage.run(question.as_bytes(), Script::Play(answer.into()));
         check_requests(&run);
@@ -82,11 +82,16 @@ pub fn response_head(bytes: &[u8]) {
 
 /// Whatever frames a backend answers with over HTTP/2: the same.
 pub fn response_frames(bytes: &[u8]) {
-    let Some((choice, frames)) = bytes.split_first() else { return };
-    let question = QUESTIONS[usize::from(*choice) % QUESTIONS.len()];
+    let Some((question, frames)) = split_question(bytes) else { return };
     MULTIPLEXED_STAGE.with(|stage| {
         check_answer(&stage.run(question.as_bytes(), Script::PlayFrames(frames.into())));
     });
+}
+
+/// The question that the first byte chooses, and the other bytes.
+fn split_question(bytes: &[u8]) -> Option<(&'static str, &[u8])> {
+    let (choice, answer) = bytes.split_first()?;
+    Some((QUESTIONS[usize::from(*choice) % QUESTIONS.len()], answer))
 }
 
 const QUESTIONS: [&str; 5] = [
@@ -376,14 +381,18 @@ async fn play_frames(mut stream: TcpStream, frames: &[u8], received: Streams, in
 /// Whether a frame of the kind HEADERS begins behind the preface.
 fn has_head(stream: &[u8]) -> bool {
     let mut rest = stream.get(PREFACE.len()..).unwrap_or_default();
-    while let [a, b, c, kind, ..] = rest {
-        if *kind == 1 {
+    while let Some((head, after)) = rest.split_at_checked(9) {
+        if head[3] == 1 {
             return true;
         }
-        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-        rest = rest.get(9 + length..).unwrap_or_default();
+        rest = after.get(frame_length(head)..).unwrap_or_default();
     }
     false
+}
+
+/// How many bytes follow the head of a frame (RFC 9113 section 4.1).
+fn frame_length(head: &[u8]) -> usize {
+    usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,5 +1,6 @@
 //! Sends the body of a request, as it comes from its source, and what was left of the head.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,6 +28,8 @@ pub(crate) struct Upload<B> {
     /// What comes next on the wire.
     queue: VecDeque<Bytes>,
     queued: usize,
+    /// There while more than [`MAX_QUEUED`] may wait.
+    burst: Option<Burst>,
     /// The last chunk lacks its end.
     in_chunk: bool,
 }
@@ -57,7 +60,7 @@ where
 {
     pub(crate) fn new(body: Option<B>, plan: Plan, size: Size, announced: Vec<HeaderName>) -> Self {
         let body = body.filter(|_| plan != Plan::Length(0));
-        Self { body, plan, size, announced, queue: VecDeque::new(), queued: 0, in_chunk: false }
+        Self { body, plan, size, announced, queue: VecDeque::new(), queued: 0, burst: None, in_chunk: false }
     }
 
     /// Sends what there is, until all has been sent.
@@ -66,8 +69,20 @@ where
         S: AsyncWrite + Unpin,
     {
         loop {
-            while self.has_room() && self.poll_part(cx)?.is_ready() {}
+            let before = self.queued;
+            while self.has_room() {
+                if self.poll_part(cx)?.is_pending() {
+                    if self.queued - before < FAST {
+                        break;
+                    }
+                    // The next part is worth a turn of the other tasks, one of which reads it: few large writes wake the
+                    // endpoint less often than many small ones.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
             if self.queue.is_empty() {
+                self.burst = None;
                 return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -80,8 +95,14 @@ where
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.body.is_some() && self.queued < MAX_QUEUED && self.queue.len() + 2 < MAX_SLICES
+    fn has_room(&mut self) -> bool {
+        if self.body.is_none() || self.queue.len() + 2 >= MAX_SLICES {
+            return false;
+        }
+        if self.queued >= MAX_QUEUED && self.burst.is_none() {
+            self.burst = Burst::begin();
+        }
+        self.queued < if self.burst.is_some() { MOST_IN_BURST } else { MAX_QUEUED }
     }
 
     /// Takes the next part of the body into the queue.
@@ -182,8 +203,40 @@ impl<B> Upload<B> {
     }
 }
 
+/// Lets an upload collect up to [`MOST_IN_BURST`]. Few on a thread may at once: endpoints can be slow to take it.
+#[derive(Debug)]
+struct Burst(());
+
+thread_local! {
+    static BURSTS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Burst {
+    fn begin() -> Option<Self> {
+        (BURSTS.get() < MOST_BURSTS).then(|| {
+            BURSTS.set(BURSTS.get() + 1);
+            Self(())
+        })
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        BURSTS.set(BURSTS.get() - 1);
+    }
+}
+
 /// No more is taken from a body while so much of it waits to be written.
 const MAX_QUEUED: usize = 64 << 10;
+
+/// The same in a burst.
+const MOST_IN_BURST: usize = 1 << 20;
+
+/// The bursts of a thread, of 16 MiB together.
+const MOST_BURSTS: usize = 16;
+
+/// A body of which so much comes in one turn comes fast. Fewer than a record of TLS or a frame of HTTP/2 holds.
+const FAST: usize = 8 << 10;
 
 /// The most pieces that are written at once.
 pub(crate) const MAX_SLICES: usize = 16;

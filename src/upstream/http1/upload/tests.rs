@@ -131,6 +131,116 @@ fn a_body_that_is_not_as_long_as_announced_is_never_sent_as_whole() {
     }
 }
 
+/// Notes how long each write is; takes nothing while it is shut.
+#[derive(Default)]
+struct Noting {
+    is_shut: bool,
+    writes: Vec<usize>,
+}
+
+impl AsyncWrite for Noting {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_shut {
+            return Poll::Pending;
+        }
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.writes.push(length);
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// An upload of parts of these lengths, each followed by a pause, and an unknown rest.
+fn upload(lengths: &[usize]) -> Upload<Parts> {
+    let parts = lengths.iter().flat_map(|&length| [Some(Frame::data(vec![b'x'; length].into())), None]);
+    // The body goes on after them, but nobody knows when.
+    let parts = parts.chain(std::iter::repeat_with(|| None).take(1000)).collect();
+    Upload::new(Some(Parts(parts)), Plan::Length(u64::MAX), Size::Unknown, Vec::new())
+}
+
+/// What has been written after each turn.
+fn turns<const N: usize>(upload: &mut Upload<Parts>, stream: &mut Noting) -> [Vec<usize>; N] {
+    std::array::from_fn(|_| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(upload.poll(&mut cx, stream).is_pending());
+        stream.writes.clone()
+    })
+}
+
+#[test]
+fn parts_that_come_fast_are_written_together() {
+    let mut stream = Noting::default();
+    let written = turns(&mut upload(&[FAST, 60 << 10, 60 << 10]), &mut stream);
+    assert_eq!(written, [vec![], vec![], vec![], vec![FAST + (120 << 10)]]);
+}
+
+#[test]
+fn a_part_that_does_not_come_fast_is_written_at_once() {
+    let written = turns(&mut upload(&[FAST - 1, 1]), &mut Noting::default());
+    assert_eq!(written, [[FAST - 1, 1]]);
+}
+
+#[test]
+fn a_burst_is_written_when_it_is_full() {
+    let mut stream = Noting::default();
+    let parts = vec![MAX_QUEUED + (16 << 10); MAX_SLICES];
+    let written: [Vec<usize>; MAX_SLICES] = turns(&mut upload(&parts), &mut stream);
+    let in_one = MOST_IN_BURST.div_ceil(parts[0]);
+    assert!(in_one < MAX_SLICES - 1, "bytes fill it, and not pieces");
+    assert!(written[in_one - 2].is_empty());
+    assert_eq!(written[in_one - 1], [in_one * parts[0]]);
+}
+
+#[test]
+fn the_end_of_a_body_is_written_at_once() {
+    let mut upload = upload(&[64 << 10]);
+    upload.plan = Plan::Length(64 << 10);
+    let mut stream = Noting::default();
+    let sent = upload.poll(&mut Context::from_waker(Waker::noop()), &mut stream);
+    assert!(sent.is_ready());
+    assert_eq!(stream.writes, [64 << 10]);
+}
+
+#[test]
+fn slow_endpoints_have_a_bounded_amount_waiting() {
+    let parts = vec![16 << 10; 90];
+    let mut uploads: Vec<_> = (0..=MOST_BURSTS).map(|_| upload(&parts)).collect();
+    let mut stream = Noting { is_shut: true, ..Noting::default() };
+    let mut wait = |upload: &mut Upload<Parts>| {
+        let _: [Vec<usize>; 100] = turns(upload, &mut stream);
+        upload.queued
+    };
+    // So much fits into the pieces that are written at once.
+    let most = (MAX_SLICES - 2) * (16 << 10);
+    assert!(most > MAX_QUEUED);
+    let queued: Vec<_> = uploads.iter_mut().map(&mut wait).collect();
+    assert_eq!(queued[..MOST_BURSTS], [most; MOST_BURSTS]);
+    assert_eq!(queued[MOST_BURSTS], MAX_QUEUED);
+    uploads.remove(0);
+    assert_eq!(wait(&mut upload(&parts)), most, "who ends makes room for another");
+    let one = &mut uploads[0];
+    stream.is_shut = false;
+    let _: [Vec<usize>; 200] = turns(one, &mut stream);
+    assert_eq!((one.queued, BURSTS.get()), (0, MOST_BURSTS - 2), "what has been written holds nothing");
+    drop(uploads);
+    assert_eq!(BURSTS.get(), 0);
+}
+
 proptest! {
     #[test]
     fn any_parts_arrive_in_their_order(

@@ -94,7 +94,7 @@ def latency(row):
     for name, found in row["median"].items():
         cells = []
         for key in ("p50_us", "p99_us", "p999_us"):
-            added = f" (+{found[key] - alone[key]:.0f})" if alone and name != "backend alone" else ""
+            added = f" ({found[key] - alone[key]:+.0f})" if alone and name != "backend alone" else ""
             cells.append(f"{found[key]:.0f}{added}")
         lines.append(f"| {COLUMNS.get(name, name)} | {' | '.join(cells)} |")
     return [*lines, ""]

@@ -94,12 +94,13 @@ fn split_question(bytes: &[u8]) -> Option<(&'static str, &[u8])> {
     Some((QUESTIONS[usize::from(*choice) % QUESTIONS.len()], answer))
 }
 
-const QUESTIONS: [&str; 5] = [
+const QUESTIONS: [&str; 6] = [
     "GET /q HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET /q HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     "HEAD /q HTTP/1.1\r\nHost: a\r\n\r\n",
     "POST /q HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTE: trailers\r\n\r\nhello",
     "GET /q HTTP/1.0\r\nHost: a\r\n\r\n",
+    "GET /q HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
 ];
 
 /// Each request that reached the backend was asked for by one exchange.
@@ -119,8 +120,12 @@ fn check_requests(run: &Run) {
             let at = asked.iter().position(is_meant);
             let at = at.unwrap_or_else(|| panic!("nobody asked for this: {}", text(stream)));
             asked.swap_remove(at);
-            for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "http2-settings"] {
+            for name in ["keep-alive", "proxy-connection", "http2-settings"] {
                 assert!(request.all(name).is_empty(), "{name} went through: {}", text(stream));
+            }
+            for name in ["connection", "upgrade"] {
+                let may_pass = request.all(name).is_empty() || request.asks_to_switch();
+                assert!(may_pass, "{name} went through: {}", text(stream));
             }
             let Some(length) = request.length else { break };
             rest = &rest[length..];
@@ -137,6 +142,11 @@ fn check_answers(run: &Run) -> usize {
         let read = strict::response(rest, method);
         let read = read.unwrap_or_else(|why| panic!("the caller got {why}: {}", text(&run.answers)));
         let answer = read.unwrap_or_else(|| panic!("the caller got half a head: {}", text(&run.answers)));
+        if answer.status() == Some(101) {
+            assert!(run.asks_to_switch(), "nobody asked for a tunnel: {}", text(&run.answers));
+            answers += 1;
+            break; // what follows is what the tunnel carries
+        }
         let is_final = answer.status().is_some_and(|status| status >= 200);
         answers += usize::from(is_final);
         let Some(length) = answer.length else { break };
@@ -172,6 +182,14 @@ struct Run {
     answers: Vec<u8>,
     /// What came over each of the backend's connections.
     received: Vec<Vec<u8>>,
+}
+
+impl Run {
+    /// Whether the backend was asked to make a connection a tunnel.
+    fn asks_to_switch(&self) -> bool {
+        let mut first = self.received.iter().filter_map(|stream| strict::request(stream).ok()?);
+        first.any(|request| request.asks_to_switch())
+    }
 }
 
 thread_local! {
@@ -448,6 +466,32 @@ mod tests {
         let run = MULTIPLEXED_STAGE.with(|stage| stage.run(question, Script::PlayFrames(frames[..].into())));
         assert_eq!(check_answers(&run), 1);
         assert!(run.answers.windows(5).any(|window| window == b"hello"), "{}", text(&run.answers));
+    }
+
+    #[test]
+    fn a_tunnel_carries_what_the_backend_says_to_a_caller_who_asked_for_it() {
+        let granted =
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nno HTTP";
+        let run = run(QUESTIONS[5], Script::Play(granted[..].into()));
+        check_requests(&run);
+        assert_eq!(check_answers(&run), 1);
+        assert!(run.answers.ends_with(b"\r\n\r\nno HTTP"), "{}", text(&run.answers));
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody asked for a tunnel")]
+    fn a_tunnel_that_nobody_asked_for_is_noticed() {
+        let mut run = run(QUESTIONS[0], Script::Answer);
+        run.answers = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+        check_answers(&run);
+    }
+
+    #[test]
+    #[should_panic(expected = "connection went through")]
+    fn a_tunnel_asked_for_beside_a_body_is_noticed() {
+        let mut run = run(QUESTIONS[5], Script::Answer);
+        run.received = vec![QUESTIONS[5].replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi").into_bytes()];
+        check_requests(&run);
     }
 
     #[test]

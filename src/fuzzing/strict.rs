@@ -71,6 +71,14 @@ impl Message {
         (is_reason && (100..1000).contains(&status)).then_some(status)
     }
 
+    /// Whether the connection is asked to become a tunnel of WebSocket, the one protocol that a route allows by itself.
+    pub(super) fn asks_to_switch(&self) -> bool {
+        let is_websocket =
+            matches!(self.all("upgrade")[..], [protocol] if protocol.eq_ignore_ascii_case(b"websocket"));
+        let has_no_body = matches!(self.framing(), Ok(None | Some(Framing::Length(0))));
+        is_websocket && has_no_body && self.all("connection") == [b"upgrade"]
+    }
+
     fn framing(&self) -> Result<Option<Framing>, String> {
         match (&self.all("transfer-encoding")[..], &self.all("content-length")[..]) {
             ([], []) => Ok(None),

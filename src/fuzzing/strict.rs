@@ -71,6 +71,11 @@ impl Message {
         (is_reason && (100..1000).contains(&status)).then_some(status)
     }
 
+    /// Whether nothing of HTTP answers the same question after this: 101 leaves the connection to another protocol.
+    pub(super) fn is_final(&self) -> bool {
+        self.status().is_some_and(|status| status >= 200 || status == 101)
+    }
+
     /// Whether the connection is asked to become a tunnel of WebSocket, the one protocol that a route allows by itself.
     pub(super) fn asks_to_switch(&self) -> bool {
         let is_websocket =

@@ -249,6 +249,7 @@ fn a_head_without_end_from_the_upstream_is_a_502_at_its_limit() {
         _ => Action::answer(200, "ok"),
     });
     let stent = Stent::start(&Config::new(&backend));
+    assert_eq!(stent.client().get("/").text(), "ok");
     let before = stent.memory();
     assert_eq!(stent.client().get("/endless").status, 502);
     let growth = stent.peak_memory().saturating_sub(before);

@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::error::ProxyError;
-use crate::policy::deadline::TimeLimits;
 use crate::policy::retry::Repeatable;
 use crate::proxy::attempts::{Aim, Concluded, Outbound, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
@@ -235,19 +234,15 @@ impl<T: Transport + 'static> Proxy<T> {
             memory: self.around.replay_memory.clone(),
         };
         exchange.take_body(Replay::new(body, limits, exchange.began())?);
-        let limits = TimeLimits {
-            deadline: route.settings.deadline,
-            per_try: policy.per_try_timeout,
-            caller_silence: caller.body_timeout,
-        };
         Ok(Way::Upstream(Outbound {
             cluster: cluster.clone(),
+            deadline: route.settings.deadline,
+            caller_silence: caller.body_timeout,
             route,
             around: self.around.clone(),
             head: Rc::new(head),
             repeatable,
             upgrade: upgrade.map(Box::new),
-            limits,
             aim: Aim::Answer,
         }))
     }
@@ -292,7 +287,7 @@ fn deliver(
     let (mut head, body) = concluded.answer.into_parts();
     let protocol = match &body {
         AnswerBody::Direct(UpstreamBody::Switched(_)) => head.headers.get(UPGRADE).cloned(),
-        AnswerBody::Direct(_) | AnswerBody::Held(_) => None,
+        AnswerBody::Direct(_) | AnswerBody::Held(_) | AnswerBody::Begun(_) => None,
     };
     headers::clean_response(&mut head.headers);
     if let Some(route) = exchange.route() {

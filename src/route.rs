@@ -215,6 +215,16 @@ impl PathPattern {
         self.rest == Rest::Yes || parts.next().is_none()
     }
 
+    /// What `/*` at the end stands for in a `path` that is meant, with its slash; empty where the pattern has none.
+    pub fn rest_of<'p>(&self, path: &'p str) -> &'p str {
+        if self.rest == Rest::No {
+            return "";
+        }
+        // A segment begins with its slash, so the rest begins with the slash after those that the pattern names.
+        let mut slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        slashes.nth(self.segments.len()).map_or("", |at| &path[at..])
+    }
+
     /// Whether some path is meant by both, and neither is more specific.
     fn same_shape(&self, other: &Self) -> bool {
         self.segments == other.segments && self.rest == other.rest

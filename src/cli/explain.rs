@@ -15,11 +15,10 @@ use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
 use crate::policy::admission::Limit;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
+use crate::policy::expect::{self, Expect, Failure, Kind, Row, Secret, Subject};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::{Candidate, HedgeAfter, NoHedge};
 use crate::policy::hold::HoldLimits;
-use crate::policy::outage;
-use crate::policy::recent::Recent;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
 };
@@ -82,6 +81,7 @@ pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String
     let exchange = Exchange::new(config, request, route, cluster);
     exchange.show_policy(&mut page);
     exchange.show_timeline(&mut page, outcomes);
+    exchange.show_surprise(&mut page, outcomes);
     exchange.show_budget(&mut page);
     page.text
 }
@@ -126,7 +126,13 @@ impl<'a> Exchange<'a> {
             page.more(format_args!("gRPC, where an answer has no body: [{}]", names.join(", ")));
         }
         let per_try = show_duration(policy.per_try_timeout);
-        page.more(format_args!("per try {per_try}, where another attempt could follow"));
+        if self.races() {
+            page.more(format_args!(
+                "after {per_try} without an answer a second attempt runs beside it; the first good answer wins"
+            ));
+        } else {
+            page.more(format_args!("per try {per_try}, where another attempt could follow"));
+        }
         self.show_hold(page);
         self.show_resume(page);
         self.show_hedge(page);
@@ -145,7 +151,7 @@ impl<'a> Exchange<'a> {
         ));
         if backoff.mode() == Mode::Adaptive {
             page.more(format_args!(
-                "adaptive: that while the cluster fails, down to {} where its recent attempts mostly succeeded",
+                "adaptive: that while the cluster fails, down to {} where such requests mostly succeed",
                 show(Backoff::QUICKEST)
             ));
         }
@@ -193,13 +199,9 @@ impl<'a> Exchange<'a> {
             return;
         }
         let wait = show_duration(line.max_wait().min(self.route.deadline));
-        let (least, often) = (line.enter_after(), outage::needed(0.3).max(line.enter_after()));
         page.more(format_args!(
-            "waits in line, at most {wait}, while all of the cluster fails: {least} in a row ({often} where 30 % fail anyway)"
+            "waits in line, at most {wait}, while the cluster is down, and is tried once in any case"
         ));
-        if let Some(check) = &self.cluster.health_check {
-            page.more(format_args!("health checks knock meanwhile: {} {}", check.method, check.path));
-        }
     }
 
     fn show_hold(&self, page: &mut Page) {
@@ -250,12 +252,22 @@ impl<'a> Exchange<'a> {
     }
 
     fn may_hedge(&self) -> Result<(), NoHedge> {
-        self.policy.may_hedge(&Candidate {
+        self.policy.may_hedge(&self.candidate())
+    }
+
+    /// Whether a second attempt runs beside one that is slow.
+    fn races(&self) -> bool {
+        let policy = self.policy;
+        policy.may_race(&self.candidate()).is_ok() && policy.errors.contains(ErrorClass::Timeout)
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
             method: &self.request.method,
             repeatable: self.repeatable,
             has_body: self.request.body > 0,
             is_upgrade: self.request.headers.contains_key(UPGRADE),
-        })
+        }
     }
 
     /// Whether a hedge is sent beside this attempt: one for each request, beside the first that has no answer for long.
@@ -353,6 +365,12 @@ impl<'a> Exchange<'a> {
             let early = self.policy.decide(given.0, &at(clock.earliest, Luck::Good));
             let late = self.policy.decide(given.0, &at(clock.latest, Luck::Bad));
             match early {
+                Verdict::Retry { reason: Reason::Error(ErrorClass::Timeout), .. } if self.races() => {
+                    let next = attempt + 1;
+                    page.decision(format_args!(
+                        "attempt {next} begins beside it; the first good answer wins"
+                    ));
+                }
                 Verdict::Retry { reason, .. } => {
                     // Without the deadline, whose part in it is told apart.
                     let unhurried =
@@ -412,9 +430,9 @@ impl<'a> Exchange<'a> {
     fn around(&self, attempt: u32, body: BodyState, elapsed: Duration, luck: Luck) -> Circumstances {
         // Untried endpoints come first, so each attempt takes one away.
         let is_untried = self.cluster.endpoints.len() > attempt as usize;
-        let (recent, random) = match luck {
-            Luck::Good => (Recent::calmest(attempt), 0.0),
-            Luck::Bad => (Recent::FAILING, 1.0),
+        let (chance, random) = match luck {
+            Luck::Good => (1.0 - expect::LEAST, 0.0),
+            Luck::Bad => (0.0, 1.0),
         };
         Circumstances {
             attempt,
@@ -422,7 +440,7 @@ impl<'a> Exchange<'a> {
             body,
             untried: if is_untried { Untried::Some } else { Untried::None },
             time_left: self.route.deadline.saturating_sub(elapsed),
-            recent,
+            chance,
             random,
         }
     }
@@ -464,6 +482,56 @@ impl<'a> Exchange<'a> {
             return format!("retry at once, at {place}: {reason}");
         }
         format!("retry after {wait}, at {place}: {reason}{asked}")
+    }
+
+    /// What the failures say about the cluster.
+    fn show_surprise(&self, page: &mut Page, outcomes: &[Given]) {
+        let kind = |outcome| match outcome {
+            Outcome::Answered { status, .. } => {
+                self.policy.statuses.contains(status).then_some(Kind::Answered)
+            }
+            Outcome::Grpc { .. } => None,
+            Outcome::Failed { delivery: Delivery::Never, .. } => Some(Kind::Refused),
+            Outcome::Failed { class: Some(ErrorClass::Timeout), .. } => Some(Kind::Late),
+            Outcome::Failed { .. } => Some(Kind::Answered),
+        };
+        if outcomes.iter().all(|given| kind(given.0).is_none()) {
+            return;
+        }
+        page.section(
+            "surprise, where nothing failed before and nothing else is asked for meanwhile; 9.2 is an outage",
+        );
+        let (expect, mut row, now) = (Expect::new(Secret::new(1, 2)), Row::new(), Duration::ZERO);
+        let subject = self.subject();
+        let key = expect.key(&subject);
+        page.item(format_args!("key: {}", subject.show()));
+        for (number, kind) in (1..).zip(outcomes.iter().map(|given| kind(given.0))) {
+            let Some(kind) = kind else {
+                page.item(format_args!("attempt {number}: a success, which ends the row"));
+                row.end(now + Duration::from_nanos(1), &expect, now);
+                continue;
+            };
+            let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(&key, now) };
+            let weight = expect::weight(q);
+            row.note(&Failure { kind, endpoint: 0, key: &key, exchange: number, weight }, String::new, now);
+            let sum = row.surprise();
+            let tells = match kind {
+                Kind::Late => "no evidence of an outage: slow is not broken".to_owned(),
+                _ if row.is_surprising(self.cluster.line.enter_after(), [0].into_iter(), Duration::MAX) => {
+                    format!("{sum:.1} together: an outage, if every endpoint has failed as often")
+                }
+                _ => format!("{sum:.1} together"),
+            };
+            page.item(format_args!(
+                "attempt {number}: {:.1} % of such attempts fail anyway, so it weighs {weight:.1}; {tells}",
+                q * 100.0
+            ));
+        }
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let rest = self.route.pattern.path.rest_of(self.request.path());
+        Subject { route: &self.route.name, method: &self.request.method, rest }
     }
 
     /// What the caller gets, when nothing follows `outcome`.

@@ -203,8 +203,7 @@ impl Builder<'_> {
         let admission = self.admission(&cluster.admission);
         let budget = self.budget(&retry.budget);
         let health_check = cluster.health_check.as_ref();
-        let health_check =
-            health_check.and_then(|check| health_check::build(check, &table, policy.backoff, self.faults));
+        let health_check = health_check.and_then(|check| health_check::build(check, &table, self.faults));
         Some(ClusterSettings {
             name: Arc::from(&**name),
             endpoints: endpoints?.into_inner().into_iter().map(Spanned::into_inner).collect(),
@@ -267,7 +266,7 @@ impl Builder<'_> {
             origin_guard: origin_guard.flatten(),
             request_headers: rules(Side::Request, route.request_headers),
             response_headers: rules(Side::Response, route.response_headers),
-            deadline: route.deadline.unwrap_or(Duration::from_secs(25)),
+            deadline: route.deadline.unwrap_or(Duration::from_secs(55)),
             max_body: route.max_body.unwrap_or(20 << 20),
             log_query: route.log_query.unwrap_or_default(),
             upgrades: route.upgrades.unwrap_or(vec!["websocket".into()]).into(),

@@ -12,7 +12,6 @@ use crate::config::reader::{Field, Item, Table};
 use crate::config::report::{Fault, Faults};
 use crate::config::units::show_duration;
 use crate::config::values;
-use crate::policy::backoff::Backoff;
 use crate::policy::health::{InvalidRhythm, Rhythm};
 use crate::policy::retry::StatusSet;
 use crate::upstream::health::HealthCheck as Settings;
@@ -58,8 +57,8 @@ impl HealthCheck {
     }
 }
 
-/// Builds the check of the cluster whose table is called `cluster` and whose retries wait as `pace` says.
-pub(super) fn build(check: &HealthCheck, cluster: &str, pace: Backoff, faults: &Faults) -> Option<Settings> {
+/// Builds the check of the cluster whose table is called `cluster`.
+pub(super) fn build(check: &HealthCheck, cluster: &str, faults: &Faults) -> Option<Settings> {
     if let Field::Absent = check.path {
         let table = cluster.trim_end_matches(']');
         let message = format!("`{table}.health_check]` has no `path`");
@@ -85,7 +84,6 @@ pub(super) fn build(check: &HealthCheck, cluster: &str, pace: Backoff, faults: &
         path: check.path.given()?.get_ref().clone(),
         host: check.host.given().map(|host| host.get_ref().clone()),
         statuses,
-        pace,
     })
 }
 

@@ -126,7 +126,7 @@ mod tests {
     use crate::demo::faults::{BURST_PERIOD, Fault, Faults};
     use crate::error::{Delivery, ErrorClass, Origin, UpstreamErrorKind};
     use crate::policy::backoff::{Backoff, Jitter};
-    use crate::policy::recent::{Ending, Window};
+    use crate::policy::expect::{self, Expect, Failure, Kind, Row, Secret, Subject};
     use crate::policy::retry::{
         BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
     };
@@ -188,7 +188,8 @@ mod tests {
 
         let (mut rng, requests) = (Rng::with_seed(5), 60_000);
         let mut faults = Faults::new(0.12, 6);
-        let (mut failed, mut window) = (0, Window::default());
+        let (expect, mut row, mut failed) = (Expect::new(Secret::new(1, 2)), Row::new(), 0);
+        let key = expect.key(&Subject { route: "all", method: &Method::GET, rest: "" });
         let start = |number| BURST_PERIOD * 30 * number / requests;
         // In the order of time, because the waits follow what the cluster's other requests have just met.
         let mut events: BinaryHeap<_> =
@@ -200,7 +201,8 @@ mod tests {
             };
             let outcome = match fault {
                 None => {
-                    window = window.note(Ending::Success, now);
+                    row.end(now, &expect, now);
+                    expect.note(&key, expect::Ending::Success, now);
                     continue;
                 }
                 Some(Fault::Hang) if event == Event::Begins => {
@@ -211,14 +213,17 @@ mod tests {
                 Some(Fault::Status(status)) => Outcome::Answered { status, retry_after: None },
                 Some(Fault::Reset) => failure(ErrorClass::Reset),
             };
-            window = window.note(Ending::Failure, now);
+            let (q, exchange) = (expect.q(&key, now), number);
+            let kind = if matches!(fault, Some(Fault::Hang)) { Kind::Late } else { Kind::Answered };
+            let weight = expect::weight(q);
+            row.note(&Failure { kind, endpoint: 0, key: &key, exchange, weight }, String::new, now);
             let around = Circumstances {
                 attempt,
                 repeatable: Repeatable::Always,
                 body: BodyState::Whole,
                 untried: Untried::None,
                 time_left: Duration::from_millis(4_500).saturating_sub(now.saturating_sub(start(number))),
-                recent: window.at(now),
+                chance: expect::chance_of_success(q, row.surprise()),
                 random: rng.f64(),
             };
             match policy.decide(outcome, &around) {

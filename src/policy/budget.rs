@@ -71,59 +71,85 @@ impl Default for BudgetSettings {
     }
 }
 
+/// What a retry is likely to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// At least half of such attempts fail. All retries of this kind take at most half of the account, so that a path
+    /// that never succeeds leaves something to the others.
+    Doubtful,
+    /// Most such attempts succeed.
+    Good,
+}
+
 /// The account of one cluster.
 #[derive(Debug)]
 pub struct Budget {
     settings: BudgetSettings,
     slots: [AtomicU64; SLOTS],
+    /// The doubtful among the retries of `slots`.
+    doubtful: [AtomicU64; SLOTS],
 }
 
 impl Budget {
     /// An account that holds its floor and nothing else.
     pub fn new(settings: BudgetSettings) -> Self {
-        Self { settings, slots: Default::default() }
+        Self { settings, slots: Default::default(), doubtful: Default::default() }
     }
 
     /// Notes a request. `now` is the time since any fixed moment, the same for all calls.
     pub fn deposit(&self, now: Duration) {
-        self.count(self.tick(now), |slot| slot.requests = (slot.requests + 1).min(COUNT_MAX));
+        Self::count(&self.slots, self.tick(now), |slot| slot.requests = (slot.requests + 1).min(COUNT_MAX));
     }
 
     /// Takes one retry out of the account; false if it does not hold one.
-    pub fn withdraw(&self, now: Duration) -> bool {
+    pub fn withdraw(&self, prospect: Prospect, now: Duration) -> bool {
         let tick = self.tick(now);
-        self.count(tick, |slot| slot.retries = (slot.retries + 1).min(COUNT_MAX));
+        let add = |slot: &mut Slot| slot.retries = (slot.retries + 1).min(COUNT_MAX);
+        let take_back = |slot: &mut Slot| slot.retries = slot.retries.saturating_sub(1);
         // Written first and read after: of two workers that race for the last retry at most one sees enough.
-        let allowed = self.balance_milli(tick) >= 0;
+        Self::count(&self.slots, tick, add);
+        if prospect == Prospect::Doubtful {
+            Self::count(&self.doubtful, tick, add);
+        }
+        let (income, retries) = self.sums_milli(tick);
+        let allowed = retries <= income
+            && (prospect == Prospect::Good || Self::retries_milli(&self.doubtful, tick) <= income / 2);
         if !allowed {
-            self.count(tick, |slot| slot.retries = slot.retries.saturating_sub(1));
+            Self::count(&self.slots, tick, take_back);
+            if prospect == Prospect::Doubtful {
+                Self::count(&self.doubtful, tick, take_back);
+            }
         }
         allowed
     }
 
     /// The retries that the account holds.
     pub fn available(&self, now: Duration) -> f64 {
-        self.balance_milli(self.tick(now)).max(0) as f64 / 1000.0
+        let (income, retries) = self.sums_milli(self.tick(now));
+        income.saturating_sub(retries) as f64 / 1000.0
     }
 
-    fn balance_milli(&self, tick: u64) -> i64 {
-        let (mut requests, mut retries) = (0, 0);
-        for slot in &self.slots {
-            let slot = Slot::unpack(slot.load(Ordering::Relaxed));
-            if slot.age(tick) < SLOTS as u64 {
-                requests += slot.requests;
-                retries += slot.retries;
-            }
-        }
+    /// What came in within the window, and what the retries within it took, in thousandths of a retry.
+    fn sums_milli(&self, tick: u64) -> (u64, u64) {
+        let requests: u64 = Self::current(&self.slots, tick).map(|slot| slot.requests).sum();
         let window_milli = u64::try_from(self.settings.window.as_millis()).unwrap_or(u64::MAX);
         let floor = u64::from(self.settings.min_per_second) * window_milli;
-        let income = requests * self.settings.ratio_milli + floor;
-        income.cast_signed() - (retries * 1000).cast_signed()
+        (requests * self.settings.ratio_milli + floor, Self::retries_milli(&self.slots, tick))
     }
 
-    fn count(&self, tick: u64, change: impl Fn(&mut Slot)) {
+    fn retries_milli(slots: &[AtomicU64; SLOTS], tick: u64) -> u64 {
+        Self::current(slots, tick).map(|slot| slot.retries * 1000).sum()
+    }
+
+    /// The slots within the window.
+    fn current(slots: &[AtomicU64; SLOTS], tick: u64) -> impl Iterator<Item = Slot> {
+        let slots = slots.iter().map(|slot| Slot::unpack(slot.load(Ordering::Relaxed)));
+        slots.filter(move |slot| slot.age(tick) < SLOTS as u64)
+    }
+
+    fn count(slots: &[AtomicU64; SLOTS], tick: u64, change: impl Fn(&mut Slot)) {
         #[expect(clippy::cast_possible_truncation, reason = "a remainder of ten")]
-        let slot = &self.slots[(tick % SLOTS as u64) as usize];
+        let slot = &slots[(tick % SLOTS as u64) as usize];
         slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let mut slot = Slot::unpack(word);
             if slot.age(tick) != 0 {
@@ -180,7 +206,7 @@ mod tests {
 
     fn withdrawals(budget: &Budget, now: Duration) -> u32 {
         let mut count = 0;
-        while budget.withdraw(now) {
+        while budget.withdraw(Prospect::Good, now) {
             count += 1;
         }
         count
@@ -212,9 +238,21 @@ mod tests {
     fn a_refused_withdrawal_takes_nothing() {
         let budget = budget(0.5, 0);
         budget.deposit(Duration::ZERO);
-        assert!(!budget.withdraw(Duration::ZERO));
+        assert!(!budget.withdraw(Prospect::Good, Duration::ZERO));
         budget.deposit(Duration::ZERO);
-        assert!(budget.withdraw(Duration::ZERO));
+        assert!(budget.withdraw(Prospect::Good, Duration::ZERO));
+    }
+
+    #[test]
+    fn doubtful_retries_leave_half_of_the_account_to_the_others() {
+        let budget = budget(0.0, 10);
+        let mut doubtful = 0;
+        while budget.withdraw(Prospect::Doubtful, Duration::ZERO) {
+            doubtful += 1;
+        }
+        assert_eq!((doubtful, withdrawals(&budget, Duration::ZERO)), (50, 50));
+        // Where the others have taken all, nothing is kept for doubtful ones.
+        assert!(!budget.withdraw(Prospect::Doubtful, Duration::ZERO));
     }
 
     #[test]
@@ -249,7 +287,7 @@ mod tests {
             for (millis, retry) in events {
                 let now = Duration::from_millis(millis);
                 if retry {
-                    if budget.withdraw(now) {
+                    if budget.withdraw(Prospect::Good, now) {
                         kept.push((millis / 1000, true));
                     }
                 } else {

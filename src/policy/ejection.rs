@@ -1,10 +1,16 @@
 //! When an endpoint leaves balancing and how it comes back: healthy → ejected → probing → healthy, or ejected anew for
 //! twice as long. Beside what traffic shows, health checks may take it out; to come back it needs the consent of both.
 //! Times are durations since any fixed moment, passed in.
+//!
+//! Traffic speaks against an endpoint by its failures since its last success, each with its surprise
+//! ([`crate::policy::expect`]): a request that fails at every endpoint weighs nothing. If the evidence is false all the
+//! same, callers lose nothing while the others carry the load: at most `max_ejected` of the endpoints are out.
 
 use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::policy::expect::{LIGHT, SURPRISE};
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +75,7 @@ impl EjectionSettings {
         most
     }
 
-    /// Failures in a row that eject.
+    /// The fewest failures in a row that eject, of those that are evidence.
     pub fn consecutive_failures(&self) -> u32 {
         self.consecutive_failures
     }
@@ -110,11 +116,14 @@ impl Default for EjectionSettings {
 }
 
 /// One endpoint's health.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Health {
     /// By what traffic shows.
     state: State,
+    /// The failures since the last success that are evidence.
     failures: u32,
+    /// The surprise of all of them.
+    surprise: f64,
     relapses: u32,
     /// By what health checks say.
     checks: Checks,
@@ -205,19 +214,32 @@ impl Health {
         self.change_since(was_out)
     }
 
-    /// An attempt failed. `room` says whether the cluster can do without this endpoint as well.
-    pub fn failure(&mut self, settings: &EjectionSettings, now: Duration, room: Room) -> Change {
+    /// An attempt failed that `is_probe` or not, with this surprise. `room` says whether the cluster can do without this
+    /// endpoint as well. A probe that would have failed anywhere says nothing: the next request probes.
+    pub fn failure(
+        &mut self,
+        settings: &EjectionSettings,
+        surprise: f64,
+        is_probe: bool,
+        now: Duration,
+        room: Room,
+    ) -> Change {
         let was_out = self.is_ejected();
         match self.state {
+            State::Probing if !is_probe => {}
+            State::Probing if surprise < LIGHT => self.state = State::Ejected { until: now },
             State::Probing => {
                 self.relapses = self.relapses.saturating_add(1);
                 self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
             }
             State::Healthy => {
-                self.failures = self.failures.saturating_add(1);
+                self.failures = self.failures.saturating_add(u32::from(surprise >= LIGHT));
+                self.surprise += surprise;
                 // One that checks keep out takes up its room already.
                 let has_room = room == Room::Some || was_out;
-                if self.failures >= settings.consecutive_failures && has_room {
+                let is_no_chance =
+                    self.failures >= settings.consecutive_failures && self.surprise >= SURPRISE;
+                if is_no_chance && has_room {
                     self.state =
                         State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
                 }
@@ -225,6 +247,18 @@ impl Health {
             State::Ejected { .. } => {}
         }
         self.change_since(was_out)
+    }
+
+    /// Takes a failure back: the same exchange failed at another endpoint, too.
+    pub fn take_back(&mut self, surprise: f64) {
+        self.failures = self.failures.saturating_sub(u32::from(surprise >= LIGHT));
+        self.surprise = if self.failures == 0 { 0.0 } else { (self.surprise - surprise).max(0.0) };
+    }
+
+    /// The failures since the last success that are evidence, and until when they keep the endpoint out.
+    pub fn row(&self) -> (u32, Option<Duration>) {
+        let until = if let State::Ejected { until } = self.state { Some(until) } else { None };
+        (self.failures, until)
     }
 
     /// The endpoint's health checks say that it does not work. To be told again with each check that fails: there may be
@@ -285,12 +319,18 @@ mod tests {
         EjectionSettings::new(failures, seconds(10), seconds(60), 0.5).unwrap()
     }
 
+    /// A failure that nobody expected.
+    fn fail(health: &mut Health, settings: &EjectionSettings, now: Duration, room: Room) -> Change {
+        let is_probe = health.state == State::Probing;
+        health.failure(settings, SURPRISE, is_probe, now, room)
+    }
+
     fn ejected(settings: &EjectionSettings, now: Duration) -> Health {
         let mut health = Health::default();
         for _ in 1..settings.consecutive_failures() {
-            assert_eq!(health.failure(settings, now, Room::Some), Change::Nothing);
+            assert_eq!(fail(&mut health, settings, now, Room::Some), Change::Nothing);
         }
-        assert_eq!(health.failure(settings, now, Room::Some), Change::Ejected);
+        assert_eq!(fail(&mut health, settings, now, Room::Some), Change::Ejected);
         health
     }
 
@@ -299,8 +339,8 @@ mod tests {
         let settings = settings(3);
         let mut health = Health::default();
         for _ in 0..10 {
-            health.failure(&settings, seconds(1), Room::Some);
-            health.failure(&settings, seconds(1), Room::Some);
+            fail(&mut health, &settings, seconds(1), Room::Some);
+            fail(&mut health, &settings, seconds(1), Room::Some);
             health.success();
         }
         assert!(health.is_clean());
@@ -329,7 +369,7 @@ mod tests {
             now += seconds(open);
             assert_eq!(health.admission(now, Heed::Both), Admission::Probe);
             health.begin_probe();
-            health.failure(&settings, now, Room::Some);
+            fail(&mut health, &settings, now, Room::Some);
         }
     }
 
@@ -365,7 +405,7 @@ mod tests {
         assert_eq!(health.checks_fail(Room::Some), Change::Ejected);
         assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Closed);
         assert_eq!(health.success(), Change::Nothing, "a request that was under way restores nothing");
-        assert_eq!(health.failure(&settings, seconds(1), Room::None), Change::Nothing);
+        assert_eq!(fail(&mut health, &settings, seconds(1), Room::None), Change::Nothing);
         assert_eq!(
             health.admission(seconds(11), Heed::Both),
             Admission::Closed,
@@ -391,9 +431,54 @@ mod tests {
         let mut health = Health::default();
         health.checks_fail(Room::Some);
         assert_eq!(health.admission(seconds(1), Heed::Traffic), Admission::Open);
-        health.failure(&settings(1), seconds(1), Room::None);
+        fail(&mut health, &settings(1), seconds(1), Room::None);
         assert_eq!(health.admission(seconds(1), Heed::Traffic), Admission::Closed);
         assert_eq!(health.admission(seconds(11), Heed::Traffic), Admission::Probe);
+    }
+
+    #[test]
+    fn what_fails_everywhere_ejects_nobody_and_a_few_light_failures_are_no_row() {
+        let settings = settings(3);
+        let mut health = Health::default();
+        for _ in 0..1000 {
+            assert_eq!(health.failure(&settings, 0.002, false, seconds(1), Room::Some), Change::Nothing);
+        }
+        assert_eq!(health.row(), (0, None));
+        for _ in 0..2 {
+            assert_eq!(health.failure(&settings, 4.7, false, seconds(1), Room::Some), Change::Nothing);
+        }
+        // Three of these are a row by number and by weight.
+        assert_eq!(health.failure(&settings, 4.7, false, seconds(1), Room::Some), Change::Ejected);
+        assert_eq!(health.row(), (3, Some(seconds(11))));
+        // By number alone they are none.
+        let mut health = Health::default();
+        for _ in 0..20 {
+            assert_eq!(health.failure(&settings, 0.4, false, seconds(1), Room::Some), Change::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_taken_back_counts_no_more() {
+        let settings = settings(3);
+        let mut health = Health::default();
+        for _ in 0..10 {
+            health.failure(&settings, 4.7, false, seconds(1), Room::Some);
+            health.failure(&settings, 4.7, false, seconds(1), Room::Some);
+            health.take_back(4.7);
+            health.take_back(4.7);
+        }
+        assert!(health.is_clean());
+    }
+
+    #[test]
+    fn a_probe_that_would_fail_anywhere_and_a_straggler_decide_nothing() {
+        let settings = settings(1);
+        let mut health = ejected(&settings, seconds(0));
+        health.begin_probe();
+        health.failure(&settings, 9.3, false, seconds(11), Room::Some);
+        assert_eq!(health.state, State::Probing, "it began before the probe");
+        health.failure(&settings, 0.01, true, seconds(11), Room::Some);
+        assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
     }
 
     proptest! {
@@ -407,7 +492,7 @@ mod tests {
                 now += seconds(1);
                 let change = match event {
                     0 => health.success(),
-                    1 | 2 => health.failure(&settings(2), now, Room::Some),
+                    1 | 2 => fail(&mut health, &settings(2), now, Room::Some),
                     3 => health.checks_fail(Room::Some),
                     4 => health.checks_pass(),
                     _ => {
@@ -438,7 +523,7 @@ mod tests {
                 if success {
                     health.success();
                 } else {
-                    health.failure(&settings(1), seconds(1), Room::None);
+                    fail(&mut health, &settings(1), seconds(1), Room::None);
                     health.checks_fail(Room::None);
                 }
                 prop_assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Open);

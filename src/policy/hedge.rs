@@ -93,13 +93,16 @@ impl NoHedge {
 
 impl RetryPolicy {
     /// Whether a request is one that may be hedged.
-    ///
-    /// Retries may follow the operator's word that a method is idempotent; a hedge is sent while nothing has gone wrong,
-    /// so it takes a method that is safe by definition.
     pub fn may_hedge(&self, request: &Candidate<'_>) -> Result<(), NoHedge> {
-        if self.hedge == HedgeAfter::Never {
-            Err(NoHedge::Off)
-        } else if self.max_attempts < 2 {
+        if self.hedge == HedgeAfter::Never { Err(NoHedge::Off) } else { self.may_race(request) }
+    }
+
+    /// Whether a second attempt of a request may be made beside one that is slow.
+    ///
+    /// Retries may follow the operator's word that a method is idempotent; here nothing has gone wrong, so the method has
+    /// to be safe by definition.
+    pub fn may_race(&self, request: &Candidate<'_>) -> Result<(), NoHedge> {
+        if self.max_attempts < 2 {
             Err(NoHedge::Attempts)
         } else if !request.method.is_safe() || request.repeatable != Repeatable::Always {
             Err(NoHedge::Method)

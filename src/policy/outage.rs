@@ -1,22 +1,21 @@
-//! When all of a cluster is down, and how it is tried and filled again: up → down → recovering → up. Times are durations
-//! since any fixed moment, passed in.
+//! What follows from an outage: who of those that wait may try the cluster, and how it is filled again: up → down →
+//! recovering → up. Times are durations since any fixed moment, passed in.
 //!
-//! A cluster is down when so many attempts in a row have failed, at every endpoint in balancing, that chance does not
-//! explain it. How many that is depends on how often attempts fail there anyway: with the rate p of the recent past a run
-//! of n failures has the probability pⁿ, and [`needed`] asks for pⁿ ≤ 10⁻⁴, but for `enter_after` at least. Where failures
-//! are rare (p ≤ 0.02) that is 3 in a row at most, at p = 0.2 it is 6, at p = 0.3 it is 8. So independent failures look like an
-//! outage once in some 10⁴ attempts, and such an error costs those who come meanwhile one wait and one good answer. A busy
-//! cluster makes 10⁴ attempts in a second: therefore a run has to last for 5 ms as well, which there are hundreds of
-//! attempts, and elsewhere is soon over.
+//! Whether a row of failures is an outage is decided by its surprise ([`crate::policy::expect`]). That evidence can be
+//! false: some paths fail and others do not. So the way out decides what a false alarm costs. A request whose key has not
+//! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
+//! pays for one probe of its own; a request that may not be repeated pays at most one second.
 //!
-//! Only attempts take a cluster down. Where it has health checks these knock in the place of requests, as long as they are
-//! to be believed: a check has passed while the cluster was up, and none has misled since. One misleads that says "up" where
-//! the next attempt fails, or "down" where a request gets through that knocked because its time ran out. Checks that are
-//! not believed, be it that they ask for the wrong path, change nothing: requests knock as where there are no checks.
+//! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest failed probes first,
+//! with a pause that grows for each key. A health check that passes lets one request try, always, and nothing else: its
+//! path says little about the paths of callers.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::policy::expect::KeyId;
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub enum InvalidLine {
 impl LineSettings {
     /// Checks and builds: 2 ≤ `enter_after` ≤ 100, 1 ms ≤ `max_wait` ≤ 1 h. With a `max` of 0 there is no line.
     pub fn new(max: usize, max_wait: Duration, enter_after: u32) -> Result<Self, InvalidLine> {
-        if !(2..=MOST_NEEDED).contains(&enter_after) {
+        if !(2..=100).contains(&enter_after) {
             return Err(InvalidLine::EnterAfter);
         }
         if !(Duration::from_millis(1)..=Duration::from_hours(1)).contains(&max_wait) {
@@ -59,7 +58,7 @@ impl LineSettings {
         self.max_wait
     }
 
-    /// The fewest failures in a row that are an outage.
+    /// The fewest failures that are an outage, of those that are evidence.
     pub fn enter_after(&self) -> u32 {
         self.enter_after
     }
@@ -75,38 +74,57 @@ impl Default for LineSettings {
 /// By what right an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// It is a health check.
-    Check,
-    /// The cluster was up.
+    /// The cluster was up, or it recovers and the key has nothing against it.
     Free,
-    /// It is the one that tries a cluster that is down.
+    /// Its key has not failed in this outage.
+    Stranger,
+    /// It is the turn of a key that failed.
     Probe,
-    /// It was let go out of the line while the cluster recovers.
+    /// It was let go out of the line while the cluster recovers, and its key has not succeeded yet.
     Released,
+    /// The same for a key that has.
+    Mended,
+    /// Its wait was in vain: one plain attempt, which no retry follows.
+    Last,
 }
 
-/// Whether the failures of a run say something about the whole cluster.
+/// What an exchange has to lose by an attempt that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spread {
-    /// Every endpoint in balancing has failed since the last success.
-    All,
-    /// Some endpoint has not been heard of.
-    Some,
+pub enum Means {
+    /// Nothing, and it has not been tried yet: it tells more than one that has failed already.
+    Fresh,
+    /// It could be sent once more.
+    Spare,
+    /// It could be sent once more only if nothing of it was sent.
+    SpareUnlessSent,
+    /// The failure would be its answer.
+    Nothing,
+}
+
+/// One that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// What it asks for.
+    pub key: KeyId,
+    /// Whether the key has a record of good attempts, so that its probe tells most.
+    pub is_known_good: bool,
+    /// Whether the key failed while others succeeded, so that its probe tells nothing.
+    pub is_hopeless: bool,
+    /// What it has to lose.
+    pub means: Means,
+    /// When it began to wait.
+    pub joined: Duration,
+    /// When its wait is of no more use.
+    pub until: Duration,
 }
 
 /// What may happen next to those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// There is no outage: nobody need wait.
-    All,
+    /// The one at this place goes, by this right.
+    Go(usize, Pass),
     /// Nothing before this moment, unless an attempt ends.
     NotBefore(Duration),
-    /// One of them may knock.
-    Probe,
-    /// The first of them may go.
-    Release,
-    /// One of them may go that can afford it: a check says that the cluster is up, and no attempt has shown it yet.
-    Try,
 }
 
 /// What an event changed.
@@ -120,307 +138,409 @@ pub enum Change {
     Recovering,
 }
 
-/// What is known of a cluster as a whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Whether a cluster is up, and who may try it if it is not.
+#[derive(Debug, Default)]
 pub struct Outage {
-    settings: LineSettings,
     state: State,
-    /// Failures since the last success.
-    run: u32,
-    /// When the first of them ended.
-    run_began: Duration,
-    /// The share of attempts that failed in the recent past, outages left out.
-    rate: f64,
-    checks: Checks,
+    /// The keys that failed in this outage and have not succeeded since. At most [`MAX_KEYS`]: a key beyond them probes
+    /// as a stranger, within the rate of these.
+    failed: HashMap<KeyId, Failed>,
+    /// The keys that failed and have succeeded since.
+    mended: HashSet<KeyId>,
 }
 
-/// What health checks are worth as knocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checks {
-    /// There are none, none has passed yet, or they have misled.
-    Doubted,
-    /// They tell how the cluster is.
-    Believed,
-    /// They have said that it is up again, and no attempt has yet shown whether it is.
-    OnTrial,
+/// A key that failed.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    /// Its probes that failed.
+    probes: u32,
+    /// When the next one may go.
+    next: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
 enum State {
+    #[default]
     Up,
-    Down {
-        /// Since when.
-        since: Duration,
-        /// Probes that failed.
-        failed: u32,
-        /// When the next one may knock.
-        next: Duration,
-        /// Until when the one that knocks is alone.
-        probing: Option<Duration>,
-    },
+    Down(Down),
+    /// Keys that still fail and keys that succeed again are let go apart, so that the former do not hold up the latter.
     Recovering {
-        /// How many of those let go may be under way at once.
-        window: u32,
-        /// How many are.
-        out: u32,
-        /// When the window last grew by time.
-        grown: Duration,
+        failed: Window,
+        mended: Window,
     },
+}
+
+/// A slow start: how many of those let go may be under way at once.
+#[derive(Debug)]
+struct Window {
+    size: u32,
+    /// How many are.
+    out: u32,
+    /// When it last grew by time.
+    grown: Duration,
+}
+
+impl Window {
+    /// One good answer lets two go.
+    fn new(now: Duration) -> Self {
+        Self { size: 2, out: 0, grown: now }
+    }
+
+    /// Takes a place; or says when to look again. Answers that take long say nothing bad, and must not hold up the rest
+    /// for as long.
+    fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        if now >= self.grown.saturating_add(STEP) {
+            (self.size, self.grown) = (self.size.saturating_mul(2), now);
+        }
+        if self.out >= self.size {
+            return Err(self.grown.saturating_add(STEP));
+        }
+        self.out += 1;
+        Ok(())
+    }
+
+    fn abandon(&mut self) {
+        self.out = self.out.saturating_sub(1);
+    }
+
+    fn success(&mut self) {
+        (self.size, self.out) = (self.size.saturating_add(1), self.out.saturating_sub(1));
+    }
+
+    fn halve(&mut self, now: Duration) {
+        (self.size, self.grown) = ((self.size / 2).max(1), now);
+    }
+}
+
+#[derive(Debug)]
+struct Down {
+    /// Strangers whose probe is under way, and until when it is alone.
+    strangers: Vec<(KeyId, Duration)>,
+    /// Probes that strangers may begin now, and when that was reckoned.
+    allowance: f64,
+    reckoned: Duration,
+    /// Until when the probe of a key that failed is alone.
+    probing: Option<Duration>,
+    /// When the next of these may begin.
+    next: Duration,
+    /// Whether a check has passed that has let nobody go yet.
+    checked: bool,
+    /// All probes that failed.
+    failed_probes: u32,
 }
 
 impl Outage {
-    /// A cluster that is up and of which nothing bad is known.
-    pub fn new(settings: LineSettings) -> Self {
-        Self {
-            settings,
-            state: State::Up,
-            run: 0,
-            run_began: Duration::ZERO,
-            rate: USUAL_RATE,
-            checks: Checks::Doubted,
-        }
-    }
-
     /// Whether those who come have to wait for their turn.
     pub fn is_down(&self) -> bool {
-        self.state != State::Up
+        !matches!(self.state, State::Up)
     }
 
-    /// Whether there is nothing for a success to change.
-    pub fn is_calm(&self) -> bool {
-        !self.is_down() && self.run == 0 && self.rate <= USUAL_RATE && self.checks != Checks::OnTrial
+    /// Whether the cluster is down, so that it is tried and not yet filled.
+    pub fn is_tried(&self) -> bool {
+        matches!(self.state, State::Down(_))
     }
 
-    /// Whether health checks knock, so that requests need not.
-    pub fn believes_checks(&self) -> bool {
-        self.checks != Checks::Doubted
+    /// Probes that failed in this outage.
+    pub fn failed_probes(&self) -> u32 {
+        if let State::Down(down) = &self.state { down.failed_probes } else { 0 }
     }
 
-    /// Lets requests knock again, because nobody checks any more.
-    pub fn doubt_checks(&mut self) {
-        self.checks = Checks::Doubted;
+    /// Begins an outage, found by failures of `keys`. `pause` is the time before one of these may probe.
+    pub fn begin(&mut self, keys: impl Iterator<Item = KeyId>, pause: Duration, now: Duration) {
+        self.failed = keys.map(|key| (key, Failed { probes: 0, next: now.saturating_add(pause) })).collect();
+        self.mended.clear();
+        self.state = State::Down(Down {
+            strangers: Vec::new(),
+            allowance: MAX_STRANGERS as f64,
+            reckoned: now,
+            probing: None,
+            next: Duration::ZERO,
+            checked: false,
+            failed_probes: 0,
+        });
     }
 
-    /// Failures in a row that are an outage now.
-    pub fn needed(&self) -> u32 {
-        needed(self.rate).max(self.settings.enter_after)
+    /// When one that has just come may go whose key failed in this outage; none if that takes a look at all who wait.
+    pub fn due(&self, candidate: &Candidate, refuses: bool) -> Option<Duration> {
+        let State::Down(down) = &self.state else { return None };
+        let failed = self.failed.get(&candidate.key).filter(|_| !down.checked)?;
+        Some(failed.next.max(candidate.due(refuses)).max(down.earliest()))
     }
 
-    /// What may happen next at `now`. What it allows has to be taken with [`Outage::begin`].
-    pub fn next(&mut self, now: Duration) -> Next {
+    /// What may happen next at `now`; it has happened then. `refuses` says that the last failure had sent nothing: then a
+    /// probe costs even those nothing that may not be sent twice.
+    pub fn next<'a, I>(&mut self, waiting: I, refuses: bool, now: Duration) -> Next
+    where
+        I: Iterator<Item = &'a Candidate> + Clone,
+    {
+        let (failed, mended) = (&self.failed, &self.mended);
         match &mut self.state {
-            State::Up => Next::All,
-            State::Down { probing: Some(until), .. } if *until > now => Next::NotBefore(*until),
-            State::Down { next, .. } if *next > now => Next::NotBefore(*next),
-            State::Down { .. } => Next::Probe,
-            State::Recovering { window, out, grown } => {
-                // Answers that take long say nothing bad, and must not hold up the rest for as long.
-                if now >= grown.saturating_add(STEP) {
-                    (*window, *grown) = (window.saturating_mul(2), now);
+            State::Up => Next::Go(0, Pass::Free),
+            State::Recovering { failed: of_failed, mended: of_mended } => {
+                let (is_failed, is_mended) = (
+                    |candidate: &Candidate| failed.contains_key(&candidate.key),
+                    |candidate: &Candidate| mended.contains(&candidate.key),
+                );
+                let is_stranger = |candidate: &Candidate| !is_failed(candidate) && !is_mended(candidate);
+                if let Some(place) = waiting.clone().position(is_stranger) {
+                    return Next::Go(place, Pass::Free);
                 }
-                if *out >= *window {
-                    return Next::NotBefore(grown.saturating_add(STEP));
+                // Those whose time is over expire by their own clock.
+                let in_time = |candidate: &Candidate| candidate.until > now;
+                let mut again = Duration::MAX;
+                if let Some(place) =
+                    waiting.clone().position(|candidate| in_time(candidate) && is_mended(candidate))
+                {
+                    match of_mended.take(now) {
+                        Ok(()) => return Next::Go(place, Pass::Mended),
+                        Err(at) => again = at,
+                    }
                 }
-                if self.checks == Checks::OnTrial { Next::Try } else { Next::Release }
+                let mut waiting = waiting;
+                if let Some(place) = waiting.position(|candidate| in_time(candidate) && is_failed(candidate))
+                {
+                    match of_failed.take(now) {
+                        Ok(()) => return Next::Go(place, Pass::Released),
+                        Err(at) => again = again.min(at),
+                    }
+                }
+                Next::NotBefore(again)
             }
+            State::Down(down) => down.next(failed, waiting, refuses, now),
         }
     }
 
-    /// How long it is until something can become better, as far as that is known at `now`.
-    pub fn pause(&self, now: Duration) -> Duration {
-        match self.state {
-            State::Down { probing: Some(until), .. } if until > now => Duration::ZERO,
-            State::Down { next, .. } => next.saturating_sub(now),
-            State::Up | State::Recovering { .. } => Duration::ZERO,
+    /// A check passed at an endpoint in balancing: one of those who wait may try the cluster.
+    pub fn check_passed(&mut self) {
+        if let State::Down(down) = &mut self.state {
+            down.checked = true;
         }
     }
 
-    /// Notes that an exchange goes on with `pass`; to be followed by [`Outage::success`], [`Outage::failure`] or
-    /// [`Outage::abandon`].
-    pub fn begin(&mut self, pass: Pass, now: Duration) {
+    /// The exchange that went with `pass` ended without telling anything, for example because its caller left.
+    pub fn abandon(&mut self, pass: Pass, key: KeyId) {
         match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => {
-                *probing = Some(now.saturating_add(PATIENCE));
-            }
-            (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_add(1),
+            (State::Down(down), Pass::Stranger) => down.strangers.retain(|(stranger, _)| *stranger != key),
+            (State::Down(down), Pass::Probe) => down.probing = None,
+            (State::Recovering { failed, .. }, Pass::Released) => failed.abandon(),
+            (State::Recovering { mended, .. }, Pass::Mended) => mended.abandon(),
             _ => {}
         }
     }
 
-    /// The exchange ended without telling anything, for example because its caller left.
-    pub fn abandon(&mut self, pass: Pass) {
-        match (&mut self.state, pass) {
-            (State::Down { probing, .. }, Pass::Probe | Pass::Check) => *probing = None,
-            (State::Recovering { out, .. }, Pass::Released) => *out = out.saturating_sub(1),
-            _ => {}
-        }
-    }
-
-    /// An attempt succeeded. One that began before the outage does not end it: only a probe does.
-    pub fn success(&mut self, pass: Pass, now: Duration) -> Change {
-        if pass == Pass::Check {
-            return self.check_passed(now, now);
-        }
-        if self.is_trial(pass) {
-            self.checks = Checks::Believed; // they were right
-        }
-        match &mut self.state {
-            State::Down { failed, .. } if pass == Pass::Probe => {
-                self.checks = Checks::Doubted; // they had said otherwise, or were not asked
-                // Over with the first knock: it may have been chance, from which the rate shall learn.
-                if *failed == 0 {
-                    self.learn_run();
-                }
-                self.run = 0;
-                self.state = State::Recovering { window: FIRST_WINDOW, out: 0, grown: now };
-                Change::Recovering
+    /// An attempt succeeded that `is_fresh`: it began after the outage. Whoever asked for what, the cluster answers.
+    pub fn success(&mut self, pass: Pass, key: KeyId, is_fresh: bool, now: Duration) -> Change {
+        if self.is_tried() {
+            if !is_fresh {
+                self.abandon(pass, key);
+                return Change::Nothing;
             }
-            State::Down { .. } => Change::Nothing,
-            State::Up => {
-                self.learn_success();
-                Change::Nothing
-            }
-            State::Recovering { window, out, .. } => {
-                if pass == Pass::Released {
-                    (*window, *out) = (window.saturating_add(1), out.saturating_sub(1));
-                }
-                self.learn_success();
-                Change::Nothing
-            }
+            self.state = State::Recovering { failed: Window::new(now), mended: Window::new(now) };
+            self.mend(key);
+            return Change::Recovering;
         }
-    }
-
-    /// Whether an attempt shows what a check was worth that has ended an outage. While those in line are let go, one that
-    /// is none of them began before.
-    fn is_trial(&self, pass: Pass) -> bool {
-        let is_after = match self.state {
-            State::Up => true,
-            State::Down { .. } => false,
-            State::Recovering { .. } => pass == Pass::Released,
-        };
-        self.checks == Checks::OnTrial && is_after
-    }
-
-    /// A check passed at an endpoint in balancing that was not let knock and had `begun` before, maybe before the outage. It
-    /// says nothing about how attempts go, so it teaches nothing.
-    pub fn check_passed(&mut self, begun: Duration, now: Duration) -> Change {
-        match self.state {
-            State::Up if self.checks == Checks::Doubted => self.checks = Checks::Believed,
-            State::Down { since, failed, .. } if self.checks == Checks::Believed && since <= begun => {
-                if failed == 0 {
-                    self.learn_run();
-                }
-                self.run = 0;
-                self.checks = Checks::OnTrial;
-                self.state = State::Recovering { window: 1, out: 0, grown: now };
-                return Change::Recovering;
+        if let State::Recovering { failed, mended } = &mut self.state {
+            match pass {
+                Pass::Released => failed.success(),
+                Pass::Mended => mended.success(),
+                _ => {}
             }
-            _ => {}
+            self.mend(key);
         }
         Change::Nothing
     }
 
-    /// An attempt failed, or a check that was let knock. `wait` gives the pause before the next probe from the number of
-    /// those that have failed, the first pause being 1.
-    pub fn failure(
-        &mut self,
-        pass: Pass,
-        spread: Spread,
-        wait: impl FnOnce(u32) -> Duration,
-        now: Duration,
-    ) -> Change {
-        if let State::Down { failed, next, probing, .. } = &mut self.state {
-            if matches!(pass, Pass::Probe | Pass::Check) {
-                *failed = failed.saturating_add(1);
-                *next = now.saturating_add(wait(failed.saturating_add(1)));
-                *probing = None;
-            }
-            return Change::Nothing;
+    fn mend(&mut self, key: KeyId) {
+        if self.failed.remove(&key).is_some() {
+            self.mended.insert(key);
         }
-        if pass == Pass::Check {
-            return Change::Nothing; // only attempts take a cluster down
-        }
-        if self.run == 0 {
-            self.run_began = now;
-        }
-        self.run = self.run.saturating_add(1);
-        // After the word of a check alone the first that fails is no chance: it is still the same outage.
-        let is_outage = self.is_trial(pass) || self.is_no_chance(now);
-        if self.settings.max > 0 && spread == Spread::All && is_outage {
-            if self.checks == Checks::OnTrial {
-                self.checks = Checks::Doubted;
-            }
-            self.state =
-                State::Down { since: now, failed: 0, next: now.saturating_add(wait(1)), probing: None };
-            return Change::Down;
-        }
-        if let State::Recovering { window, out, grown } = &mut self.state {
-            if pass == Pass::Released {
-                *out = out.saturating_sub(1);
-            }
-            (*window, *grown) = ((*window / 2).max(1), now);
-        }
-        Change::Nothing
     }
 
-    /// Whether the present run is longer than chance explains.
-    fn is_no_chance(&self, now: Duration) -> bool {
-        self.run >= self.needed() && now.saturating_sub(self.run_began) >= LEAST_SPAN
+    /// An attempt failed, and that is no new outage. `pause` gives the wait before a key's next probe by its number.
+    pub fn failure(&mut self, pass: Pass, key: KeyId, pause: impl FnOnce(u32) -> Duration, now: Duration) {
+        match &mut self.state {
+            State::Up => {}
+            State::Recovering { failed, mended } => {
+                let window = if pass == Pass::Mended { mended } else { failed };
+                if matches!(pass, Pass::Mended | Pass::Released) {
+                    window.abandon();
+                }
+                window.halve(now);
+            }
+            State::Down(down) => {
+                if self.failed.len() < MAX_KEYS || self.failed.contains_key(&key) {
+                    let failed = self.failed.entry(key).or_insert(Failed { probes: 0, next: now });
+                    if matches!(pass, Pass::Stranger | Pass::Probe) {
+                        failed.probes = failed.probes.saturating_add(1);
+                        failed.next = now.saturating_add(pause(failed.probes.saturating_add(1)));
+                    }
+                }
+                if matches!(pass, Pass::Stranger | Pass::Probe) {
+                    down.failed_probes = down.failed_probes.saturating_add(1);
+                }
+                self.abandon(pass, key);
+            }
+        }
     }
 
     /// Nobody waits any more: a cluster that recovers is up.
     pub fn line_is_empty(&mut self) {
         if let State::Recovering { .. } = self.state {
             self.state = State::Up;
+            (self.failed, self.mended) = (HashMap::new(), HashSet::new());
+        }
+    }
+}
+
+impl Down {
+    fn next<'a, I>(
+        &mut self,
+        failed: &HashMap<KeyId, Failed>,
+        waiting: I,
+        refuses: bool,
+        now: Duration,
+    ) -> Next
+    where
+        I: Iterator<Item = &'a Candidate> + Clone,
+    {
+        if self.checked
+            && let Some(place) = waiting.clone().position(|candidate| candidate.until > now)
+        {
+            self.checked = false;
+            // It is no stranger's, whose probes are counted, and no turn of those that failed.
+            return Next::Go(place, Pass::Probe);
+        }
+        let mut again = Duration::MAX;
+        match self.stranger(failed, waiting.clone(), refuses, now) {
+            Ok((place, key)) => {
+                self.strangers.push((key, now.saturating_add(PATIENCE)));
+                self.allowance -= 1.0;
+                return Next::Go(place, Pass::Stranger);
+            }
+            Err(at) => again = again.min(at),
+        }
+        match self.turn(failed, waiting, refuses, now) {
+            Ok(place) => {
+                self.probing = Some(now.saturating_add(PATIENCE));
+                self.next = now.saturating_add(GAP);
+                Next::Go(place, Pass::Probe)
+            }
+            Err(at) => Next::NotBefore(again.min(at)),
         }
     }
 
-    fn learn_success(&mut self) {
-        self.learn_run();
-        self.rate = (self.rate * (1.0 - WEIGHT)).max(USUAL_RATE);
+    /// The one whose key has not failed, by its place; or when to look again. Keys that are known go first, and no more
+    /// than eight at once, eight in a row and 20 a second do: an outage is not to be met by a probe for each random path.
+    fn stranger<'a, I>(
+        &mut self,
+        failed: &HashMap<KeyId, Failed>,
+        waiting: I,
+        refuses: bool,
+        now: Duration,
+    ) -> Result<(usize, KeyId), Duration>
+    where
+        I: Iterator<Item = &'a Candidate> + Clone,
+    {
+        self.strangers.retain(|(_, until)| *until > now);
+        let passed = now.saturating_sub(self.reckoned).as_secs_f64();
+        self.allowance = (self.allowance + passed * STRANGERS_PER_SECOND).min(MAX_STRANGERS as f64);
+        self.reckoned = now;
+        let soonest_end = self.strangers.iter().map(|(_, until)| *until).min().unwrap_or(Duration::MAX);
+        if self.strangers.len() >= MAX_STRANGERS {
+            return Err(soonest_end);
+        }
+        let is_stranger = |candidate: &&Candidate| {
+            candidate.until > now
+                && !failed.contains_key(&candidate.key)
+                && self.strangers.iter().all(|(key, _)| *key != candidate.key)
+        };
+        if self.allowance < 1.0 {
+            let wait = Duration::from_secs_f64((1.0 - self.allowance) / STRANGERS_PER_SECOND);
+            let mut waiting = waiting;
+            let is_wanted = waiting.any(|candidate| is_stranger(&candidate));
+            return Err(if is_wanted { now.saturating_add(wait) } else { soonest_end });
+        }
+        let (mut again, mut found) = (soonest_end, None);
+        for (place, candidate) in waiting.enumerate().filter(|(_, candidate)| is_stranger(candidate)) {
+            let due = candidate.due(refuses);
+            if due > now {
+                again = again.min(due);
+            } else if candidate.is_known_good {
+                return Ok((place, candidate.key));
+            } else if found.is_none() {
+                found = Some((place, candidate.key));
+            }
+        }
+        found.ok_or(again)
     }
 
-    fn learn_run(&mut self) {
-        let exponent = i32::try_from(self.run).unwrap_or(i32::MAX);
-        self.rate = 1.0 - (1.0 - self.rate) * (1.0 - WEIGHT).powi(exponent);
-        self.run = 0;
+    /// When the next probe of a key that failed may begin.
+    fn earliest(&self) -> Duration {
+        self.probing.unwrap_or_default().max(self.next)
+    }
+
+    /// The one whose key failed and whose turn it is, by its place; or when to look again.
+    fn turn<'a, I>(
+        &self,
+        failed: &HashMap<KeyId, Failed>,
+        waiting: I,
+        refuses: bool,
+        now: Duration,
+    ) -> Result<usize, Duration>
+    where
+        I: Iterator<Item = &'a Candidate>,
+    {
+        let earliest = self.earliest();
+        let (mut again, mut best) = (Duration::MAX, None);
+        for (place, candidate) in waiting.enumerate() {
+            let Some(failed) = failed.get(&candidate.key).filter(|_| candidate.until > now) else { continue };
+            let due = failed.next.max(candidate.due(refuses)).max(earliest);
+            let rank = (failed.probes, candidate.means != Means::Fresh);
+            if due > now {
+                again = again.min(due);
+            } else if best.is_none_or(|(other, _)| rank < other) {
+                best = Some((rank, place));
+            }
+        }
+        best.map(|(_, place)| place).ok_or(again)
     }
 }
 
-/// Failures in a row that chance does not explain where attempts fail at `rate`.
-pub fn needed(rate: f64) -> u32 {
-    let rate = rate.clamp(USUAL_RATE, 0.99);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a quotient of two negative logarithms, at most 917"
-    )]
-    let needed = (CHANCE.ln() / rate.ln()).ceil() as u32;
-    needed.min(MOST_NEEDED)
+impl Candidate {
+    /// Until when it leaves the probe to others: if the failure of its own would be its answer, or would say nothing.
+    fn due(&self, refuses: bool) -> Duration {
+        let longest = match self.means {
+            _ if self.is_hopeless => HOPELESS_PATIENCE,
+            Means::Fresh | Means::Spare => return self.joined,
+            Means::SpareUnlessSent if refuses => return self.joined,
+            Means::SpareUnlessSent | Means::Nothing => LAST_PATIENCE,
+        };
+        self.joined.saturating_add(longest.min(self.until.saturating_sub(self.joined) / 2))
+    }
 }
 
-/// The probability below which a run of failures is not put down to chance.
-const CHANCE: f64 = 1e-4;
-
-/// A cluster that fails more seldom is taken for one that fails that often; there two in a row are no chance.
-const USUAL_RATE: f64 = 0.009;
-
-/// The shortest time that a run of failures has to last. Whoever fails in it waits before the next attempt anyway.
-const LEAST_SPAN: Duration = Duration::from_millis(5);
-
-/// What one attempt weighs in the rate: the last hundred or so make it up.
-const WEIGHT: f64 = 1.0 / 64.0;
-
-/// However often a cluster fails, that many in a row are an outage.
-const MOST_NEEDED: u32 = 100;
-
-/// How long a probe is alone. After that the next may knock: the request may be one that takes its time.
+/// How long a probe is alone. After that the next may go: the request may be one that takes its time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// One good answer lets two go.
-const FIRST_WINDOW: u32 = 2;
+/// How long one whose failure would be its answer waits for another that can probe at less cost, or half of its time.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the window stays as it is without an answer.
+/// The same for a key whose failure says nothing.
+const HOPELESS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The least time between two probes of keys that failed.
+const GAP: Duration = Duration::from_millis(100);
+
+/// Strangers whose probes are under way at once; as many may go in a row.
+const MAX_STRANGERS: usize = 8;
+
+/// How many may go after those.
+const STRANGERS_PER_SECOND: f64 = 20.0;
+
+/// Keys whose failures are kept apart in one outage.
+const MAX_KEYS: usize = 4096;
+
+/// How long a window stays as it is without an answer.
 const STEP: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

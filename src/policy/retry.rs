@@ -11,7 +11,6 @@ use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
 use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
-use crate::policy::recent::Recent;
 use crate::policy::resume::ResumeSettings;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
@@ -131,7 +130,8 @@ pub enum BodyState {
 /// What stands around an outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// Number of the attempt that ended; the first is 1.
+    /// Attempts that `max_attempts` counts, the one that ended included. One that sent nothing costs none while the cluster
+    /// is down.
     pub attempt: u32,
     /// Whether the request may be repeated.
     pub repeatable: Repeatable,
@@ -141,8 +141,8 @@ pub struct Circumstances {
     pub untried: Untried,
     /// What is left until the deadline.
     pub time_left: Duration,
-    /// How the cluster's recent attempts went, this one included.
-    pub recent: Recent,
+    /// The chance, in [0, 1], that the next attempt succeeds.
+    pub chance: f64,
     /// A random number in [0, 1) for the jitter.
     pub random: f64,
 }
@@ -180,8 +180,12 @@ pub enum Veto {
     Client,
     /// The wait would end after the deadline, or no useful time is left.
     Deadline,
+    /// All that was asked for in this way of late has failed, while other requests succeeded.
+    Futile,
     /// The request may have been acted on, and may not be repeated.
     Method,
+    /// The cluster is down, and this was the one attempt of a request that had waited in vain.
+    Outage,
     /// The cluster has all that it carries, and others wait for their first attempt.
     Overloaded,
     /// The upstream asked for a longer wait than allowed.
@@ -194,13 +198,15 @@ pub enum Veto {
 
 impl Veto {
     /// Every veto, in the order of [`Veto::index`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Attempts,
         Self::Budget,
         Self::Body,
         Self::Client,
         Self::Deadline,
+        Self::Futile,
         Self::Method,
+        Self::Outage,
         Self::Overloaded,
         Self::RetryAfter,
         Self::Started,
@@ -215,7 +221,9 @@ impl Veto {
             Self::Body => "body",
             Self::Client => "client",
             Self::Deadline => "deadline",
+            Self::Futile => "futile",
             Self::Method => "method",
+            Self::Outage => "outage",
             Self::Overloaded => "overloaded",
             Self::RetryAfter => "retry_after",
             Self::Started => "started",
@@ -231,6 +239,10 @@ impl Veto {
             Self::Body => "the request body cannot be sent again from its start",
             Self::Client => "the caller has gone",
             Self::Deadline => "the wait would end after the deadline, or leave no useful time",
+            Self::Futile => {
+                "its last 8 attempts, by at least 3 requests of this kind, have failed while others succeeded"
+            }
+            Self::Outage => "the cluster is down, and the request has waited for as long as it may",
             Self::Method => {
                 "the backend may have acted on the request, and its method is not in `methods` (RFC 9110 section 9.2.2)"
             }
@@ -325,8 +337,7 @@ impl RetryPolicy {
         let after = if never_sent && around.untried == Untried::Some {
             Duration::ZERO
         } else {
-            let success = around.recent.success(around.attempt);
-            self.backoff.wait(around.attempt, success, around.random).max(asked)
+            self.backoff.wait(around.attempt, around.chance, around.random).max(asked)
         };
         if after.saturating_add(Self::LEAST_USEFUL) > around.time_left {
             return stop(Veto::Deadline);

@@ -16,7 +16,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
+use crate::policy::budget::Prospect;
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
+use crate::policy::expect::{DOUBTFUL, Subject};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::Arriving;
 use crate::policy::retry::{
@@ -35,8 +37,8 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
+mod beside;
 mod gate;
-mod hedge;
 mod line;
 pub(super) mod rest;
 
@@ -82,7 +84,9 @@ pub(crate) struct Outbound {
     pub(crate) repeatable: Repeatable,
     /// The protocol that the connection shall change to.
     pub(crate) upgrade: Option<Box<HeaderValue>>,
-    pub(crate) limits: TimeLimits,
+    /// How long all of it may take, and how long its caller may be silent inside the body. The route has the other limits.
+    pub(crate) deadline: Duration,
+    pub(crate) caller_silence: Duration,
     pub(crate) aim: Aim,
 }
 
@@ -168,7 +172,7 @@ pub(crate) async fn run<T: Transport>(
             // An answer ahead of the body. Boxed, because that is rare.
             ended = Box::pin(hear_out(exchange, outbound, ended)).await;
         }
-        ended.verdict = outbound.afford(ended.verdict, ended.at);
+        ended.verdict = outbound.afford(exchange, &ended);
         match ended.verdict {
             Verdict::Retry { after, reason } => {
                 // Boxed, so that a request that needs no retry carries no room for one.
@@ -190,16 +194,21 @@ struct Ended {
 }
 
 /// Puts the end of an attempt on record. An error says that it was the caller's.
-fn end(exchange: &mut Exchange, outbound: &Outbound, (outcome, progress): Made) -> Result<Ended, ProxyError> {
+fn end(exchange: &mut Exchange, outbound: &Outbound, made: Made) -> Result<Ended, ProxyError> {
+    let Made { number, outcome, progress } = made;
     let at = Instant::now();
     progress.end(gate::told(outbound, &outcome), at);
     if let Err(failure) = &outcome
         && let Some(fault) = caller_fault(exchange, failure)
     {
-        exchange.cancel_attempt(failure.error.delivery, at);
+        exchange.cancel_attempts(failure.error.delivery, at);
         return Err(fault);
     }
-    exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), at);
+    let told = outcome.as_ref().map(brought).map_err(|failure| &failure.error);
+    exchange.finish_attempt(number, told, &outbound.subject(), at);
+    if told.is_err_and(|error| error.delivery == Delivery::Never) && outbound.cluster.line.is_in_force() {
+        exchange.forgive_attempt();
+    }
     let verdict = decide(exchange, outbound, &outcome, at);
     Ok(Ended { outcome, verdict, at })
 }
@@ -211,8 +220,19 @@ struct Failure {
     limit: Option<Limit>,
 }
 
+impl Failure {
+    fn outcome(&self) -> Outcome {
+        Outcome::Failed { class: self.error.kind.class(), delivery: self.error.delivery }
+    }
+}
+
 /// How an attempt ended, and how far it came.
-type Made = (Result<Answer, Failure>, Progress);
+struct Made {
+    /// The attempt's number: not that of the one that was begun, if one beside it brought the outcome.
+    number: u32,
+    outcome: Result<Answer, Failure>,
+    progress: Progress,
+}
 
 /// An attempt that is let through.
 struct Making<'a, T> {
@@ -227,23 +247,20 @@ struct Making<'a, T> {
 impl<T: Transport> Making<'_, T> {
     /// Makes it, to the response head and, where the answer is held, to the end of the hold. Gives back how far it came, with
     /// its place in flight.
-    async fn run((making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
-        let Self { exchange, outbound, transport, endpoint, mut timer, started } = making;
+    async fn run((mut making, slot): (Self, Option<Slot>)) -> Result<Made, Refusal> {
         let progress = Progress::with_slot(slot);
-        let current = Current { endpoint, number: exchange.attempt_number(), started, progress: &progress };
-        // The rest of an answer has a caller that waits for it alone.
-        let (number, outcome) = if outbound.route.hedging.is_none() || outbound.aim != Aim::Answer {
-            (current.number, send(exchange, outbound, transport, &current, timer.as_mut()).await)
-        } else {
-            // Boxed, so that the requests of other routes carry no room for it.
-            Box::pin(hedge::send(exchange, outbound, transport, &current, timer.as_mut())).await
-        };
-        let outcome = match arrive(exchange, outbound, outcome, number) {
+        let number = making.exchange.attempt_number();
+        let Self { endpoint, started, .. } = making;
+        let current = Current { endpoint, number, started, progress: &progress };
+        let (number, outcome) = making.send(&current).await;
+        let outcome = match arrive(making.exchange, making.outbound, outcome, number) {
             Arrival::Over(outcome) => outcome,
             // Boxed, because most answers are whole with their head.
-            Arrival::Held(answer) => Box::pin(hold(exchange, outbound, answer, timer)).await,
+            Arrival::Held(answer) => {
+                Box::pin(hold(making.exchange, making.outbound, answer, making.timer)).await
+            }
         };
-        Ok((outcome, progress))
+        Ok(Made { number, outcome, progress })
     }
 }
 
@@ -294,7 +311,7 @@ async fn hold(
 ) -> Result<Answer, Failure> {
     let hold = Hold {
         limits: outbound.policy().hold,
-        deadline: outbound.limits.deadline_at(exchange.body().upload()),
+        deadline: outbound.limits().deadline_at(exchange.body().upload()),
         memory: exchange.memory(),
         metrics: exchange.metrics(),
     };
@@ -314,37 +331,53 @@ fn may_hold(exchange: &Exchange, outbound: &Outbound, answer: &Arrived, number: 
     })
 }
 
-/// Sends a request and waits for the response head, within the limits of an attempt.
-async fn send<T: Transport>(
-    exchange: &Exchange,
-    outbound: &Outbound,
-    transport: &T,
-    current: &Current<'_>,
-    mut timer: Pin<&mut Sleep>,
-) -> Result<Arrived, Failure> {
-    let Current { endpoint, number, progress, .. } = *current;
-    let head = outbound.head_of(number);
-    let body = exchange.body().attempt();
-    let mut answer = pin!(transport.send(endpoint, &head, body, outbound.repeatable, progress));
-    loop {
-        let (at, _) = limit(exchange, outbound, current);
-        // While the body comes in, the limit moves with every part: it is enough to look again now and then.
-        let is_uploading = outbound.limits.deadline_at(exchange.body().upload()).is_none();
-        let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
-        timer.as_mut().reset(look_again.min(at.into()));
-        tokio::select! {
-            biased;
-            answer = &mut answer => {
-                return answer
-                    .and_then(|answer| outbound.accept(answer))
-                    .map_err(|error| Failure { error, limit: None });
+impl<T: Transport> Making<'_, T> {
+    /// Sends the request and waits for the response head, within the limits of an attempt. Gives the number of the attempt
+    /// that brought the outcome: another one, if the request was slow and was sent once more.
+    async fn send(&mut self, current: &Current<'_>) -> (u32, Result<Arrived, Failure>) {
+        let head = self.outbound.head_of(current.number);
+        let body = self.exchange.body().attempt();
+        let mut lesson = beside::Lesson::begin(self.exchange, self.outbound, current.started);
+        let mut answer = pin!(self.transport.send(
+            current.endpoint,
+            &head,
+            body,
+            self.outbound.repeatable,
+            current.progress
+        ));
+        loop {
+            let (at, _) = limit(self.exchange, self.outbound, current);
+            let at =
+                lesson.as_ref().and_then(|lesson| lesson.due).map_or(at.into(), |due| due.min(at.into()));
+            // While the body comes in, the limit moves with every part: it is enough to look again now and then.
+            let is_uploading = self.outbound.limits().deadline_at(self.exchange.body().upload()).is_none();
+            let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at };
+            self.timer.as_mut().reset(look_again.min(at));
+            tokio::select! {
+                biased;
+                answer = &mut answer => {
+                    let outcome = self.outbound.take(answer);
+                    if let Some(lesson) = &mut lesson {
+                        lesson.is_answered = self.outbound.is_good(&outcome);
+                    }
+                    return (current.number, outcome);
+                }
+                () = self.exchange.body().ended(), if is_uploading => continue,
+                () = self.timer.as_mut() => {}
             }
-            () = exchange.body().ended(), if is_uploading => continue,
-            () = timer.as_mut() => {}
-        }
-        let (at, limit) = limit(exchange, outbound, current);
-        if at <= Instant::now().into_std() {
-            return Err(cut_off(limit, current.progress.delivery()));
+            let now = Instant::now();
+            let (at, limit) = limit(self.exchange, self.outbound, current);
+            let is_slow = at <= now.into_std() && limit == Limit::PerTry;
+            let is_hedged = lesson.as_ref().and_then(|lesson| lesson.due).is_some_and(|due| due <= now);
+            if is_hedged || is_slow && beside::may_help(self.exchange, self.outbound) {
+                let race =
+                    beside::Race { outbound: self.outbound, transport: self.transport, current, lesson };
+                // Boxed, because it is rare.
+                return Box::pin(race.run(self.exchange, answer, self.timer.as_mut())).await;
+            }
+            if at <= now.into_std() {
+                return (current.number, Err(cut_off(limit, current.progress.delivery())));
+            }
         }
     }
 }
@@ -352,8 +385,8 @@ async fn send<T: Transport>(
 /// The limit that ends an attempt, and when.
 fn limit(exchange: &Exchange, outbound: &Outbound, current: &Current<'_>) -> (std::time::Instant, Limit) {
     let body = exchange.body();
-    let successor = successor(outbound, current.number, body.state());
-    outbound.limits.first(current.started.into_std(), body.upload(), successor)
+    let successor = successor(exchange, outbound);
+    outbound.limits().first(current.started.into_std(), body.upload(), successor)
 }
 
 /// An attempt that a limit ended.
@@ -365,13 +398,14 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
     Failure { error: UpstreamError::new(kind, delivery), limit: Some(limit) }
 }
 
-/// Whether a timeout of this attempt could be followed by another attempt.
-fn successor(outbound: &Outbound, number: u32, body: BodyState) -> Successor {
+/// Whether a timeout of the running attempt could be followed by another attempt.
+fn successor(exchange: &Exchange, outbound: &Outbound) -> Successor {
     let policy = outbound.policy();
-    let possible = number < policy.max_attempts
+    let possible = exchange.spent() < policy.max_attempts
         && outbound.repeatable == Repeatable::Always
-        && body != BodyState::Lost
-        && policy.errors.contains(ErrorClass::Timeout);
+        && exchange.body().state() != BodyState::Lost
+        && policy.errors.contains(ErrorClass::Timeout)
+        && !exchange.has_last_turn();
     if possible { Successor::Possible } else { Successor::Impossible }
 }
 
@@ -399,20 +433,23 @@ fn decide(
             Some(status) => Outcome::Grpc { status, retry_after: asked_wait(answer) },
             None => return Verdict::Return, // the common case, spared the rest
         },
-        Err(failure) => {
-            Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
-        }
+        Err(failure) => failure.outcome(),
     };
+    judge(exchange, outbound, outcome, now)
+}
+
+/// Lays an outcome and the exchange's state before the policy.
+fn judge(exchange: &Exchange, outbound: &Outbound, outcome: Outcome, now: Instant) -> Verdict {
     let has_untried = outbound.has_untried(exchange);
-    policy.decide(
+    outbound.policy().decide(
         outcome,
         &Circumstances {
-            attempt: exchange.attempt_number(),
+            attempt: exchange.spent().max(1),
             repeatable: outbound.repeatable,
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
-            time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
-            recent: outbound.cluster.recent(outbound.around.since_start(now)),
+            time_left: outbound.limits().left(exchange.body().upload(), now.into_std()),
+            chance: outbound.cluster.outlook(&outbound.subject(), outbound.around.since_start(now)).chance,
             random: outbound.around.random(),
         },
     )
@@ -422,7 +459,7 @@ fn decide(
 /// copy can be sent again.
 async fn hear_out(exchange: &Exchange, outbound: &Outbound, ended: Ended) -> Ended {
     // A caller that does pause may be waiting for this very answer.
-    let _ = timeout(outbound.limits.deadline, exchange.body().complete(PAUSE)).await;
+    let _ = timeout(outbound.deadline, exchange.body().complete(PAUSE)).await;
     let at = Instant::now();
     Ended { verdict: decide(exchange, outbound, &ended.outcome, at), at, ..ended }
 }
@@ -445,8 +482,8 @@ fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     retry_after(value, SystemTime::now())
 }
 
-/// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read to its end, within bounds,
-/// so that its connection can be used again, and kept, in case nothing better comes.
+/// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
+/// can be used again, and kept, in case nothing better comes.
 async fn wait_and_keep(
     exchange: &mut Exchange,
     outbound: &Outbound,
@@ -468,35 +505,32 @@ async fn wait_and_keep(
     };
     let keep = async {
         match outcome {
-            Ok(answer) => keep(answer, now + DRAIN_TIME).await,
+            Ok(answer) => keep(answer, now + after.clamp(LEAST_DRAIN_TIME, DRAIN_TIME)).await,
             Err(_) => None,
         }
     };
     tokio::join!(wait, keep).1.map(Box::new)
 }
 
-/// Reads an answer whole, if it is small and comes soon. Otherwise its connection is closed.
+/// Reads an answer whole, if it is small and comes soon. Else what was read of it is kept with the rest: the next attempt
+/// does not wait for a body that trickles, and the caller may need it all the same. None if it breaks.
 async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
     let (head, mut body) = answer.into_parts();
-    if body.size_hint().lower() > DRAIN_LIMIT as u64 {
-        return None;
-    }
     let mut bytes = BytesMut::new();
     let read = async {
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return false };
-            if let Some(data) = frame.data_ref() {
-                if bytes.len() + data.len() > DRAIN_LIMIT {
-                    return false;
-                }
-                bytes.extend_from_slice(data);
+        while bytes.len() as u64 + body.size_hint().lower() <= DRAIN_LIMIT as u64 {
+            match body.frame().await {
+                None => return Some(true),
+                Some(Err(_)) => return None,
+                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             }
         }
-        true
+        Some(false)
     };
-    let is_whole = timeout_at(until, read).await == Ok(true);
-    let kept = (!bytes.is_empty()).then(|| bytes.freeze());
-    is_whole.then(|| Response::from_parts(head, UpstreamBody::Kept(kept).into()))
+    let is_whole = timeout_at(until, read).await.unwrap_or(Some(false))?;
+    let read = (!bytes.is_empty()).then(|| bytes.freeze());
+    let body = if is_whole { UpstreamBody::Kept(read).into() } else { body.after(read) };
+    Some(Response::from_parts(head, body))
 }
 
 /// The end of the loop, by a rule if it was `stopped`: the answer at hand, the best that came earlier, or an error.
@@ -554,19 +588,64 @@ impl Outbound {
         !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.tried())
     }
 
+    fn limits(&self) -> TimeLimits {
+        let per_try = self.policy().per_try_timeout;
+        TimeLimits { deadline: self.deadline, per_try, caller_silence: self.caller_silence }
+    }
+
+    /// What the request asks for, as far as it matters for what to expect of it.
+    fn subject(&self) -> Subject<'_> {
+        let settings = &self.route.settings;
+        let rest = settings.pattern.path.rest_of(self.head.uri.path());
+        Subject { route: &settings.name, method: &self.head.method, rest }
+    }
+
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
     /// itself.
     fn may_retry(&self, now: Instant) -> bool {
-        self.cluster.line.is_in_force() || self.cluster.budget.withdraw(self.around.since_start(now))
+        self.cluster.line.is_in_force() || self.withdraw(now)
     }
 
-    /// What comes of a verdict where another attempt has to be paid for.
-    fn afford(&self, verdict: Verdict, now: Instant) -> Verdict {
-        match verdict {
-            Verdict::Retry { .. } if self.refuses_retries() => Verdict::Stop { why: Veto::Overloaded },
-            Verdict::Retry { .. } if !self.may_retry(now) => Verdict::Stop { why: Veto::Budget },
-            verdict => verdict,
+    /// Takes an attempt out of the retry budget, if that holds it.
+    fn withdraw(&self, now: Instant) -> bool {
+        let now = self.around.since_start(now);
+        let q = self.cluster.outlook(&self.subject(), now).q;
+        let prospect = if q >= DOUBTFUL { Prospect::Doubtful } else { Prospect::Good };
+        self.cluster.budget.withdraw(prospect, now)
+    }
+
+    /// What comes of a verdict where another attempt has to be of use, and paid for.
+    fn afford(&self, exchange: &Exchange, ended: &Ended) -> Verdict {
+        let Verdict::Retry { .. } = ended.verdict else { return ended.verdict };
+        let stop = |why| Verdict::Stop { why };
+        if exchange.has_last_turn() {
+            return stop(Veto::Outage);
         }
+        let was_sent =
+            ended.outcome.as_ref().err().is_none_or(|failure| failure.error.delivery != Delivery::Never);
+        if was_sent && self.is_futile(ended.at) {
+            return stop(Veto::Futile);
+        }
+        if self.refuses_retries() {
+            return stop(Veto::Overloaded);
+        }
+        if self.may_retry(ended.at) { ended.verdict } else { stop(Veto::Budget) }
+    }
+
+    /// Whether all requests like this one have failed of late while others succeeded.
+    fn is_futile(&self, now: Instant) -> bool {
+        let now = self.around.since_start(now);
+        self.cluster.is_futile(&self.cluster.key(&self.subject()), self.around.random(), now)
+    }
+
+    /// The outcome of an attempt whose head has come, or which has failed.
+    fn take(&self, answer: Result<Arrived, UpstreamError>) -> Result<Arrived, Failure> {
+        answer.and_then(|answer| self.accept(answer)).map_err(|error| Failure { error, limit: None })
+    }
+
+    /// Whether an outcome is one that the caller should get. Calls of gRPC, which fail in other ways, are POSTs.
+    fn is_good(&self, outcome: &Result<Arrived, Failure>) -> bool {
+        outcome.as_ref().is_ok_and(|answer| !self.policy().statuses.contains(answer.status()))
     }
 
     /// Whether others wait for their first attempt, so that there is none to spare for another one.
@@ -604,8 +683,9 @@ const DRAIN_LIMIT: usize = 64 << 10;
 /// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
 const TIMER_STEP: Duration = Duration::from_millis(1);
 
-/// How long a failed answer may take to end.
+/// How long a failed answer may take to end, if the next attempt has to wait anyway; and if not.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+const LEAST_DRAIN_TIME: Duration = Duration::from_millis(1);
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -1,6 +1,5 @@
 //! One exchange from its request head to the end of its answer: its clock, its attempts and, at the end, its record.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::error::{Delivery, Origin, ProxyError, UpstreamError};
+use crate::error::{Delivery, Origin, ProxyError, UpstreamError, UpstreamErrorKind};
+use crate::policy::expect::{Kind, Subject};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
@@ -21,9 +21,9 @@ use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
-use crate::upstream::cluster::{Cluster, Report};
+use crate::upstream::cluster::{Attempt, Cluster, Report};
 use crate::upstream::endpoint::EndpointId;
-use crate::upstream::line::{Finished, Turn};
+use crate::upstream::line::Turn;
 
 /// One request and its final answer.
 ///
@@ -44,11 +44,20 @@ pub(crate) struct Exchange {
     attempts: Vec<AttemptRecord>,
     tried: Vec<EndpointId>,
     running: Option<RunningAttempt>,
-    /// Of two attempts that run side by side the one that is less likely to be the answer; in a cell, because it begins
-    /// while the other borrows the exchange.
-    beside: RefCell<Option<RunningAttempt>>,
+    /// Of two attempts that run side by side the younger.
+    beside: Option<RunningAttempt>,
+    /// Attempts that `max_attempts` does not count.
+    forgiven: u32,
+    /// What tells it from other exchanges in what is learned of failures; none before its first.
+    number: Option<u32>,
+    /// The endpoints that answered with a failure, each with its surprise, until it turns out that none is to blame.
+    blamed: Vec<(Pick, f64)>,
+    /// When its last attempt ended.
+    last_attempt: Option<Instant>,
     /// By what right the next or the running attempt is made, while the cluster is down.
     turn: Option<Turn>,
+    /// Whether that is the one plain attempt after a wait in vain.
+    is_last_turn: bool,
     /// How long it has waited in line, if it ever did.
     in_line: Option<Duration>,
     /// How long it has waited because the cluster had all that it carries, if it ever did.
@@ -84,6 +93,8 @@ pub(crate) struct Identity {
 
 #[derive(Debug)]
 struct RunningAttempt {
+    /// From 1.
+    number: u32,
     pick: Pick,
     role: Role,
     started: Instant,
@@ -135,8 +146,13 @@ impl Exchange {
             attempts: Vec::with_capacity(1),
             tried: Vec::new(),
             running: None,
-            beside: RefCell::default(),
+            beside: None,
+            forgiven: 0,
+            number: None,
+            blamed: Vec::new(),
+            last_attempt: None,
             turn: None,
+            is_last_turn: false,
             in_line: None,
             in_queue: None,
             head: None,
@@ -180,8 +196,37 @@ impl Exchange {
 
     /// The number of attempts so far, those that run included.
     pub(crate) fn attempt_number(&self) -> u32 {
-        let running = usize::from(self.running.is_some()) + usize::from(self.beside.borrow().is_some());
+        let running = usize::from(self.running.is_some()) + usize::from(self.beside.is_some());
         u32::try_from(self.attempts.len() + running).unwrap_or(u32::MAX)
+    }
+
+    /// The same without those that `max_attempts` does not count.
+    pub(crate) fn spent(&self) -> u32 {
+        self.attempt_number().saturating_sub(self.forgiven)
+    }
+
+    /// Has `max_attempts` not count an attempt that sent nothing while the cluster was down. So many attempts as a record
+    /// holds are the end all the same.
+    pub(crate) fn forgive_attempt(&mut self) {
+        if self.attempt_number() < MAX_ATTEMPTS {
+            self.forgiven += 1;
+        }
+    }
+
+    /// What tells it from other exchanges in what is learned of failures.
+    pub(crate) fn number(&mut self) -> u32 {
+        let random = &self.surroundings.random;
+        *self.number.get_or_insert_with(|| random.borrow_mut().u32(..))
+    }
+
+    /// When its last attempt ended, if it had one.
+    pub(crate) fn last_attempt(&self) -> Option<Instant> {
+        self.last_attempt
+    }
+
+    /// The endpoints of the attempts that run.
+    pub(crate) fn running_at(&self) -> impl Iterator<Item = EndpointId> {
+        self.running.iter().chain(&self.beside).map(|attempt| attempt.pick.endpoint.id)
     }
 
     /// The endpoints that have been tried.
@@ -196,6 +241,7 @@ impl Exchange {
 
     /// Notes a wait in line, and the turn that it may have ended with.
     pub(crate) fn leave_line(&mut self, turn: Option<Turn>, waited: Duration) {
+        self.is_last_turn = turn.as_ref().is_some_and(Turn::is_last);
         self.turn = turn;
         self.in_line = Some(self.in_line().saturating_add(waited));
     }
@@ -205,6 +251,11 @@ impl Exchange {
         self.turn.is_some()
     }
 
+    /// Whether its turn is the one plain attempt after a wait in vain.
+    pub(crate) fn has_last_turn(&self) -> bool {
+        self.is_last_turn
+    }
+
     /// Notes a wait for a cluster that had all that it carries.
     pub(crate) fn leave_queue(&mut self, waited: Duration) {
         self.in_queue = Some(self.in_queue.unwrap_or_default().saturating_add(waited));
@@ -212,18 +263,30 @@ impl Exchange {
 
     /// Begins an attempt at the picked endpoint.
     pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
-        self.running = Some(RunningAttempt { pick, role: Role::Turn, started: now });
+        let number = self.attempt_number() + 1;
+        self.running = Some(RunningAttempt { number, pick, role: Role::Turn, started: now });
     }
 
     /// Begins an attempt at the picked endpoint beside the one that runs.
-    pub(crate) fn start_hedge(&self, pick: Pick, now: Instant) {
-        self.beside.replace(Some(RunningAttempt { pick, role: Role::Hedge, started: now }));
+    pub(crate) fn start_beside(&mut self, pick: Pick, now: Instant) {
+        let number = self.attempt_number() + 1;
+        self.beside = Some(RunningAttempt { number, pick, role: Role::Hedge, started: now });
+    }
+
+    /// Takes the attempt of this number out of those that run.
+    fn take_running(&mut self, number: u32) -> Option<RunningAttempt> {
+        let is_it = |attempt: &mut RunningAttempt| attempt.number == number;
+        self.beside.take_if(is_it).or_else(|| {
+            let taken = self.running.take_if(is_it)?;
+            self.running = self.beside.take();
+            Some(taken)
+        })
     }
 
     /// Whether it has been hedged.
     pub(crate) fn is_hedged(&self) -> bool {
         let is_hedge = |attempt: &AttemptRecord| attempt.role == Role::Hedge;
-        self.beside.borrow().is_some() || self.attempts.iter().any(is_hedge)
+        self.beside.is_some() || self.attempts.iter().any(is_hedge)
     }
 
     /// Whether more than one attempt came to an end of its own, so that all but the last of these have failed.
@@ -232,26 +295,15 @@ impl Exchange {
         ended.nth(1).is_some()
     }
 
-    /// Makes the hedge the running attempt, and the one that it stands beside the other.
-    pub(crate) fn prefer_hedge(&mut self) {
-        std::mem::swap(&mut self.running, self.beside.get_mut());
-    }
-
-    /// Ends the running attempt: endpoint health, metrics, attempt record.
-    pub(crate) fn finish_attempt(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
-        if let Some(attempt) = self.running.take() {
-            self.end(&attempt, outcome, now);
-        }
-    }
-
-    /// Ends the attempt beside the running one, which has failed.
-    pub(crate) fn finish_beside(&mut self, outcome: Result<Brought, &UpstreamError>, now: Instant) {
-        if let Some(attempt) = self.beside.take() {
-            self.end(&attempt, outcome, now);
-        }
-    }
-
-    fn end(&mut self, attempt: &RunningAttempt, outcome: Result<Brought, &UpstreamError>, now: Instant) {
+    /// Ends the attempt of this number, if it runs: endpoint health, metrics, attempt record.
+    pub(crate) fn finish_attempt(
+        &mut self,
+        number: u32,
+        outcome: Result<Brought, &UpstreamError>,
+        subject: &Subject<'_>,
+        now: Instant,
+    ) {
+        let Some(attempt) = self.take_running(number) else { return };
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.cluster().cloned();
         self.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
@@ -265,48 +317,80 @@ impl Exchange {
                 metrics.answered(status).inc();
                 let failed =
                     cluster.as_ref().is_some_and(|cluster| cluster.settings.failures.contains(status));
-                let report = if failed { Report::Failure } else { Report::Success };
+                let report = if failed { Report::Failure(Kind::Answered) } else { Report::Success };
                 (AttemptResult::Status(status.as_u16()), Delivery::Answered, report)
             }
             Err(error) => {
                 metrics.failed(error.kind).inc();
-                let report = if error.kind.blames_endpoint() { Report::Failure } else { Report::Nothing };
+                let kind = match (error.delivery, error.kind) {
+                    (Delivery::Never, _) => Kind::Refused,
+                    (_, UpstreamErrorKind::HeadTimeout) => Kind::Late,
+                    _ => Kind::Answered,
+                };
+                let report =
+                    if error.kind.blames_endpoint() { Report::Failure(kind) } else { Report::Nothing };
                 (AttemptResult::Error(error.kind.label()), error.delivery, report)
             }
         };
-        self.note_attempt(attempt, result, delivery, now);
-        if let Some(cluster) = cluster {
-            let now = self.surroundings.since_start(now);
-            cluster.report(&attempt.pick, report, now);
-            let finished = Finished { report, endpoint: attempt.pick.endpoint.id, delivery };
-            let pause = |number| match &self.route {
-                // Nothing is to be hoped for until it is answered: all of the wait.
-                Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
-                None => Duration::ZERO,
-            };
-            let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };
-            cluster.tell_line(turn, finished, pause, now);
-        }
+        self.note_attempt(&attempt, result, delivery, now);
         if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
+        }
+        if let Some(cluster) = cluster {
+            self.tell(&cluster, attempt, report, subject, now);
+        }
+    }
+
+    /// Tells the cluster how an attempt went.
+    fn tell(
+        &mut self,
+        cluster: &Cluster,
+        attempt: RunningAttempt,
+        report: Report,
+        subject: &Subject<'_>,
+        now: Instant,
+    ) {
+        let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };
+        let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
+        let since_start = |at| self.surroundings.since_start(at);
+        let pause = |number| match &self.route {
+            // Nothing is to be hoped for until it is answered: all of the wait.
+            Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
+            None => Duration::ZERO,
+        };
+        let began = since_start(attempt.started);
+        let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began };
+        let surprise = cluster.report(told, pause, since_start(now));
+        if report == Report::Failure(Kind::Answered) {
+            self.blame(cluster, attempt.pick, surprise);
+        }
+    }
+
+    /// Notes who answered with a failure. What two endpoints have failed with is no fault of either.
+    fn blame(&mut self, cluster: &Cluster, pick: Pick, surprise: f64) {
+        self.blamed.push((pick, surprise));
+        let first = self.blamed[0].0.endpoint.id;
+        if self.blamed.iter().any(|(pick, _)| pick.endpoint.id != first) {
+            for (pick, surprise) in self.blamed.drain(..) {
+                cluster.take_back(&pick.endpoint, surprise);
+            }
         }
     }
 
     /// Ends what runs without a verdict on any endpoint: the caller left, or broke its own body.
-    pub(crate) fn cancel_attempt(&mut self, delivery: Delivery, now: Instant) {
+    pub(crate) fn cancel_attempts(&mut self, delivery: Delivery, now: Instant) {
         self.turn = None;
-        if let Some(attempt) = self.running.take() {
+        while let Some(attempt) = self.running.take().or_else(|| self.beside.take()) {
+            if attempt.role == Role::Hedge {
+                self.metrics.hedges.ended(HedgeEnd::Left).inc();
+            }
             self.cancel(&attempt, delivery, now);
-        }
-        if self.beside.get_mut().is_some() {
-            self.metrics.hedges.ended(HedgeEnd::Left).inc();
-            self.cancel_beside(now);
         }
     }
 
-    /// Ends the attempt beside the running one, which has answered, in the same way.
-    pub(crate) fn cancel_beside(&mut self, now: Instant) {
-        let Some(attempt) = self.beside.take() else { return };
+    /// Ends the attempt of this number, if it runs, in the same way: another has answered.
+    pub(crate) fn cancel_attempt(&mut self, number: u32, now: Instant) {
+        let Some(attempt) = self.take_running(number) else { return };
         if attempt.role == Role::Turn {
             self.turn = None;
         }
@@ -314,10 +398,11 @@ impl Exchange {
     }
 
     fn cancel(&mut self, attempt: &RunningAttempt, delivery: Delivery, now: Instant) {
-        attempt.pick.endpoint.metrics.cancelled().inc();
+        let endpoint = &attempt.pick.endpoint;
+        endpoint.metrics.cancelled().inc();
         self.note_attempt(attempt, AttemptResult::Cancelled, delivery, now);
         if let Some(cluster) = self.cluster() {
-            cluster.report(&attempt.pick, Report::Nothing, self.surroundings.since_start(now));
+            cluster.abandon(&attempt.pick, self.surroundings.since_start(now));
         }
     }
 
@@ -328,6 +413,7 @@ impl Exchange {
         delivery: Delivery,
         now: Instant,
     ) {
+        self.last_attempt = Some(now);
         let duration = now.duration_since(attempt.started);
         let started = attempt.started.duration_since(self.began);
         // Of two that ran side by side the first may end last.
@@ -460,7 +546,7 @@ impl Exchange {
         self.is_finished = true;
         let now = Instant::now();
         let duration = now.duration_since(self.began);
-        self.cancel_attempt(Delivery::Maybe, now);
+        self.cancel_attempts(Delivery::Maybe, now);
         if self.is_resuming {
             self.end_break(BreakEnd::Client);
         }
@@ -541,6 +627,9 @@ impl Drop for Exchange {
         }
     }
 }
+
+/// As many attempts as stand in a record.
+const MAX_ATTEMPTS: u32 = 16;
 
 /// The status on record where the caller left before a response head; NGINX's convention, which log tools know.
 const CLIENT_LEFT: u16 = 499;

@@ -24,6 +24,8 @@ pub(crate) enum AnswerBody {
     Direct(UpstreamBody<AttemptBody>),
     /// What was read of it, and what may follow; boxed, so that other answers carry no room for it.
     Held(Box<Held>),
+    /// A failed answer that was kept before all of it had come: what was read of it, and the rest.
+    Begun(Box<(Bytes, Self)>),
 }
 
 /// Part of an answer, and the body that brings the rest.
@@ -261,11 +263,20 @@ impl From<UpstreamBody<AttemptBody>> for AnswerBody {
 }
 
 impl AnswerBody {
+    /// The body with what was `read` of it before.
+    pub(super) fn after(self, read: Option<Bytes>) -> Self {
+        match read {
+            Some(read) => Self::Begun(Box::new((read, self))),
+            None => self,
+        }
+    }
+
     /// Whether some of it is still to come from an endpoint.
     pub(super) fn is_coming(&self) -> bool {
         match self {
             Self::Direct(body) => body.is_coming(),
             Self::Held(held) => held.rest.is_some(),
+            Self::Begun(begun) => begun.1.is_coming(),
         }
     }
 }
@@ -281,6 +292,8 @@ impl Body for AnswerBody {
         match &mut *self {
             Self::Direct(body) => Pin::new(body).poll_frame(cx),
             Self::Held(held) => held.poll(cx),
+            Self::Begun(begun) if begun.0.is_empty() => Pin::new(&mut begun.1).poll_frame(cx),
+            Self::Begun(begun) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut begun.0))))),
         }
     }
 
@@ -288,6 +301,7 @@ impl Body for AnswerBody {
         match self {
             Self::Direct(body) => body.is_end_stream(),
             Self::Held(held) => held.is_end_stream(),
+            Self::Begun(begun) => begun.0.is_empty() && begun.1.is_end_stream(),
         }
     }
 
@@ -295,6 +309,13 @@ impl Body for AnswerBody {
         match self {
             Self::Direct(body) => body.size_hint(),
             Self::Held(held) => held.size_hint(),
+            Self::Begun(begun) => {
+                let (read, rest) = (begun.0.len() as u64, begun.1.size_hint());
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(read));
+                rest.upper().into_iter().for_each(|upper| hint.set_upper(upper.saturating_add(read)));
+                hint
+            }
         }
     }
 }

@@ -12,7 +12,6 @@ use http::request::Parts;
 use http_body::Body;
 
 use crate::error::UpstreamError;
-use crate::policy::deadline::TimeLimits;
 use crate::policy::resume::{BreakEnd, Flowing, Holder, Resumable};
 use crate::policy::retry::Repeatable;
 use crate::proxy::attempts::{Aim, Answer, Concluded, Outbound, Quality, Transport, rest};
@@ -159,13 +158,7 @@ impl Resumption {
             Holder::Any => None,
             Holder::Same => Some(exchange.answered_by().ok_or(BreakEnd::Failed)?),
         };
-        let policy = &route.settings.retry;
-        let limits = TimeLimits {
-            // It counts from the beginning of the exchange.
-            deadline: exchange.began().elapsed().saturating_add(policy.resume.time),
-            per_try: policy.per_try_timeout,
-            caller_silence: policy.resume.time,
-        };
+        let resume_time = route.settings.retry.resume.time;
         let outbound = Outbound {
             route: route.clone(),
             around: around.clone(),
@@ -173,7 +166,9 @@ impl Resumption {
             cluster: cluster.clone(),
             repeatable: Repeatable::Always,
             upgrade: None,
-            limits,
+            // It counts from the beginning of the exchange.
+            deadline: exchange.began().elapsed().saturating_add(resume_time),
+            caller_silence: resume_time,
             aim: Aim::Rest { only },
         };
         let followed = rest::follow(exchange, &outbound, error, transport).await;

@@ -92,12 +92,10 @@ impl Choice<'_> {
         endpoints: &'e [Arc<Endpoint>],
         eligible: &dyn Fn(&Endpoint) -> bool,
     ) -> Option<&'e Arc<Endpoint>> {
-        let now = self.now;
-        let recent =
-            endpoints.iter().filter(|endpoint| eligible(endpoint)).map(|endpoint| endpoint.recent.at(now));
-        let best = recent.max_by(|one, other| one.success(0).total_cmp(&other.success(0)))?;
-        let is_good = |endpoint: &Endpoint| !endpoint.recent.at(now).is_clearly_worse_than(best);
-        self.balanced(endpoints, &|endpoint| eligible(endpoint) && is_good(endpoint))
+        let leans =
+            endpoints.iter().filter(|endpoint| eligible(endpoint)).map(|endpoint| endpoint.lean.get());
+        let best = leans.min_by(f64::total_cmp)?;
+        self.balanced(endpoints, &|endpoint| eligible(endpoint) && !endpoint.lean.is_clearly_worse_than(best))
     }
 
     fn balanced<'e>(

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use crate::policy::admission::AdmissionSettings;
 use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::expect::{Ending, Key, Kind, Secret, Subject};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
 use crate::policy::outage::{Change as OutageChange, LineSettings};
-use crate::policy::recent::{Ending, Recent, SharedWindow};
 use crate::policy::retry::{Repeatable, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, Metrics};
@@ -20,7 +20,7 @@ use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
 use crate::upstream::health::HealthCheck;
-use crate::upstream::line::{Finished, Line, Turn};
+use crate::upstream::line::{Failed, Finished, Line, Turn};
 use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
@@ -122,8 +122,6 @@ pub struct Cluster {
     pub admission: Arc<Admission>,
     /// Where exchanges wait while all of it is down.
     pub line: Arc<Line>,
-    /// How recent attempts went, in all workers.
-    recent: SharedWindow,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -134,28 +132,43 @@ pub struct Cluster {
     changed: Notify,
 }
 
-/// What a health check told about its endpoint.
-#[derive(Debug)]
-pub(super) struct CheckReport {
-    /// How it ended.
-    pub(super) ending: CheckEnding,
-    /// What it and those before it say.
-    pub(super) verdict: Verdict,
-    /// When it began.
-    pub(super) begun: Duration,
-    /// The right by which it knocked at a cluster that is down, if it did.
-    pub(super) turn: Option<Turn>,
-}
-
 /// What an attempt told about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It failed.
-    Failure,
+    /// It failed, and that says something about this.
+    Failure(Kind),
     /// Nothing: the attempt ended for another reason.
     Nothing,
     /// It works.
     Success,
+}
+
+/// The end of an attempt.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// Where it was made.
+    pub pick: &'a Pick,
+    /// What it told.
+    pub report: Report,
+    /// The right that it was made by, if the cluster was not up.
+    pub turn: Option<Turn>,
+    /// What was asked for.
+    pub subject: &'a Subject<'a>,
+    /// The exchange, by a number that few others have.
+    pub exchange: u32,
+    /// When the attempt began.
+    pub began: Duration,
+}
+
+/// What is expected of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    /// What it asks for.
+    pub key: Key,
+    /// The share of the key's attempts that fail.
+    pub q: f64,
+    /// The chance that this one succeeds.
+    pub chance: f64,
 }
 
 impl Cluster {
@@ -163,10 +176,13 @@ impl Cluster {
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
-            line: Arc::new(Line::new(settings.line, registry.line(&settings.name))),
+            line: Arc::new(Line::new(
+                settings.line,
+                registry.line(&settings.name),
+                Secret::new(fastrand::u64(..), fastrand::u64(..)),
+            )),
             admission: Arc::new(Admission::new(settings.admission, registry.admission(&settings.name))),
             budget: Budget::new(settings.budget),
-            recent: SharedWindow::default(),
             endpoints: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
@@ -269,86 +285,128 @@ impl Cluster {
         balance::has_untried(&self.endpoints.load(), tried)
     }
 
-    /// How recent attempts went.
-    pub fn recent(&self, now: Duration) -> Recent {
-        self.recent.at(now)
+    /// What is expected of an attempt.
+    pub fn outlook(&self, subject: &Subject<'_>, now: Duration) -> Outlook {
+        let key = self.line.expect.key(subject);
+        Outlook { key, q: self.line.expect.q(&key, now), chance: self.line.chance(&key, now) }
     }
 
-    fn note_recent(&self, endpoint: &Endpoint, ending: Ending, now: Duration) {
-        self.recent.note(ending, now);
-        if self.endpoints.load().len() > 1 {
-            endpoint.recent.note(ending, now);
-        }
+    /// Whether retries of what failed in this way help nobody; one in sixteen goes through all the same. `random` lies in
+    /// [0, 1).
+    pub fn is_futile(&self, key: &Key, random: f64, now: Duration) -> bool {
+        self.line.expect.is_hopeless(key, now) && !self.line.expect.allows_futile(key, random, now)
     }
 
-    /// Tells the endpoint's health, and the cluster, how an attempt went.
-    pub fn report(&self, pick: &Pick, report: Report, now: Duration) {
+    /// The key of a request, and what its attempts have been like.
+    pub fn key(&self, subject: &Subject<'_>) -> Key {
+        self.line.expect.key(subject)
+    }
+
+    /// Whether a second attempt beside a slow one of this key may help; see [`Cluster::note_beside`].
+    pub fn may_help_beside(&self, key: &Key, random: f64, now: Duration) -> bool {
+        !self.is_futile(&key.beside(), random, now)
+    }
+
+    /// Takes note of a second attempt beside a slow one, which won or did not.
+    pub fn note_beside(&self, key: &Key, ending: Ending, now: Duration) {
+        self.line.expect.note_beside(key, ending, now);
+    }
+
+    /// Takes note of the end of an attempt. Gives back how surprising it was, if it was a failure.
+    pub fn report(&self, attempt: Attempt<'_>, pause: impl FnOnce(u32) -> Duration, now: Duration) -> f64 {
+        let Attempt { pick, report, turn, subject, exchange, began } = attempt;
         let endpoint = &pick.endpoint;
         match report {
-            Report::Failure => self.note_recent(endpoint, Ending::Failure, now),
-            Report::Nothing => {}
-            Report::Success => self.note_recent(endpoint, Ending::Success, now),
-        }
-        match report {
-            Report::Success if endpoint.is_troubled() => {
-                self.note_change(endpoint, endpoint.with_health(Health::success));
+            Report::Nothing => {
+                self.abandon(pick, now);
+                drop(turn); // it goes to the next in line
+                0.0
             }
-            Report::Failure => self.note_failure(endpoint, now),
-            Report::Nothing if pick.probing == Probing::Yes => {
-                endpoint.with_health(|health| health.abandon_probe(now));
+            Report::Success => {
+                if endpoint.is_troubled() {
+                    let change = endpoint.with_health(Health::success);
+                    self.note_change(endpoint, change, now);
+                }
+                // Nearly always nothing is wrong, and this is all.
+                if turn.is_none() && self.line.is_calm() {
+                    return 0.0;
+                }
+                let key = self.line.expect.key(subject);
+                self.note_lean(endpoint, false, || self.line.expect.q(&key, now));
+                let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
+                self.note_outage(self.line.succeeded(finished));
+                if self.line.forget_if_stale(now) {
+                    self.endpoints.load().iter().for_each(|endpoint| endpoint.lean.forget());
+                }
+                0.0
             }
-            Report::Success | Report::Nothing => {}
+            Report::Failure(kind) => {
+                let key = self.line.expect.key(subject);
+                let weight = self.line.weight(kind, &key, now);
+                if kind == Kind::Refused {
+                    endpoint.note_refusal();
+                }
+                self.note_lean(endpoint, true, || self.line.q(kind, &key, now));
+                let is_probe = pick.probing == Probing::Yes;
+                self.eject(endpoint, now, |health, room| {
+                    health.failure(&self.settings.ejection, weight, is_probe, now, room)
+                });
+                let open: Vec<_> = balance::open(&self.endpoints.load())
+                    .map(|endpoint| (endpoint.id, endpoint.is_refusing()))
+                    .collect();
+                let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
+                let show = || subject.show();
+                self.note_outage(
+                    self.line
+                        .failed(finished, Failed { kind, exchange, weight, endpoints: &open, show, pause }),
+                );
+                weight
+            }
         }
     }
 
-    /// Tells the line how an attempt went that was made by `turn`, or without one while the cluster was up. `pause` gives
-    /// the wait before a probe by its number.
-    pub fn tell_line(
-        &self,
-        turn: Option<Turn>,
-        finished: Finished,
-        pause: impl FnOnce(u32) -> Duration,
-        now: Duration,
-    ) {
-        // Nearly always nothing is wrong, and this is all.
-        if turn.is_none() && (finished.report == Report::Success && self.line.is_calm()) {
-            return;
+    /// Takes note of an attempt that ended without telling anything.
+    pub fn abandon(&self, pick: &Pick, now: Duration) {
+        if pick.probing == Probing::Yes {
+            pick.endpoint.with_health(|health| health.abandon_probe(now));
         }
-        let in_balancing: Vec<_> = match finished.report {
-            Report::Failure => balance::open(&self.endpoints.load()).map(|endpoint| endpoint.id).collect(),
-            Report::Nothing | Report::Success => Vec::new(),
-        };
-        self.note_outage(self.line.report(turn, finished, &in_balancing, pause, now));
     }
 
-    fn note_failure(&self, endpoint: &Endpoint, now: Duration) {
-        self.eject(endpoint, |health, room| health.failure(&self.settings.ejection, now, room));
+    /// Takes a failure back from the endpoint: the same exchange failed at another one, too.
+    pub fn take_back(&self, endpoint: &Endpoint, weight: f64) {
+        endpoint.with_health(|health| health.take_back(weight));
     }
 
-    /// Tells the endpoint's health, and those in line, how a health check went. `pause` gives the wait before a knock by
-    /// its number.
+    fn note_lean(&self, endpoint: &Endpoint, failed: bool, q: impl FnOnce() -> f64) {
+        if self.endpoints.load().len() > 1 {
+            endpoint.lean.note(failed, q());
+        }
+    }
+
+    /// Tells the endpoint's health, and those in line, how a health check went.
     pub(super) fn report_check(
         &self,
         endpoint: &Endpoint,
-        report: CheckReport,
-        pause: impl FnOnce(u32) -> Duration,
+        ending: CheckEnding,
+        verdict: Verdict,
         now: Duration,
     ) {
-        let CheckReport { ending, verdict, begun, turn } = report;
         match (ending, verdict) {
-            (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, Health::checks_fail),
+            (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, now, Health::checks_fail),
             (CheckEnding::Passed, Verdict::Healthy) if endpoint.is_troubled() => {
-                self.note_change(endpoint, endpoint.with_health(Health::checks_pass));
+                let change = endpoint.with_health(Health::checks_pass);
+                self.note_change(endpoint, change, now);
             }
             _ => {}
         }
-        // One that is out of balancing would take nothing of what is let go: to knock there was in vain.
-        let ending = if balance::is_open(endpoint) { ending } else { CheckEnding::Failed };
-        self.note_outage(self.line.report_check(turn, ending, begun, pause, now));
+        // One that is out of balancing would take nothing of what is let go.
+        if ending == CheckEnding::Passed && balance::is_open(endpoint) {
+            self.line.check_passed(now);
+        }
     }
 
     /// Lays something bad before an endpoint's health, which says whether the endpoint leaves balancing for it.
-    fn eject(&self, endpoint: &Endpoint, note: impl FnOnce(&mut Health, Room) -> Change) {
+    fn eject(&self, endpoint: &Endpoint, now: Duration, note: impl FnOnce(&mut Health, Room) -> Change) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
         if most == 0 || endpoint.is_retired() {
@@ -357,15 +415,26 @@ impl Cluster {
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let ejected = endpoints.iter().filter(|other| !balance::is_open(other)).count();
         let room = if ejected < most { Room::Some } else { Room::None };
-        self.note_change(endpoint, endpoint.with_health(|health| note(health, room)));
+        let change = endpoint.with_health(|health| note(health, room));
+        self.note_change(endpoint, change, now);
     }
 
-    fn note_change(&self, endpoint: &Endpoint, change: Change) {
+    fn note_change(&self, endpoint: &Endpoint, change: Change, now: Duration) {
         let (cluster, label) = (&self.settings.name, &endpoint.label);
         match change {
             Change::Ejected => {
                 endpoint.metrics.ejected.set(1);
-                tracing::warn!(%cluster, endpoint = %label, "endpoint ejected");
+                let (failures, until) = endpoint.with_health(|health| health.row());
+                let Some(until) = until else {
+                    tracing::warn!(%cluster, endpoint = %label, reason = "health_checks", "endpoint ejected");
+                    return;
+                };
+                let seconds = until.saturating_sub(now).as_secs_f64();
+                let row = self.line.show_row();
+                tracing::warn!(
+                    %cluster, endpoint = %label, reason = "failures", failures, seconds, row,
+                    "endpoint ejected"
+                );
             }
             Change::Restored => {
                 endpoint.metrics.ejected.set(0);
@@ -378,7 +447,10 @@ impl Cluster {
     fn note_outage(&self, change: OutageChange) {
         let cluster = &self.settings.name;
         match change {
-            OutageChange::Down => tracing::warn!(%cluster, "all of the cluster fails, requests wait in line"),
+            OutageChange::Down => {
+                let row = self.line.show_row();
+                tracing::warn!(%cluster, row, "the cluster is down, requests to it wait in line");
+            }
             OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
             OutageChange::Nothing => {}
         }
@@ -398,7 +470,7 @@ impl Cluster {
         self.metrics.budget_available.set(self.budget.available(now));
         self.line.before_scrape();
         self.admission.before_scrape();
-        self.metrics.recent_success.set(self.recent(now).success(0));
+        self.metrics.recent_success.set(self.line.chance_of_any());
     }
 }
 

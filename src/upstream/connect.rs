@@ -52,10 +52,16 @@ where
         }
     };
     let late = || Err(UpstreamError::new(UpstreamErrorKind::ConnectTimeout, Delivery::Never));
+    let was_refusing = endpoint.is_refusing();
     let opened = timeout(endpoint.settings.connect_timeout, establish).await.unwrap_or_else(|_| late());
     let metrics = &endpoint.cluster_metrics;
     match &opened {
-        Ok(_) => metrics.connected.inc(),
+        Ok(_) => {
+            metrics.connected.inc();
+            if was_refusing {
+                endpoint.note_opening();
+            }
+        }
         Err(error) => metrics.connect_failed(error.kind).inc(),
     }
     opened

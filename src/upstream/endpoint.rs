@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::policy::ejection::Health;
-use crate::policy::recent::SharedWindow;
+use crate::policy::expect::Lean;
 use crate::policy::reuse::IdleLimit;
 use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
 use crate::upstream::cluster::ClusterSettings;
@@ -43,8 +43,10 @@ pub struct Endpoint {
     pub(super) tls: Option<TlsClient>,
     /// Its HTTP/2 connections, in all workers.
     pub(super) shared: SharedCounts,
-    /// How recent attempts went here, in all workers; not kept where it is the only endpoint.
-    pub(super) recent: SharedWindow,
+    /// By how much more attempts fail here than their keys do anyway; not kept where it is the only endpoint.
+    pub(super) lean: Lean,
+    /// Whether it refused a connection and none has opened since that was tried later.
+    refusing: AtomicBool,
     idle_limit: IdleLimit,
     /// What the times of `idle_limit` count from.
     made: Instant,
@@ -102,7 +104,8 @@ impl Endpoint {
             waiting: AtomicUsize::new(0),
             tls: settings.tls.as_ref().map(|tls| tls.client(&location.host)),
             shared: SharedCounts::default(),
-            recent: SharedWindow::default(),
+            lean: Lean::default(),
+            refusing: AtomicBool::new(false),
             idle_limit: IdleLimit::default(),
             made: Instant::now(),
             in_flight: AtomicUsize::new(0),
@@ -177,6 +180,21 @@ impl Endpoint {
     /// promised to keep it as long as `announced`.
     pub(super) fn reusable_age(&self, announced: Option<Duration>) -> Duration {
         self.idle_limit.reusable(announced, self.made.elapsed()).min(self.settings.idle_timeout)
+    }
+
+    /// Notes that it let no connection open.
+    pub(super) fn note_refusal(&self) {
+        self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection opened which was tried after the endpoint had refused one.
+    pub(super) fn note_opening(&self) {
+        self.refusing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it refused a connection and none has opened since that was tried later.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
     }
 
     /// Whether there is anything in its health to look at.

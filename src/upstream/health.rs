@@ -15,7 +15,6 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::policy::backoff::Backoff;
 use crate::policy::health::Rhythm;
 use crate::policy::retry::StatusSet;
 use crate::upstream::connect;
@@ -40,8 +39,6 @@ pub struct HealthCheck {
     pub host: Option<Authority>,
     /// The answers of an endpoint that works.
     pub statuses: StatusSet,
-    /// The pauses between knocks at a cluster that is down: those of the cluster's retries.
-    pub pace: Backoff,
 }
 
 /// Why a check failed.

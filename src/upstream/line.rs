@@ -1,77 +1,69 @@
 //! The line in front of a cluster that is down: who waits, in what order they go, and that each goes, expires or leaves
-//! exactly once. [`Outage`] decides when; all workers share one line.
+//! exactly once. [`Outage`] decides who goes, [`Row`] when there is an outage; all workers share one line.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Delivery;
-use crate::policy::health::Ending;
-use crate::policy::outage::{Change, LineSettings, Next, Outage, Pass, Spread};
+use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret};
+use crate::policy::outage::{Candidate, Change, LineSettings, Means, Next, Outage, Pass};
 use crate::record::metrics::LineMetrics;
-use crate::upstream::cluster::Report;
 use crate::upstream::endpoint::EndpointId;
 
-/// The line of a cluster.
+/// The line of a cluster, and what is expected of its attempts.
 #[derive(Debug)]
 pub struct Line {
     settings: LineSettings,
     metrics: LineMetrics,
+    pub(super) expect: Expect,
     /// What of `inner` everybody has to know, so that nobody locks while all is well.
     mode: AtomicU8,
+    /// The weight of the row, as the bits of an `f64`.
+    surprise: AtomicU64,
     inner: Mutex<Inner>,
-    /// Told when there is something new for [`Line::knock`] to look at.
-    knocker: Notify,
 }
 
 #[derive(Debug)]
 struct Inner {
     outage: Outage,
-    /// Those that have failed since the last success.
-    failed: Vec<EndpointId>,
-    /// Whether the last failure had sent nothing: then a knock costs even those nothing that may not be sent twice.
+    row: Row<EndpointId>,
+    lessons: Lessons,
+    /// When the first failure of the present outage, or of the last one, ended.
+    since: Duration,
+    /// Whether the last failure had sent nothing: then a probe costs even those nothing that may not be sent twice.
     refuses: bool,
     /// Oldest first.
     queue: VecDeque<Arc<Waiter>>,
+    /// When to look again who may go.
+    again: Duration,
 }
 
 /// One that waits.
 #[derive(Debug)]
 struct Waiter {
-    means: Means,
+    candidate: Candidate,
     began: Duration,
-    joined: Duration,
-    until: Duration,
     /// Set with `inner` locked, when it has left the queue.
     pass: OnceLock<Pass>,
     /// Told when it may go, and when it has become the first, who looks after the clock.
     called: Notify,
 }
 
-/// What an exchange has to lose if it knocks in vain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
-    /// Nothing, and it has not been tried yet: it tells more than one that has failed already.
-    Fresh,
-    /// It could be sent once more.
-    Spare,
-    /// It could be sent once more only if nothing of it was sent.
-    SpareUnlessSent,
-    /// The failure would be its answer.
-    Nothing,
-}
-
 /// Who wants to wait, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct Wait<'a> {
+    /// What it asks for.
+    pub key: &'a Key,
     /// What it has to lose.
     pub means: Means,
-    /// When the exchange began: the oldest go first, also those that have knocked in vain and come back.
+    /// When the exchange began: the oldest go first, also those that have probed in vain and come back.
     pub began: Instant,
+    /// When its last attempt ended, if it had one.
+    pub last_attempt: Option<Instant>,
     /// The moment that the line counts from.
     pub start: Instant,
     /// Now.
@@ -80,46 +72,79 @@ pub struct Wait {
     pub until: Instant,
 }
 
-/// The line takes no more, or what is left of the exchange's time is too little.
+/// The line takes no more, or what is left of the exchange's time is too little, and it had an attempt of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// When it may be worth coming again.
     pub retry_after: Duration,
 }
 
-/// The end of an attempt, as the line looks at it.
-#[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// What it told.
-    pub report: Report,
+/// The end of an attempt that told something, as the line looks at it.
+#[derive(Debug)]
+pub(super) struct Finished<'a> {
+    /// The right that it was made by, if the cluster was not up.
+    pub(super) turn: Option<Turn>,
+    /// What was asked for.
+    pub(super) key: &'a Key,
     /// Where.
-    pub endpoint: EndpointId,
-    /// How much of the request may have arrived.
-    pub delivery: Delivery,
+    pub(super) endpoint: EndpointId,
+    /// When the attempt began.
+    pub(super) began: Duration,
+    /// Now.
+    pub(super) now: Duration,
+}
+
+/// A failure beside its end.
+pub(super) struct Failed<'a, S, P> {
+    /// What it says about.
+    pub(super) kind: Kind,
+    /// The exchange, by a number that few others have.
+    pub(super) exchange: u32,
+    /// How surprising it is.
+    pub(super) weight: f64,
+    /// The endpoints in balancing, each with whether no connection has opened since it refused one.
+    pub(super) endpoints: &'a [(EndpointId, bool)],
+    /// The key for people.
+    pub(super) show: S,
+    /// The wait before a key's next probe, by its number.
+    pub(super) pause: P,
 }
 
 impl Line {
     /// A line for a cluster that is up.
-    pub(super) fn new(settings: LineSettings, metrics: LineMetrics) -> Self {
-        let outage = Outage::new(settings);
-        let inner = Inner { outage, failed: Vec::new(), refuses: false, queue: VecDeque::new() };
+    pub(super) fn new(settings: LineSettings, metrics: LineMetrics, secret: Secret) -> Self {
+        let inner = Inner {
+            outage: Outage::default(),
+            row: Row::new(),
+            lessons: Lessons::default(),
+            since: Duration::ZERO,
+            refuses: false,
+            queue: VecDeque::new(),
+            again: Duration::ZERO,
+        };
         Self {
             settings,
             metrics,
+            expect: Expect::new(secret),
             mode: AtomicU8::new(CALM),
+            surprise: AtomicU64::new(0),
             inner: Mutex::new(inner),
-            knocker: Notify::new(),
         }
     }
 
-    /// Whether whoever wants to make an attempt has to ask [`Line::wait`] first.
+    /// Whether an attempt has to ask [`Line::wait`] first.
     pub fn is_in_force(&self) -> bool {
         self.mode.load(Ordering::Relaxed) == DOWN
     }
 
-    /// Whether a success tells nothing new.
+    /// Whether nothing has failed for ten minutes, so that a success tells nothing new.
     pub(super) fn is_calm(&self) -> bool {
         self.mode.load(Ordering::Relaxed) == CALM
+    }
+
+    /// How surprising the failures since the last success are together, in nats; an outage is 9.2 at each endpoint.
+    pub fn surprise(&self) -> f64 {
+        f64::from_bits(self.surprise.load(Ordering::Relaxed))
     }
 
     /// The longest that an exchange waits here, in all.
@@ -132,8 +157,10 @@ impl Line {
         self.lock().queue.len()
     }
 
-    /// Waits for a turn: none if there is no outage any more. Whoever stops waiting frees its place at once.
-    pub async fn wait(self: &Arc<Self>, wait: Wait) -> Result<Option<Turn>, Refusal> {
+    /// Waits for a turn: none if there is no outage any more, or none for this key. An exchange that waits in vain, or
+    /// finds the line full, is refused only if it had an attempt since the outage began: else it gets one
+    /// ([`Turn::is_last`]). A caller that stops waiting frees its place at once.
+    pub async fn wait(self: &Arc<Self>, wait: Wait<'_>) -> Result<Option<Turn>, Refusal> {
         let since = |at: Instant| at.saturating_duration_since(wait.start);
         let (mut now, until) = (since(wait.now), since(wait.until));
         let mut place = {
@@ -141,45 +168,56 @@ impl Line {
             if !inner.outage.is_down() {
                 return Ok(None);
             }
-            let pause = inner.outage.pause(now);
-            if now.saturating_add(pause) >= until || inner.queue.len() >= self.settings.max() {
-                self.metrics.refused.inc();
-                return Err(Refusal { retry_after: pause });
+            if until <= now || inner.queue.len() >= self.settings.max() {
+                return self.end_in_vain(&inner, &wait, &self.metrics.refused, now);
             }
-            let waiter = Arc::new(Waiter {
+            let candidate = Candidate {
+                key: wait.key.id(),
+                is_known_good: self.expect.is_known_good(wait.key, now),
+                is_hopeless: self.expect.is_hopeless(wait.key, now),
                 means: wait.means,
-                began: since(wait.began),
                 joined: now,
                 until,
+            };
+            let waiter = Arc::new(Waiter {
+                candidate,
+                began: since(wait.began),
                 pass: OnceLock::new(),
                 called: Notify::new(),
             });
             inner.join(waiter.clone());
-            self.advance(&mut inner, now);
-            inner.rouse();
+            match inner.outage.due(&candidate, inner.refuses) {
+                // Nothing has changed for the others, so there is no need to look at them.
+                Some(due) if due > now && inner.again > now => {
+                    if due < inner.again {
+                        inner.again = due;
+                        inner.rouse();
+                    }
+                }
+                _ => self.advance(&mut inner, now),
+            }
             Place { line: self.clone(), waiter, start: wait.start, is_left: false }
         };
         loop {
             let wake = {
                 let mut inner = self.lock();
+                if place.waiter.pass.get().is_none() && now >= inner.again {
+                    self.advance(&mut inner, now);
+                }
                 if let Some(pass) = place.waiter.pass.get() {
                     place.is_left = true;
                     self.metrics.served.inc();
-                    let turn = Turn { line: self.clone(), pass: Some(*pass), start: wait.start };
-                    return Ok((*pass != Pass::Free).then_some(turn));
+                    return Ok((*pass != Pass::Free).then(|| self.turn(&wait, *pass)));
                 }
                 if now >= until {
                     place.is_left = true;
                     inner.remove(&place.waiter);
                     self.advance(&mut inner, now);
-                    inner.rouse();
-                    self.metrics.expired.inc();
-                    return Err(Refusal { retry_after: inner.outage.pause(now) });
+                    return self.end_in_vain(&inner, &wait, &self.metrics.expired, now);
                 }
                 // The first looks after the clock for all.
                 let is_first = inner.queue.front().is_some_and(|first| Arc::ptr_eq(first, &place.waiter));
-                let again = if is_first { self.advance(&mut inner, now) } else { None };
-                again.map_or(until, |at| at.min(until))
+                if is_first { inner.again.min(until) } else { until }
             };
             // A call that comes before anybody waits for it is kept: none is lost.
             let _ = timeout_at(wait.start + wake, place.waiter.called.notified()).await;
@@ -187,91 +225,120 @@ impl Line {
         }
     }
 
-    /// Waits until a health check shall knock in the place of a request. To be awaited by one at a time.
-    pub async fn knock(self: &Arc<Self>, start: Instant) -> Turn {
-        loop {
-            let again = {
-                let now = start.elapsed();
-                let mut inner = self.lock();
-                let is_asked = inner.outage.is_down() && inner.outage.believes_checks();
-                match is_asked.then(|| inner.outage.next(now)) {
-                    Some(Next::Probe) => {
-                        inner.outage.begin(Pass::Check, now);
-                        inner.rouse();
-                        return Turn { line: self.clone(), pass: Some(Pass::Check), start };
-                    }
-                    Some(Next::NotBefore(at)) => Some(at),
-                    None | Some(Next::All | Next::Release | Next::Try) => None,
-                }
-            };
-            let told = self.knocker.notified();
-            match again {
-                Some(at) => drop(timeout_at(start + at, told).await),
-                None => told.await,
-            }
+    /// The end of a wait that brought no turn.
+    fn end_in_vain(
+        self: &Arc<Self>,
+        inner: &Inner,
+        wait: &Wait<'_>,
+        counter: &prometheus::IntCounter,
+        now: Duration,
+    ) -> Result<Option<Turn>, Refusal> {
+        let tried = |at: Instant| at.saturating_duration_since(wait.start) >= inner.since;
+        if wait.last_attempt.is_some_and(tried) {
+            counter.inc();
+            return Err(Refusal {
+                retry_after: inner.again.saturating_sub(now).min(self.settings.max_wait()),
+            });
+        }
+        self.metrics.tried.inc();
+        Ok(Some(self.turn(wait, Pass::Last)))
+    }
+
+    fn turn(self: &Arc<Self>, wait: &Wait<'_>, pass: Pass) -> Turn {
+        Turn { line: self.clone(), key: *wait.key, pass: Some(pass), start: wait.start }
+    }
+
+    /// Takes note of a health check that passed at an endpoint in balancing: one of those who wait may try the cluster.
+    pub(super) fn check_passed(&self, now: Duration) {
+        if self.is_in_force() {
+            let mut inner = self.lock();
+            inner.outage.check_passed();
+            self.advance(&mut inner, now);
         }
     }
 
-    /// Takes note of a health check: of each that passed at an endpoint in balancing, and of each that knocked.
-    pub(super) fn report_check(
-        &self,
-        turn: Option<Turn>,
-        ending: Ending,
-        begun: Duration,
-        pause: impl FnOnce(u32) -> Duration,
-        now: Duration,
-    ) -> Change {
+    /// Takes note of an attempt that succeeded.
+    pub(super) fn succeeded(&self, finished: Finished<'_>) -> Change {
+        let Finished { turn, key, began, now, .. } = finished;
+        let mode = self.mode.load(Ordering::Relaxed);
+        if turn.is_none() && mode == USED {
+            self.learn_success(key, now);
+            return Change::Nothing;
+        }
         let mut inner = self.lock();
-        let change = match (ending, turn.map(Turn::into_pass)) {
-            (Ending::Passed, Some(pass)) => inner.outage.success(pass, now),
-            (Ending::Failed, Some(pass)) => inner.outage.failure(pass, Spread::All, pause, now),
-            (Ending::Passed, None) => inner.outage.check_passed(begun, now),
-            (Ending::Failed, None) => return Change::Nothing,
-        };
-        self.advance(&mut inner, now);
-        inner.rouse();
-        change
-    }
-
-    /// Takes note of the end of an attempt; see [`Cluster::tell_line`](super::cluster::Cluster::tell_line).
-    pub(super) fn report(
-        &self,
-        turn: Option<Turn>,
-        finished: Finished,
-        in_balancing: &[EndpointId],
-        pause: impl FnOnce(u32) -> Duration,
-        now: Duration,
-    ) -> Change {
-        let Finished { report, endpoint, delivery } = finished;
-        let mut inner = self.lock();
+        inner.lessons.note(key.id(), began, None, &self.expect, now);
         let pass = turn.map_or(Pass::Free, Turn::into_pass);
-        let change = match report {
-            Report::Success => {
-                inner.failed.clear();
-                inner.outage.success(pass, now)
-            }
-            Report::Failure => {
-                if !inner.failed.contains(&endpoint) {
-                    // What is no longer in balancing need not be remembered.
-                    inner.failed.retain(|failed| in_balancing.contains(failed));
-                    inner.failed.push(endpoint);
-                }
-                inner.refuses = delivery == Delivery::Never;
-                let all = in_balancing.iter().all(|endpoint| inner.failed.contains(endpoint));
-                let spread = if all { Spread::All } else { Spread::Some };
-                inner.outage.failure(pass, spread, pause, now)
-            }
-            Report::Nothing => {
-                inner.outage.abandon(pass);
-                Change::Nothing
-            }
-        };
-        if change == Change::Down {
-            self.metrics.outages.inc();
+        let failed_probes = inner.outage.failed_probes();
+        let is_fresh = inner.row.is_older_than(began);
+        let change = inner.outage.success(pass, key.id(), is_fresh, now);
+        if change == Change::Recovering {
+            inner.lessons = inner.row.end_outage(failed_probes, &self.expect, now);
+        } else if !inner.outage.is_tried() {
+            inner.row.end(began, &self.expect, now);
         }
+        self.learn_success(key, now);
         self.advance(&mut inner, now);
-        inner.rouse();
         change
+    }
+
+    fn learn_success(&self, key: &Key, now: Duration) {
+        self.expect.note(key, Ending::Success, now);
+        self.expect.note_connection(Ending::Success, now);
+    }
+
+    /// Takes note of an attempt that failed.
+    pub(super) fn failed<S, P>(&self, finished: Finished<'_>, failed: Failed<'_, S, P>) -> Change
+    where
+        S: FnOnce() -> String,
+        P: FnOnce(u32) -> Duration,
+    {
+        let Finished { turn, key, endpoint, began, now } = finished;
+        let Failed { kind, exchange, weight, endpoints, show, pause } = failed;
+        self.expect.note_failure(now);
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        inner.lessons.note(key.id(), began, Some(kind), &self.expect, now);
+        let was_tried = inner.outage.is_tried();
+        if !was_tried {
+            let is_refusing = |refused| {
+                endpoints.iter().any(|(endpoint, is_refusing)| *endpoint == refused && *is_refusing)
+            };
+            inner.row.forget_refusals(&self.expect, is_refusing, now);
+        }
+        inner.row.note(&Failure { kind, endpoint, key, exchange, weight }, show, now);
+        inner.refuses = kind == Kind::Refused;
+        let pass = turn.map_or(Pass::Free, Turn::into_pass);
+        let in_balancing = endpoints.iter().map(|(endpoint, _)| *endpoint);
+        let is_outage = !was_tried
+            && self.settings.max() > 0
+            && inner.row.is_surprising(self.settings.enter_after(), in_balancing, now);
+        let change = if is_outage {
+            inner.since = inner.row.began().unwrap_or(now);
+            inner.outage.begin(inner.row.keys().chain([key.id()]), pause(1), now);
+            self.metrics.outages.inc();
+            Change::Down
+        } else {
+            inner.outage.failure(pass, key.id(), pause, now);
+            Change::Nothing
+        };
+        self.advance(inner, now);
+        change
+    }
+
+    /// The keys of the present row, for the log.
+    pub(super) fn show_row(&self) -> String {
+        self.lock().row.show()
+    }
+
+    /// Forgets what is expected, if nothing has failed for ten minutes; says whether it did.
+    pub(super) fn forget_if_stale(&self, now: Duration) -> bool {
+        if self.mode.load(Ordering::Relaxed) != USED || !self.expect.is_stale(now) {
+            return false;
+        }
+        let _inner = self.lock();
+        self.expect.forget();
+        self.mode.store(CALM, Ordering::Relaxed);
+        true
     }
 
     /// Sets the gauges that are only worth computing when somebody looks.
@@ -279,70 +346,41 @@ impl Line {
         let inner = self.lock();
         self.metrics.outage.set(inner.outage.is_down().into());
         self.metrics.waiting.set(i64::try_from(inner.queue.len()).unwrap_or(i64::MAX));
+        self.metrics.surprise.set(inner.row.surprise());
     }
 
     /// The cluster is no longer in the configuration: its gauges show nothing that nobody keeps up to date.
-    /// Nor does anybody check it: who still waits knocks itself.
     pub(super) fn retire(&self) {
         self.metrics.outage.set(0);
         self.metrics.waiting.set(0);
-        let mut inner = self.lock();
-        inner.outage.doubt_checks();
-        inner.rouse();
+        self.metrics.surprise.set(0.0);
     }
 
-    /// Lets go whoever may go, and says when to look again.
-    fn advance(&self, inner: &mut Inner, now: Duration) -> Option<Duration> {
-        let first = inner.queue.front().cloned();
-        let again = loop {
+    /// Lets go whoever may go, and notes when to look again.
+    fn advance(&self, inner: &mut Inner, now: Duration) {
+        inner.again = loop {
             if inner.queue.is_empty() {
                 inner.outage.line_is_empty();
-                break None;
+                break Duration::MAX;
             }
-            match inner.outage.next(now) {
-                Next::NotBefore(at) => break Some(at),
-                Next::All => inner.call(0, Pass::Free),
-                Next::Probe => match inner.prober(now) {
-                    Ok(place) => {
-                        inner.outage.begin(Pass::Probe, now);
-                        inner.call(place, Pass::Probe);
-                    }
-                    Err(at) => break Some(at),
-                },
-                Next::Try => match inner.affordable(now) {
-                    Ok(place) => {
-                        inner.outage.begin(Pass::Released, now);
-                        inner.call(place, Pass::Released);
-                    }
-                    Err(at) => break Some(at),
-                },
-                Next::Release => {
-                    // Those whose time is over expire by their own clock.
-                    match inner.queue.iter().position(|waiter| waiter.until > now) {
-                        Some(place) => {
-                            inner.outage.begin(Pass::Released, now);
-                            inner.call(place, Pass::Released);
-                        }
-                        None => break None,
-                    }
-                }
+            let waiting = inner.queue.iter().map(|waiter| &waiter.candidate);
+            match inner.outage.next(waiting, inner.refuses, now) {
+                Next::Go(place, pass) => inner.call(place, pass),
+                Next::NotBefore(at) => break at,
             }
         };
-        // It has to look after the clock from here on.
-        let is_same = |one: &Arc<Waiter>| first.as_ref().is_some_and(|first| Arc::ptr_eq(first, one));
-        if !inner.queue.front().is_none_or(is_same) {
-            inner.rouse();
-        }
-        let mode = match &inner.outage {
-            outage if outage.is_down() => DOWN,
-            outage if outage.is_calm() => CALM,
-            _ => WATCHED,
+        let surprise = inner.row.surprise();
+        let mode = if inner.outage.is_down() {
+            DOWN
+        } else if !inner.row.is_empty() || !inner.lessons.is_empty() {
+            WATCHED
+        } else {
+            USED
         };
+        self.surprise.store(surprise.to_bits(), Ordering::Relaxed);
         self.mode.store(mode, Ordering::Relaxed);
-        if mode == DOWN {
-            self.knocker.notify_one();
-        }
-        again
+        // It looks after the clock from here on, by the new time.
+        inner.rouse();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -351,43 +389,37 @@ impl Line {
     }
 }
 
+/// What follows from what is expected of a cluster's attempts.
+impl Line {
+    /// How surprising a failure of this kind is.
+    pub(super) fn weight(&self, kind: Kind, key: &Key, now: Duration) -> f64 {
+        expect::weight(self.q(kind, key, now))
+    }
+
+    /// How often attempts fail in this way anyway.
+    pub(super) fn q(&self, kind: Kind, key: &Key, now: Duration) -> f64 {
+        match kind {
+            Kind::Answered | Kind::Late => self.expect.q(key, now),
+            Kind::Refused => self.expect.connection_q(),
+        }
+    }
+
+    /// The chance that some attempt succeeds.
+    pub(super) fn chance_of_any(&self) -> f64 {
+        expect::chance_of_success(self.expect.cluster_q(), self.surprise())
+    }
+
+    /// The chance that the key's next attempt succeeds.
+    pub(super) fn chance(&self, key: &Key, now: Duration) -> f64 {
+        expect::chance_of_success(self.expect.q(key, now), self.surprise())
+    }
+}
+
 impl Inner {
     fn join(&mut self, waiter: Arc<Waiter>) {
         // Nearly always it is the youngest.
         let older = self.queue.iter().rposition(|other| other.began <= waiter.began);
         self.queue.insert(older.map_or(0, |place| place + 1), waiter);
-    }
-
-    /// Whose turn it is to knock, by its place; or when to look again.
-    fn prober(&self, now: Duration) -> Result<usize, Duration> {
-        if self.outage.believes_checks() { self.impatient(now) } else { self.affordable(now) }
-    }
-
-    /// Who has the least to lose, by its place; or when to look again.
-    fn affordable(&self, now: Duration) -> Result<usize, Duration> {
-        let in_time = |waiter: &Waiter| waiter.until > now;
-        let spare = |waiter: &Waiter| match waiter.means {
-            Means::Fresh | Means::Spare => true,
-            Means::SpareUnlessSent => self.refuses,
-            Means::Nothing => false,
-        };
-        let position = |wanted: &dyn Fn(&Waiter) -> bool| {
-            self.queue.iter().position(|waiter| in_time(waiter) && wanted(waiter))
-        };
-        let found = position(&|waiter| waiter.means == Means::Fresh)
-            .or_else(|| position(&spare))
-            .or_else(|| position(&|waiter| waiter.patience_ends() <= now));
-        let soonest =
-            || self.queue.iter().filter(|waiter| in_time(waiter)).map(|waiter| waiter.patience_ends());
-        found.ok_or_else(|| soonest().min().unwrap_or(Duration::MAX))
-    }
-
-    /// Who has waited long enough for health checks to knock, by its place; or when somebody will have.
-    fn impatient(&self, now: Duration) -> Result<usize, Duration> {
-        let in_time = self.queue.iter().enumerate().filter(|(_, waiter)| waiter.until > now);
-        let soonest = in_time.map(|(place, waiter)| (waiter.trust_ends(), place)).min();
-        let (ends, place) = soonest.ok_or(Duration::MAX)?;
-        if ends <= now { Ok(place) } else { Err(ends) }
     }
 
     /// Lets the one at `place` go.
@@ -411,24 +443,7 @@ impl Inner {
     }
 }
 
-impl Waiter {
-    /// Until when it waits for another to knock, if its failure would be its answer.
-    fn patience_ends(&self) -> Duration {
-        self.after(LAST_PATIENCE)
-    }
-
-    /// Until when it leaves it to health checks to knock.
-    fn trust_ends(&self) -> Duration {
-        self.after(LONGEST_TRUST)
-    }
-
-    /// So long after it has joined, or when half of its time is over.
-    fn after(&self, longest: Duration) -> Duration {
-        self.joined.saturating_add(longest.min(self.until.saturating_sub(self.joined) / 2))
-    }
-}
-
-/// A place in the line, which is freed when whoever waits there stops.
+/// A place in the line, which is freed when its caller stops waiting there.
 struct Place {
     line: Arc<Line>,
     waiter: Arc<Waiter>,
@@ -446,10 +461,9 @@ impl Drop for Place {
         let mut inner = self.line.lock();
         inner.remove(&self.waiter);
         if let Some(pass) = self.waiter.pass.get() {
-            inner.outage.abandon(*pass); // called, and gone before it heard
+            inner.outage.abandon(*pass, self.waiter.candidate.key); // called, and gone before it heard
         }
         self.line.advance(&mut inner, now);
-        inner.rouse();
     }
 }
 
@@ -458,11 +472,17 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Turn {
     line: Arc<Line>,
+    key: Key,
     pass: Option<Pass>,
     start: Instant,
 }
 
 impl Turn {
+    /// Whether the attempt is the one that an exchange gets whose wait was in vain: no retry follows it.
+    pub fn is_last(&self) -> bool {
+        self.pass == Some(Pass::Last)
+    }
+
     fn into_pass(mut self) -> Pass {
         self.pass.take().unwrap_or(Pass::Free)
     }
@@ -473,24 +493,20 @@ impl Drop for Turn {
         if let Some(pass) = self.pass.take() {
             let now = Instant::now().saturating_duration_since(self.start);
             let mut inner = self.line.lock();
-            inner.outage.abandon(pass);
+            inner.outage.abandon(pass, self.key.id());
             self.line.advance(&mut inner, now);
-            inner.rouse();
         }
     }
 }
 
+/// Nothing has failed for ten minutes: there is nothing to learn.
 const CALM: u8 = 0;
-/// Something failed of late: successes have to be counted.
-const WATCHED: u8 = 1;
-const DOWN: u8 = 2;
-
-/// How long one whose failure would be its answer waits for another that can knock at less cost, or half of its time.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long one waits for health checks to find the cluster up, or half of its time: they may ask for something that it
-/// will never answer as they want it.
-const LONGEST_TRUST: Duration = Duration::from_secs(5);
+/// Something failed of late: successes are learned.
+const USED: u8 = 1;
+/// They also end a row, or decide on a lesson.
+const WATCHED: u8 = 2;
+/// Attempts have to wait for their turn.
+const DOWN: u8 = 3;
 
 #[cfg(test)]
 mod tests;

@@ -104,14 +104,14 @@ fn the_whole_page() {
     let expected = r"request   POST /api/screenings/7 (hosp.example.org)
 route     screening: hosp.example.org, /api/screenings/{id}, GET, POST
 cluster   hosp: 1 endpoint
-policy    at most 4 attempts within 25s (deadline)
+policy    at most 4 attempts within 55s (deadline)
           failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol, truncated]
           per try 10s, where another attempt could follow
           answers of up to 128KiB are held until whole: 100ms from the last byte, at most 500ms in all
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
-          adaptive: that while the cluster fails, down to 0.1ms where its recent attempts mostly succeeded
+          adaptive: that while the cluster fails, down to 0.1ms where such requests mostly succeed
           POST is in `methods`: sent again even if the backend may have acted on it
-          waits in line, at most 10s, while all of the cluster fails: 3 in a row (8 where 30 % fail anyway)
+          waits in line, at most 10s, while the cluster is down, and is tried once in any case
           waits, at most 1s, while the cluster has all that it is found to carry, and is not retried while others wait
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy
@@ -121,6 +121,12 @@ timeline, from the end of the request body; an answer counts as instant, an endp
                     → retry after 0.1ms at best, 100ms to 200ms while the cluster fails, at the same endpoint: 502 is in `statuses`
     0.2ms to 300ms  attempt 3: 200
     0.2ms to 300ms  answer: the 200 of attempt 3
+
+surprise, where nothing failed before and nothing else is asked for meanwhile; 9.2 is an outage
+  key: screening: POST
+  attempt 1: 0.9 % of such attempts fail anyway, so it weighs 4.7; 4.7 together
+  attempt 2: 0.9 % of such attempts fail anyway, so it weighs 4.7; 9.4 together
+  attempt 3: a success, which ends the row
 
 budget, shared by all requests to the cluster; each retry takes 1 out of it
   income: 0.5 per request over the last 10s, and 10 per second in any case
@@ -230,19 +236,30 @@ fn a_timeout_takes_the_per_try_time_and_the_last_one_what_the_deadline_leaves() 
         &timeline("GET /pair", &[], 0, "timeout timeout timeout"),
         "
 0s  attempt 1: timeout after 10s: the backend may have acted on it
+→ attempt 2 begins beside it; the first good answer wins
+10s  attempt 2: timeout after 10s: the backend may have acted on it
+→ attempt 3 begins beside it; the first good answer wins
+20s  attempt 3: timeout after 35s: the backend may have acted on it
+→ no more: the deadline of 55s has passed
+55s  answer: 504, made by the proxy",
+    );
+    assert_timeline(
+        &timeline("PUT /pair", &[], 0, "timeout timeout timeout"),
+        "
+0s  attempt 1: timeout after 10s: the backend may have acted on it
 → retry after 50ms to 100ms, at an endpoint not yet tried: `timeout` is in `errors`
 10.05s to 10.1s  attempt 2: timeout after 10s: the backend may have acted on it
 → retry after 100ms to 200ms, at an endpoint already tried: `timeout` is in `errors`
-20.15s to 20.3s  attempt 3: timeout after 4.7s to 4.85s: the backend may have acted on it
-→ no more: the deadline of 25s has passed
-25s  answer: 504, made by the proxy",
+20.15s to 20.3s  attempt 3: timeout after 34.7s to 34.85s: the backend may have acted on it
+→ no more: the deadline of 55s has passed
+55s  answer: 504, made by the proxy",
     );
     assert_timeline(
         &timeline("GET /single", &[], 0, "timeout"),
         "
-0s  attempt 1: timeout after 25s: the backend may have acted on it
-→ no more: the deadline of 25s has passed
-25s  answer: 504, made by the proxy",
+0s  attempt 1: timeout after 55s: the backend may have acted on it
+→ no more: the deadline of 55s has passed
+55s  answer: 504, made by the proxy",
     );
 }
 
@@ -485,9 +502,26 @@ fn a_hedge_stands_beside_the_first_attempt_that_takes_long() {
         "
 0s  attempt 1: timeout after 10s: the backend may have acted on it
 → attempt 2, a hedge, beside it after 20ms: taken to fail as well
-→ retry after 100ms to 200ms, at an endpoint already tried: `timeout` is in `errors`
-10.1s to 10.2s  attempt 3: timeout after 14.8s to 14.9s: the backend may have acted on it
-→ no more: the deadline of 25s has passed
-25s  answer: 504, made by the proxy",
+→ attempt 3 begins beside it; the first good answer wins
+10s  attempt 3: timeout after 45s: the backend may have acted on it
+→ no more: the deadline of 55s has passed
+55s  answer: 504, made by the proxy",
+    );
+}
+
+#[test]
+fn the_page_says_how_surprising_each_failure_is() {
+    let page = explained("GET /pair", "hosp.example.org", &[], 0, "502 timeout connect 502");
+    let (_, surprise) = page.split_once("surprise").unwrap();
+    let lines: Vec<_> = surprise.lines().skip(1).take_while(|line| !line.is_empty()).collect();
+    assert_eq!(
+        lines,
+        [
+            "  key: pair: GET",
+            "  attempt 1: 0.9 % of such attempts fail anyway, so it weighs 4.7; 4.7 together",
+            "  attempt 2: 0.9 % of such attempts fail anyway, so it weighs 4.7; no evidence of an outage: slow is not broken",
+            "  attempt 3: 0.9 % of such attempts fail anyway, so it weighs 4.7; 9.4 together",
+            "  attempt 4: 0.9 % of such attempts fail anyway, so it weighs 4.7; 14.1 together: an outage, if every endpoint has failed as often",
+        ]
     );
 }

@@ -1,8 +1,12 @@
 //! The outage as a pure machine: its rules, and its promises by property.
 
+use std::collections::HashSet;
+
+use http::Method;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::expect::{Key, Secret, Subject};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -12,408 +16,269 @@ fn pause(number: u32) -> Duration {
     ms(100) * number
 }
 
-fn fail(outage: &mut Outage, times: u32, now: Duration) -> Change {
-    (0..times).map(|_| outage.failure(Pass::Free, Spread::All, pause, now)).last().unwrap_or(Change::Nothing)
+fn key(name: char) -> KeyId {
+    Key::new(Secret::new(1, 2), &Subject { route: &name.to_string(), method: &Method::GET, rest: "" }).id()
 }
 
-/// A moment of a test whose outage begins at `at(0)`.
-const fn at(later: u64) -> Duration {
-    ms(1000 + later)
+/// One that came at `joined` ms, with ten seconds of patience.
+fn waiter(name: char, joined: u64, means: Means) -> Candidate {
+    let joined = ms(joined);
+    let until = joined + ms(10_000);
+    Candidate { key: key(name), is_known_good: false, is_hopeless: false, means, joined, until }
 }
 
-fn down(now: Duration) -> Outage {
-    let mut outage = Outage::new(LineSettings::default());
-    assert_eq!(fail(&mut outage, 2, now.checked_sub(LEAST_SPAN).unwrap()), Change::Nothing);
-    assert_eq!(fail(&mut outage, 1, now), Change::Down);
+fn fresh(name: char, joined: u64) -> Candidate {
+    waiter(name, joined, Means::Fresh)
+}
+
+/// An outage that failures of `a` have found at 1 s; its first probe may go at 1.1 s.
+fn down() -> Outage {
+    let mut outage = Outage::default();
+    outage.begin([key('a')].into_iter(), pause(1), ms(1000));
     outage
 }
 
+fn next(outage: &mut Outage, waiting: &[Candidate], now: u64) -> Next {
+    outage.next(waiting.iter(), false, ms(now))
+}
+
 #[test]
-fn a_run_is_an_outage_where_chance_does_not_explain_it() {
-    for (rate, count) in [(0.0, 2), (0.02, 3), (0.1, 4), (0.2, 6), (0.3, 8), (0.5, 14), (1.0, 100)] {
-        assert_eq!(needed(rate), count, "{rate}");
+fn a_key_that_has_not_failed_probes_at_once() {
+    let mut outage = down();
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1000), Next::NotBefore(ms(1100)));
+    assert_eq!(next(&mut outage, &[fresh('a', 1000), fresh('b', 1001)], 1001), Next::Go(1, Pass::Stranger));
+    // One at a time for each key.
+    assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1002), Next::NotBefore(ms(2001)));
+    assert_eq!(next(&mut outage, &[fresh('b', 1001), fresh('c', 1002)], 1002), Next::Go(1, Pass::Stranger));
+    outage.failure(Pass::Stranger, key('b'), pause, ms(1010));
+    assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1011), Next::NotBefore(ms(1210)));
+    assert_eq!(outage.failed_probes(), 1);
+}
+
+#[test]
+fn no_more_than_eight_strangers_in_a_row_and_twenty_a_second_probe() {
+    let mut outage = down();
+    let strangers: Vec<_> = ('b'..='z').map(|name| fresh(name, 1000)).collect();
+    let mut waiting = strangers.clone();
+    for _ in 0..8 {
+        let Next::Go(place, Pass::Stranger) = next(&mut outage, &waiting, 1000) else { panic!() };
+        let gone = waiting.remove(place);
+        outage.failure(Pass::Stranger, gone.key, pause, ms(1000));
     }
-}
-
-#[test]
-fn a_run_that_is_over_at_once_is_no_outage_however_long() {
-    let mut outage = Outage::new(LineSettings::default());
-    assert_eq!(fail(&mut outage, 1000, ms(20)), Change::Nothing);
-    assert_eq!(fail(&mut outage, 1, ms(24)), Change::Nothing);
-    assert_eq!(fail(&mut outage, 1, ms(25)), Change::Down);
-}
-
-#[test]
-fn failures_at_some_endpoints_only_are_no_outage() {
-    let mut outage = Outage::new(LineSettings::default());
-    for _ in 0..1000 {
-        assert_eq!(outage.failure(Pass::Free, Spread::Some, pause, ms(0)), Change::Nothing);
+    assert_eq!(next(&mut outage, &waiting, 1000), Next::NotBefore(ms(1050)));
+    assert_eq!(next(&mut outage, &waiting, 1050), Next::Go(0, Pass::Stranger));
+    // Eight at once at most, however much time has passed.
+    let mut outage = down();
+    for place in 0..8 {
+        assert_eq!(next(&mut outage, &strangers[place..], 1000), Next::Go(0, Pass::Stranger));
     }
-    assert_eq!(outage.next(ms(0)), Next::All);
+    assert_eq!(next(&mut outage, &strangers[8..], 1900), Next::NotBefore(ms(2000)), "a second each");
+    assert_eq!(next(&mut outage, &strangers[8..], 2000), Next::Go(0, Pass::Stranger));
 }
 
 #[test]
-fn one_probe_at_a_time_knocks_and_each_failed_one_backs_off() {
-    let mut outage = down(ms(1000));
-    assert_eq!(outage.next(ms(1099)), Next::NotBefore(ms(1100)));
-    assert_eq!(outage.next(ms(1100)), Next::Probe);
-    outage.begin(Pass::Probe, ms(1100));
-    assert_eq!(outage.next(ms(1101)), Next::NotBefore(ms(2100)));
-    outage.failure(Pass::Probe, Spread::All, pause, ms(1110));
-    assert_eq!(outage.next(ms(1110)), Next::NotBefore(ms(1310)));
-    outage.begin(Pass::Probe, ms(1310));
-    outage.failure(Pass::Probe, Spread::All, pause, ms(1320));
-    assert_eq!(outage.next(ms(1320)), Next::NotBefore(ms(1620)));
+fn a_key_with_good_attempts_probes_before_one_that_nobody_knows() {
+    let mut outage = down();
+    let known = Candidate { is_known_good: true, ..fresh('c', 1001) };
+    assert_eq!(next(&mut outage, &[fresh('b', 1000), known], 1001), Next::Go(1, Pass::Stranger));
+}
+
+#[test]
+fn what_may_not_be_repeated_gives_others_a_second_or_half_of_its_time() {
+    for means in [Means::Nothing, Means::SpareUnlessSent] {
+        let mut outage = down();
+        assert_eq!(next(&mut outage, &[waiter('b', 1000, means)], 1000), Next::NotBefore(ms(2000)));
+        let short = Candidate { until: ms(1400), ..waiter('b', 1000, means) };
+        assert_eq!(next(&mut outage, &[short], 1000), Next::NotBefore(ms(1200)));
+        assert_eq!(next(&mut outage, &[waiter('b', 1000, means)], 2000), Next::Go(0, Pass::Stranger));
+    }
+    // Where connections are refused a probe costs it nothing.
+    let post = [waiter('b', 1000, Means::SpareUnlessSent)];
+    assert_eq!(down().next(post.iter(), true, ms(1000)), Next::Go(0, Pass::Stranger));
+    assert_eq!(
+        down().next([waiter('b', 1000, Means::Nothing)].iter(), true, ms(1000)),
+        Next::NotBefore(ms(2000))
+    );
+}
+
+#[test]
+fn keys_that_failed_take_turns_one_at_a_time_and_100_ms_apart() {
+    let mut outage = Outage::default();
+    outage.begin([key('a'), key('b'), key('c')].into_iter(), pause(1), ms(1000));
+    let waiting = [fresh('a', 1000), fresh('b', 1000), fresh('c', 1000)];
+    assert_eq!(next(&mut outage, &waiting, 1100), Next::Go(0, Pass::Probe));
+    assert_eq!(next(&mut outage, &waiting[1..], 1150), Next::NotBefore(ms(2100)), "one at a time");
+    outage.failure(Pass::Probe, key('a'), pause, ms(1150));
+    assert_eq!(next(&mut outage, &waiting, 1150), Next::NotBefore(ms(1200)), "100 ms apart");
+    // The key with the fewest failed probes first, and the pause of each key grows by itself.
+    assert_eq!(next(&mut outage, &waiting, 1200), Next::Go(1, Pass::Probe));
+    outage.failure(Pass::Probe, key('b'), pause, ms(1200));
+    assert_eq!(next(&mut outage, &waiting, 1400), Next::Go(2, Pass::Probe));
+    outage.failure(Pass::Probe, key('c'), pause, ms(1400));
+    assert_eq!(next(&mut outage, &waiting, 1500), Next::Go(0, Pass::Probe));
+    outage.failure(Pass::Probe, key('a'), pause, ms(1500));
+    assert_eq!(next(&mut outage, &waiting[..1], 1700), Next::NotBefore(ms(1800)));
 }
 
 #[test]
 fn a_probe_that_takes_long_is_not_waited_for() {
-    let mut outage = down(at(0));
-    outage.begin(Pass::Probe, at(100));
-    assert_eq!(outage.next(at(1099)), Next::NotBefore(at(1100)));
-    assert_eq!(outage.next(at(1100)), Next::Probe);
+    let mut outage = down();
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1100), Next::Go(0, Pass::Probe));
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 2099), Next::NotBefore(ms(2100)));
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 2100), Next::Go(0, Pass::Probe));
 }
 
 #[test]
 fn a_probe_whose_caller_left_gives_its_place_to_the_next() {
-    let mut outage = down(at(0));
-    outage.begin(Pass::Probe, at(100));
-    outage.abandon(Pass::Probe);
-    assert_eq!(outage.next(at(100)), Next::Probe);
+    let mut outage = down();
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1100), Next::Go(0, Pass::Probe));
+    outage.abandon(Pass::Probe, key('a'));
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1200), Next::Go(0, Pass::Probe));
+    assert_eq!(next(&mut outage, &[fresh('b', 1200)], 1200), Next::Go(0, Pass::Stranger));
+    outage.abandon(Pass::Stranger, key('b'));
+    assert_eq!(next(&mut outage, &[fresh('b', 1200)], 1201), Next::Go(0, Pass::Stranger));
+    assert_eq!(outage.failed_probes(), 0);
 }
 
 #[test]
-fn what_began_before_the_outage_neither_ends_nor_prolongs_it() {
-    let mut outage = down(at(0));
-    assert_eq!(outage.success(Pass::Free, at(50)), Change::Nothing);
-    assert_eq!(fail(&mut outage, 5, at(50)), Change::Nothing);
-    assert_eq!(outage.next(at(50)), Next::NotBefore(at(100)));
-}
-
-/// How many may go at this moment.
-fn let_go(outage: &mut Outage, now: Duration) -> u32 {
-    let mut count = 0;
-    while outage.next(now) == Next::Release {
-        outage.begin(Pass::Released, now);
-        count += 1;
+fn a_key_that_is_hopeless_leaves_the_probe_to_others_for_five_seconds() {
+    for name in ['a', 'b'] {
+        let hopeless = Candidate { is_hopeless: true, until: ms(21_000), ..fresh(name, 1000) };
+        assert_eq!(next(&mut down(), &[hopeless], 2000), Next::NotBefore(ms(6000)));
+        assert!(matches!(next(&mut down(), &[hopeless], 6000), Next::Go(0, _)));
     }
-    count
 }
 
 #[test]
-fn each_good_answer_lets_two_go() {
-    let mut outage = down(at(0));
-    outage.begin(Pass::Probe, at(100));
-    assert_eq!(outage.success(Pass::Probe, at(101)), Change::Recovering);
-    let mut under_way = let_go(&mut outage, at(101));
-    let mut rounds = vec![under_way];
-    for _ in 0..4 {
-        for _ in 0..under_way {
-            outage.success(Pass::Released, at(102));
-        }
-        under_way = let_go(&mut outage, at(102));
-        rounds.push(under_way);
+fn a_check_that_passed_lets_one_go_always() {
+    let mut outage = down();
+    for round in 0..3 {
+        outage.check_passed();
+        let waiting = [waiter('a', 1000, Means::Nothing), fresh('a', 1000)];
+        assert_eq!(next(&mut outage, &waiting, 1001 + round), Next::Go(0, Pass::Probe));
+        assert!(matches!(next(&mut outage, &waiting, 1001 + round), Next::NotBefore(_)), "one, and no more");
+        outage.failure(Pass::Probe, key('a'), pause, ms(1002 + round));
     }
-    assert_eq!(rounds, [2, 4, 8, 16, 32]);
+    let mut outage = Outage::default();
+    outage.check_passed();
+    outage.begin([key('a')].into_iter(), pause(1), ms(1000));
+    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1000), Next::NotBefore(ms(1100)), "it was before");
+}
+
+#[test]
+fn a_success_that_began_after_the_outage_ends_it_whatever_its_key_and_an_older_one_does_not() {
+    let mut outage = down();
+    assert_eq!(outage.success(Pass::Free, key('z'), false, ms(1500)), Change::Nothing);
+    assert!(outage.is_tried());
+    assert_eq!(outage.success(Pass::Free, key('z'), true, ms(1500)), Change::Recovering);
+    assert!(outage.is_down() && !outage.is_tried());
+}
+
+#[test]
+fn while_the_cluster_recovers_strangers_pass_and_others_are_let_go_slowly() {
+    let mut outage = down();
+    outage.failure(Pass::Free, key('c'), pause, ms(1500));
+    outage.success(Pass::Probe, key('a'), true, ms(2000));
+    let [failed, mended] = ['c', 'a'].map(|name| [fresh(name, 1000); 9]);
+    assert_eq!(next(&mut outage, &[failed[0], mended[0], fresh('b', 1000)], 2000), Next::Go(2, Pass::Free));
+    // One good answer lets two go, of each kind.
+    for (waiting, pass) in [(&mended, Pass::Mended), (&failed, Pass::Released)] {
+        assert_eq!(next(&mut outage, waiting, 2000), Next::Go(0, pass));
+        assert_eq!(next(&mut outage, waiting, 2000), Next::Go(0, pass));
+        assert_eq!(next(&mut outage, waiting, 2000), Next::NotBefore(ms(2100)));
+    }
+    // Each further one two more, and what takes long doubles the window every 100 ms.
+    outage.success(Pass::Mended, key('a'), true, ms(2010));
+    assert_eq!(next(&mut outage, &mended, 2010), Next::Go(0, Pass::Mended));
+    assert_eq!(next(&mut outage, &mended, 2010), Next::Go(0, Pass::Mended));
+    assert_eq!(next(&mut outage, &mended, 2010), Next::NotBefore(ms(2100)));
+    assert_eq!(next(&mut outage, &mended, 2100), Next::Go(0, Pass::Mended));
+    // What still fails halves its own window, and not that of what succeeds.
+    outage.failure(Pass::Released, key('c'), pause, ms(2110));
+    assert_eq!(next(&mut outage, &failed, 2110), Next::NotBefore(ms(2210)));
+    assert_eq!(next(&mut outage, &mended, 2110), Next::Go(0, Pass::Mended));
     outage.line_is_empty();
-    assert_eq!(outage.next(at(103)), Next::All);
-}
-
-#[test]
-fn slow_answers_do_not_hold_up_the_line_and_failures_slow_it() {
-    let mut outage = down(at(0));
-    outage.begin(Pass::Probe, at(100));
-    outage.success(Pass::Probe, at(100));
-    assert_eq!(let_go(&mut outage, at(100)), 2);
-    assert_eq!(outage.next(at(199)), Next::NotBefore(at(200)));
-    assert_eq!(let_go(&mut outage, at(200)), 2);
-    assert_eq!(let_go(&mut outage, at(300)), 4);
-    outage.failure(Pass::Released, Spread::All, pause, at(310));
-    outage.success(Pass::Released, at(311));
-    assert_eq!(let_go(&mut outage, at(312)), 0, "six under way, five allowed");
-    // The first knock was answered, so the outage may have been chance: it takes one failure more.
-    for _ in 0..3 {
-        assert_eq!(outage.failure(Pass::Released, Spread::All, pause, at(315)), Change::Nothing);
-    }
-    let change = outage.failure(Pass::Released, Spread::All, pause, at(320));
-    assert_eq!((change, outage.next(at(320))), (Change::Down, Next::NotBefore(at(420))));
-}
-
-/// The false alarms of a cluster whose attempts fail independently, of so many.
-fn false_alarms(rate: f64, attempts: u32) -> u32 {
-    let mut random = fastrand::Rng::with_seed(11);
-    let mut outage = Outage::new(LineSettings::default());
-    let mut alarms = 0;
-    for number in 0..attempts {
-        let now = ms(10) * number;
-        let pass = match outage.next(now) {
-            Next::Probe => Pass::Probe,
-            Next::NotBefore(_) => continue,
-            Next::All | Next::Release | Next::Try => Pass::Free,
-        };
-        outage.begin(pass, now);
-        if random.f64() < rate {
-            let change = outage.failure(pass, Spread::All, pause, now);
-            alarms += u32::from(change == Change::Down);
-        } else if outage.success(pass, now) == Change::Recovering {
-            outage.line_is_empty();
-        }
-    }
-    alarms
-}
-
-#[test]
-fn independent_failures_are_practically_never_taken_for_an_outage() {
-    for (rate, most) in [(0.01, 2), (0.1, 12), (0.2, 12), (0.3, 12)] {
-        let alarms = false_alarms(rate, 100_000);
-        assert!(alarms <= most, "{alarms} of 100000 at {rate}");
-    }
+    assert!(!outage.is_down());
 }
 
 #[test]
 fn what_cannot_be_a_line_is_refused() {
-    assert_eq!(LineSettings::new(1, ms(10), 1), Err(InvalidLine::EnterAfter));
-    assert_eq!(LineSettings::new(1, ms(10), 101), Err(InvalidLine::EnterAfter));
+    assert_eq!(LineSettings::new(1, ms(1000), 1), Err(InvalidLine::EnterAfter));
+    assert_eq!(LineSettings::new(1, ms(1000), 101), Err(InvalidLine::EnterAfter));
     assert_eq!(LineSettings::new(1, ms(0), 3), Err(InvalidLine::MaxWait));
-    assert!(LineSettings::new(0, ms(1), 2).is_ok());
+    assert_eq!(LineSettings::new(1, Duration::from_secs(3601), 3), Err(InvalidLine::MaxWait));
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Event {
-    Take,
-    Answer(bool),
+    Begin,
+    Look,
+    Success,
+    Failure,
     Abandon,
-    Stray(bool),
-    CheckPassed,
-    Empty,
+    Check,
+    Later(u64),
 }
 
-fn knocks(pass: Pass) -> bool {
-    matches!(pass, Pass::Probe | Pass::Check)
-}
-
-fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
+fn events() -> impl Strategy<Value = Vec<(Event, u8)>> {
     let event = prop_oneof![
-        4 => Just(Event::Take),
-        4 => any::<bool>().prop_map(Event::Answer),
-        1 => Just(Event::Abandon),
-        3 => any::<bool>().prop_map(Event::Stray),
-        1 => Just(Event::CheckPassed),
-        1 => Just(Event::Empty),
+        1 => Just(Event::Begin),
+        8 => Just(Event::Look),
+        1 => Just(Event::Success),
+        4 => Just(Event::Failure),
+        2 => Just(Event::Abandon),
+        1 => Just(Event::Check),
+        4 => (1u64..400).prop_map(Event::Later),
     ];
-    proptest::collection::vec((event, 0u64..300), 0..300)
+    proptest::collection::vec((event, 0u8..6), 0..200)
 }
 
 proptest! {
+    /// Whatever happens: someone may go soon, one probe at a time and key, and no more strangers than are allowed.
     #[test]
-    fn whatever_happens_probes_are_alone_and_somebody_may_go_before_long(events in events()) {
-        let mut outage = Outage::new(LineSettings::default());
-        let mut now = ms(0);
-        let mut under_way: Vec<(Pass, Duration)> = Vec::new();
-        for (event, later) in events {
-            now += ms(later);
+    fn those_who_wait_always_have_a_moment_to_look_again_and_probes_are_few(events in events()) {
+        let mut outage = Outage::default();
+        let mut now = 1000;
+        let mut out: Vec<(Pass, KeyId, u64)> = Vec::new();
+        for (event, number) in events {
+            let waiting: Vec<_> = ('a'..='f').map(|name| fresh(name, now - 50)).collect();
             match event {
-                Event::Take => {
-                    let pass = match outage.next(now) {
-                        Next::All => Pass::Free,
-                        Next::Probe if outage.believes_checks() => Pass::Check,
-                        Next::Probe => Pass::Probe,
-                        Next::Release | Next::Try => Pass::Released,
-                        Next::NotBefore(at) => {
-                            prop_assert!(at > now, "a wait that is over");
-                            prop_assert!(at <= now + ms(100) * 400, "a wait without end");
-                            continue;
-                        }
-                    };
-                    if knocks(pass) {
-                        let others = under_way.iter().filter(|(other, since)| {
-                            knocks(*other) && *since + PATIENCE > now
-                        });
-                        prop_assert!(outage.is_down());
-                        prop_assert_eq!(others.count(), 0);
+                Event::Begin if !outage.is_tried() => {
+                    outage.begin([waiting[usize::from(number)].key].into_iter(), pause(1), ms(now));
+                    out.clear();
+                }
+                Event::Begin => {}
+                Event::Look if !outage.is_down() => {}
+                Event::Look => match next(&mut outage, &waiting, now) {
+                    Next::Go(place, pass) => {
+                        prop_assert!(place < waiting.len());
+                        out.push((pass, waiting[place].key, now));
                     }
-                    outage.begin(pass, now);
-                    under_way.push((pass, now));
-                }
-                Event::Answer(good) => {
-                    if let Some((pass, _)) = under_way.pop() {
-                        if good { outage.success(pass, now); } else { outage.failure(pass, Spread::All, pause, now); }
-                        // A probe of an outage that is over must not count in the next.
-                        if knocks(pass) { under_way.retain(|(other, _)| !knocks(*other)); }
+                    Next::NotBefore(at) => prop_assert!(at > ms(now) && at <= ms(now + 60_000), "{at:?} at {now}"),
+                },
+                Event::Later(later) => now += later,
+                Event::Check => outage.check_passed(),
+                Event::Success | Event::Failure | Event::Abandon => {
+                    let ended = (!out.is_empty()).then(|| out.remove(usize::from(number) % out.len()));
+                    let (pass, key, at) = ended.unwrap_or((Pass::Free, waiting[0].key, now));
+                    if pass == Pass::Stranger && at + 1000 <= now {
+                        out.retain(|(_, other, _)| *other != key); // it is not told from a younger one
                     }
-                }
-                Event::Abandon => {
-                    if let Some((pass, _)) = under_way.pop() { outage.abandon(pass); }
-                }
-                Event::Stray(good) => {
-                    if good { outage.success(Pass::Free, now); } else { outage.failure(Pass::Free, Spread::All, pause, now); }
-                }
-                Event::CheckPassed => {
-                    if outage.success(Pass::Check, now) == Change::Recovering {
-                        under_way.retain(|(other, _)| !knocks(*other));
+                    match event {
+                        Event::Success => drop(outage.success(pass, key, true, ms(now))),
+                        Event::Failure => outage.failure(pass, key, pause, ms(now)),
+                        _ => outage.abandon(pass, key),
+                    }
+                    if !outage.is_tried() {
+                        out.retain(|(pass, ..)| matches!(pass, Pass::Released | Pass::Mended));
                     }
                 }
-                Event::Empty => outage.line_is_empty(),
+            }
+            if outage.is_tried() {
+                let young = |pass| out.iter().filter(move |(other, _, at)| *other == pass && at + 1000 > now);
+                let keys: HashSet<_> = young(Pass::Stranger).map(|(_, key, _)| *key).collect();
+                prop_assert!(keys.len() == young(Pass::Stranger).count() && keys.len() <= 8);
             }
         }
-        // Nothing more happens: all the same there is an end to every wait.
-        let mut looks = 0;
-        while let Next::NotBefore(at) = outage.next(now) {
-            prop_assert!(at > now);
-            now = at;
-            looks += 1;
-            prop_assert!(looks < 10);
-        }
-    }
-
-    #[test]
-    fn a_success_in_between_and_a_line_of_none_prevent_every_outage(successes in proptest::collection::vec(any::<bool>(), 0..200)) {
-        let mut off = Outage::new(LineSettings::new(0, ms(1), 2).unwrap());
-        let mut outage = Outage::new(LineSettings::default());
-        for (now, good) in (0..).map(|step| ms(10) * step).zip(successes) {
-            if good { off.success(Pass::Free, now); } else { fail(&mut off, 1, now); }
-            fail(&mut outage, 1, now);
-            fail(&mut outage, 1, now + LEAST_SPAN);
-            outage.success(Pass::Free, now + LEAST_SPAN);
-        }
-        prop_assert_eq!(off.next(ms(0)), Next::All);
-        prop_assert_eq!(outage.next(ms(0)), Next::All);
-    }
-
-    #[test]
-    fn after_enough_successes_there_is_nothing_left_to_remember(failures in 0u32..100) {
-        let mut outage = Outage::new(LineSettings::default());
-        for _ in 0..failures { outage.failure(Pass::Free, Spread::Some, pause, ms(0)); }
-        for _ in 0..400 { outage.success(Pass::Free, ms(0)); }
-        prop_assert!(outage.is_calm());
-    }
-}
-
-/// Down, with checks that passed before.
-fn down_with_checks(now: Duration) -> Outage {
-    let mut outage = Outage::new(LineSettings::default());
-    assert_eq!(outage.success(Pass::Check, now), Change::Nothing);
-    assert_eq!(fail(&mut outage, 2, now.checked_sub(LEAST_SPAN).unwrap()), Change::Nothing);
-    assert_eq!(fail(&mut outage, 1, now), Change::Down);
-    assert!(outage.believes_checks());
-    outage
-}
-
-#[test]
-fn a_check_knocks_at_the_pace_of_the_line_and_ends_the_outage() {
-    let mut outage = down_with_checks(at(0));
-    assert_eq!(outage.next(at(100)), Next::Probe);
-    outage.begin(Pass::Check, at(100));
-    assert_eq!(outage.next(at(100)), Next::NotBefore(at(1100)), "one at a time");
-    assert_eq!(outage.failure(Pass::Check, Spread::All, pause, at(110)), Change::Nothing);
-    assert_eq!(outage.next(at(110)), Next::NotBefore(at(310)));
-    outage.begin(Pass::Check, at(310));
-    assert_eq!(outage.success(Pass::Check, at(320)), Change::Recovering);
-    assert_eq!(outage.next(at(320)), Next::Try, "one shows whether it is true");
-    outage.begin(Pass::Released, at(320));
-    assert_eq!(outage.next(at(320)), Next::NotBefore(at(420)));
-    outage.success(Pass::Released, at(330));
-    assert_eq!(outage.next(at(330)), Next::Release);
-    outage.line_is_empty();
-    assert!(!outage.is_down() && outage.believes_checks());
-    assert_eq!(outage.run, 0);
-}
-
-#[test]
-fn a_check_that_began_before_the_outage_does_not_end_it() {
-    let mut outage = down_with_checks(at(1000));
-    assert_eq!(outage.check_passed(at(999), at(1010)), Change::Nothing);
-    assert!(outage.is_down() && outage.believes_checks());
-    assert_eq!(outage.check_passed(at(1001), at(1010)), Change::Recovering);
-}
-
-#[test]
-fn checks_alone_neither_take_a_cluster_down_nor_teach_how_often_it_fails() {
-    let mut outage = Outage::new(LineSettings::default());
-    let fresh = outage;
-    for _ in 0..1000 {
-        assert_eq!(outage.failure(Pass::Check, Spread::All, pause, at(0)), Change::Nothing);
-    }
-    assert_eq!(outage, fresh);
-    fail(&mut outage, 2, at(0));
-    outage.success(Pass::Check, at(1));
-    assert_eq!(fail(&mut outage, 1, at(10)), Change::Down, "a check between two failures is no success");
-}
-
-#[test]
-fn checks_that_never_passed_end_no_outage_and_are_not_waited_for() {
-    let mut outage = down(at(0));
-    assert!(!outage.believes_checks());
-    assert_eq!(outage.success(Pass::Check, at(50)), Change::Nothing);
-    assert_eq!(outage.next(at(100)), Next::Probe);
-    outage.begin(Pass::Probe, at(100));
-    assert_eq!(outage.success(Pass::Probe, at(110)), Change::Recovering);
-    outage.line_is_empty();
-    outage.success(Pass::Check, at(120));
-    assert!(outage.believes_checks(), "it passes while all is well");
-}
-
-#[test]
-fn a_check_that_ends_an_outage_too_soon_costs_one_failure_and_is_not_believed_again() {
-    // One goes, and fails.
-    let mut outage = down_with_checks(at(0));
-    outage.success(Pass::Check, at(50));
-    outage.begin(Pass::Released, at(50));
-    assert_eq!(outage.failure(Pass::Free, Spread::All, pause, at(55)), Change::Nothing, "it began before");
-    assert_eq!(outage.success(Pass::Free, at(55)), Change::Nothing);
-    assert_eq!(outage.failure(Pass::Released, Spread::All, pause, at(60)), Change::Down);
-    assert!(!outage.believes_checks());
-    assert_eq!(outage.success(Pass::Check, at(70)), Change::Nothing);
-    // The same where nobody waits.
-    let mut outage = down_with_checks(at(0));
-    outage.success(Pass::Check, at(50));
-    outage.line_is_empty();
-    assert!(!outage.is_down() && !outage.is_calm(), "a success has to be told");
-    assert_eq!(fail(&mut outage, 1, at(60)), Change::Down);
-    assert!(!outage.believes_checks());
-}
-
-#[test]
-fn a_request_that_gets_through_where_checks_fail_ends_the_outage_and_their_credit() {
-    let mut outage = down_with_checks(at(0));
-    outage.begin(Pass::Check, at(100));
-    outage.failure(Pass::Check, Spread::All, pause, at(110));
-    outage.begin(Pass::Probe, at(5000));
-    assert_eq!(outage.success(Pass::Probe, at(5010)), Change::Recovering);
-    assert!(!outage.believes_checks());
-}
-
-proptest! {
-    #[test]
-    fn whatever_checks_say_a_working_cluster_comes_up_as_soon_as_a_request_is_let_knock(
-        before in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..50),
-        random in proptest::collection::vec(any::<bool>(), 1..50),
-    ) {
-        let mut outage = Outage::new(LineSettings::default());
-        let mut now = at(0);
-        for (is_check, passed) in before {
-            now += ms(3);
-            let pass = if is_check { Pass::Check } else { Pass::Free };
-            if passed { outage.success(pass, now); } else { outage.failure(pass, Spread::All, pause, now); }
-        }
-        // From here on every attempt succeeds, and checks say anything.
-        for passed in random {
-            now += ms(10_000);
-            if passed {
-                outage.success(Pass::Check, now);
-            } else if outage.believes_checks() && outage.next(now) == Next::Probe {
-                outage.begin(Pass::Check, now);
-                outage.failure(Pass::Check, Spread::All, pause, now);
-            }
-        }
-        now += ms(1_000_000);
-        if outage.next(now) == Next::Probe {
-            outage.begin(Pass::Probe, now);
-            outage.success(Pass::Probe, now);
-        }
-        outage.line_is_empty();
-        prop_assert_eq!(outage.next(now), Next::All);
-        outage.success(Pass::Free, now);
-        prop_assert_eq!(outage.run, 0);
     }
 }

@@ -21,7 +21,7 @@ fn around() -> Circumstances {
         body: BodyState::Whole,
         untried: Untried::None,
         time_left: 25 * SECOND,
-        recent: Recent::WELL,
+        chance: 0.99,
         random: 0.5,
     }
 }
@@ -189,19 +189,16 @@ fn retry_after_is_a_floor_for_the_wait() {
 #[test]
 fn the_waits_follow_how_the_cluster_is() {
     let policy = RetryPolicy { backoff: adaptive(), ..policy() };
-    let after = |share, row, attempt| {
-        let around = Circumstances { recent: Recent { share, row }, attempt, ..around() };
+    let after = |chance, attempt| {
+        let around = Circumstances { attempt, chance, ..around() };
         let Verdict::Retry { after, .. } = policy.decide(answered(502), &around) else { panic!() };
         after
     };
     let millis = Duration::from_millis;
-    assert_eq!(after(1.0, 1, 1), Backoff::QUICKEST, "one of a kind");
-    assert_eq!(after(0.8, 1, 1), Backoff::QUICKEST);
-    assert!(after(0.8, 2, 2) < millis(1));
-    assert_eq!(after(1.0, 1, 2), millis(200), "this exchange's second failure, where nothing else fails");
-    assert_eq!(after(1.0, 3, 1), millis(100), "somebody else's first failure, in an outage");
-    assert_eq!(after(0.5, 1, 1), millis(100));
-    assert_eq!(after(0.0, 1, 2), millis(200));
+    assert_eq!(after(0.99, 1), Backoff::QUICKEST, "one of a kind");
+    assert_eq!(after(0.7, 2), Backoff::QUICKEST, "what fails singly is not helped by a wait");
+    assert_eq!(after(0.5, 1), millis(100), "somebody else's failures, in an outage");
+    assert_eq!(after(0.0, 2), millis(200));
 }
 
 #[test]
@@ -244,7 +241,7 @@ fn after_a_connect_failure_an_untried_endpoint_is_tried_at_once() {
 #[test]
 fn explain_shows_the_waits_that_decide_can_give() {
     let policy = RetryPolicy::default();
-    let failing = Circumstances { recent: Recent::FAILING, ..around() };
+    let failing = Circumstances { chance: 0.0, ..around() };
     assert_eq!(
         policy.wait_range(answered(502), &failing),
         Duration::from_millis(50)..=Duration::from_millis(100)

@@ -15,7 +15,7 @@ pub(super) fn layer<'a>(exchange: &Exchange, outbound: &'a Outbound, now: Instan
     // Whoever has a turn at a cluster that was down has waited for it, and others with it.
     let is_first = exchange.attempt_number() == 0 || exchange.has_turn();
     let purpose = if is_first { Purpose::First } else { Purpose::Retry };
-    let left = outbound.limits.left(exchange.body().upload(), now.into_std());
+    let left = outbound.limits().left(exchange.body().upload(), now.into_std());
     let ask = Ask { purpose, now, deadline: now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) };
     AdmissionLayer::new(&outbound.cluster.admission, ask)
 }

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::{Answer, Failure, Outbound, asked_wait};
 use crate::error::ProxyError;
+use crate::policy::outage::Means;
 use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
 use crate::proxy::exchange::Exchange;
-use crate::upstream::line::{Means, Refusal, Wait};
+use crate::upstream::line::{Refusal, Wait};
 
 /// Waits for the exchange's turn, or for the end of the outage.
 pub(super) async fn wait(
@@ -17,12 +18,21 @@ pub(super) async fn wait(
     now: Instant,
 ) -> Result<(), ProxyError> {
     let line = &outbound.cluster.line;
-    let left = outbound.limits.left(exchange.body().upload(), now.into_std());
+    let left = outbound.limits().left(exchange.body().upload(), now.into_std());
     let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
-    let until = now + left.min(line.max_wait().saturating_sub(exchange.in_line()));
-    let means = means(exchange, outbound);
-    let outcome =
-        line.wait(Wait { means, began: exchange.began(), start: outbound.around.start, now, until }).await;
+    // One that has not been tried gets an attempt of its own at the end, which takes its time as well.
+    let left = if exchange.attempt_number() == 0 { left / 2 } else { left };
+    let key = outbound.cluster.key(&outbound.subject());
+    let wait = Wait {
+        key: &key,
+        means: means(exchange, outbound),
+        began: exchange.began(),
+        last_attempt: exchange.last_attempt(),
+        start: outbound.around.start,
+        now,
+        until: now + left.min(line.max_wait().saturating_sub(exchange.in_line())),
+    };
+    let outcome = line.wait(wait).await;
     let waited = now.elapsed();
     match outcome {
         Ok(turn) => {
@@ -38,13 +48,12 @@ pub(super) async fn wait(
 
 /// What the exchange has to lose by an attempt that fails.
 fn means(exchange: &Exchange, outbound: &Outbound) -> Means {
-    let made = exchange.attempt_number();
-    if made + 1 >= outbound.policy().max_attempts {
+    if exchange.spent() + 1 >= outbound.policy().max_attempts {
         Means::Nothing
     } else if outbound.repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost
     {
         Means::SpareUnlessSent
-    } else if made == 0 {
+    } else if exchange.attempt_number() == 0 {
         Means::Fresh
     } else {
         Means::Spare

@@ -4,9 +4,10 @@ use http::Method;
 use tokio::time::{advance, timeout};
 
 use super::*;
-use crate::policy::backoff::Mode;
+use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
+use crate::upstream::body::testing::Part;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -190,11 +191,11 @@ async fn a_body_over_max_body_is_413_by_length_and_while_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_hangs_is_cut_at_the_per_try_timeout_and_the_last_one_is_not() {
+async fn an_attempt_with_a_body_is_cut_at_the_per_try_timeout_and_the_last_one_is_not() {
     let last = Step::Answer(12 * SECOND, 200, Vec::new(), "");
     let retry = RetryPolicy { max_attempts: 2, ..exact_policy() };
     let stage = Stage::with([Step::Hang, last], 1, retry, BudgetSettings::default());
-    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.send(Method::PUT, ScriptedBody::of(&["x"])).await.status(), 200);
     assert_eq!(stage.attempts_at(), [0, 10_100]);
     assert_eq!(stage.start.elapsed().as_millis(), 22_100);
 }
@@ -208,13 +209,35 @@ async fn a_slow_post_is_not_cut_at_the_per_try_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_lasts_longer_than_the_deadline() {
-    let stage = Stage::new([Step::Hang, Step::Hang, Step::Hang]);
+    for (method, attempts) in [(Method::PUT, [0, 10_100, 20_300]), (Method::GET, [0, 10_000, 20_000])] {
+        let stage = Stage::new([Step::Hang, Step::Hang, Step::Hang]);
+        let body = if method == Method::PUT { ScriptedBody::of(&["x"]) } else { ScriptedBody::empty() };
+        let response = stage.send(method, body).await;
+        assert_eq!(response.status(), 504);
+        assert_eq!(response.headers()["proxy-status"], "stent; error=http_response_timeout");
+        assert_eq!(stage.attempts_at(), attempts);
+        assert_eq!(stage.start.elapsed(), 25 * SECOND);
+        assert_eq!(stopped(&stage, Veto::Deadline), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_answer_that_trickles_holds_up_no_retry_and_is_given_whole_where_nothing_better_comes() {
+    let trickling = || {
+        let parts = ["the ", "real ", "one"].map(|part| Part::Data(part.into()));
+        let parts = parts.into_iter().flat_map(|part| [part, Part::Pause(SECOND / 2)]).collect();
+        Step::Stream(502, Vec::new(), None, parts)
+    };
+    let retry = RetryPolicy { backoff: Backoff::default(), ..exact_policy() };
+    let stage = Stage::with([trickling(), answer(200)], 1, retry.clone(), BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert!(stage.start.elapsed() < SECOND / 200, "{:?}", stage.start.elapsed());
+    let refused = Step::Fail(UpstreamErrorKind::ConnectRefused, Delivery::Never);
+    let retry = RetryPolicy { max_attempts: 2, ..retry };
+    let stage = Stage::with([trickling(), refused], 1, retry, BudgetSettings::default());
     let response = stage.get().await;
-    assert_eq!(response.status(), 504);
-    assert_eq!(response.headers()["proxy-status"], "stent; error=http_response_timeout");
-    assert_eq!(stage.attempts_at(), [0, 10_100, 20_300]);
-    assert_eq!(stage.start.elapsed(), 25 * SECOND);
-    assert_eq!(stopped(&stage, Veto::Deadline), 1);
+    assert_eq!(response.status(), 502);
+    assert_eq!(text(response).await, "the real one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! The counters of the line in front of a cluster that is down.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::register::Builder;
 
@@ -11,6 +11,7 @@ pub(super) struct LineVecs {
     outages: IntCounterVec,
     waiting: IntGaugeVec,
     total: IntCounterVec,
+    surprise: GaugeVec,
 }
 
 impl LineVecs {
@@ -29,8 +30,13 @@ impl LineVecs {
             ),
             total: new.counters(
                 "line_total",
-                "Waits in line, by their end: served (it was the request's turn), refused (the line was full or the deadline near), left (by the caller) or expired.",
+                "Waits in line, by their end: served (it was the request's turn), tried (the wait was in vain, and the request got one plain attempt), refused (the line was full or the deadline near), left (by the caller) or expired. A request is refused or expires only after an attempt of its own in the same outage.",
                 &["cluster", "result"],
+            ),
+            surprise: new.gauges(
+                "surprise",
+                "How surprising the failures since the cluster's last success are together, in nats; 9.2 at every endpoint is an outage.",
+                &["cluster"],
             ),
         }
     }
@@ -45,6 +51,8 @@ impl LineVecs {
             refused: total("refused"),
             left: total("left"),
             expired: total("expired"),
+            tried: total("tried"),
+            surprise: self.surprise.with_label_values(&[cluster]),
         }
     }
 }
@@ -66,4 +74,8 @@ pub struct LineMetrics {
     pub left: IntCounter,
     /// Waits that the clock ended.
     pub expired: IntCounter,
+    /// Waits in vain that one plain attempt followed.
+    pub tried: IntCounter,
+    /// The weight of the present row of failures; set before a scrape.
+    pub surprise: Gauge,
 }

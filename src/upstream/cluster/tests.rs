@@ -1,5 +1,7 @@
 //! Balancing, ejection and the exchange of endpoints.
 
+use http::Method;
+
 use super::*;
 use crate::upstream::endpoint::InFlight;
 
@@ -42,11 +44,34 @@ fn pick(cluster: &Cluster, tried: &[EndpointId], now: Duration) -> Pick {
     cluster.pick(tried, Repeatable::Always, &mut fastrand::Rng::with_seed(7), now).unwrap()
 }
 
-fn fail(cluster: &Cluster, port: u16, times: usize, now: Duration) {
+/// What callers ask for.
+pub(crate) const fn subject(rest: &str) -> Subject<'_> {
+    Subject { route: "all", method: &Method::GET, rest }
+}
+
+/// Tells the cluster how an attempt at a path went that began 10 ms ago.
+fn report_of(cluster: &Cluster, pick: &Pick, rest: &str, report: Report, now: Duration) -> f64 {
+    let began = now.saturating_sub(Duration::from_millis(10));
+    let (subject, exchange) = (subject(rest), fastrand::u32(..));
+    let attempt = Attempt { pick, report, turn: None, subject: &subject, exchange, began };
+    cluster.report(attempt, |_| Duration::from_millis(100), now)
+}
+
+fn report(cluster: &Cluster, pick: &Pick, report: Report, now: Duration) {
+    report_of(cluster, pick, "/a", report, now);
+}
+
+fn at_port(cluster: &Cluster, port: u16) -> Pick {
     let endpoints = cluster.endpoints();
     let endpoint = endpoints.iter().find(|endpoint| endpoint.address.port() == port).unwrap().clone();
-    let pick = Pick { endpoint, probing: Probing::No };
-    (0..times).for_each(|_| cluster.report(&pick, Report::Failure, now));
+    Pick { endpoint, probing: Probing::No }
+}
+
+const FAILURE: Report = Report::Failure(Kind::Answered);
+
+fn fail(cluster: &Cluster, port: u16, times: usize, now: Duration) {
+    let pick = at_port(cluster, port);
+    (0..times).for_each(|_| report(cluster, &pick, FAILURE, now));
 }
 
 fn ports_picked(cluster: &Cluster, now: Duration) -> Vec<u16> {
@@ -103,7 +128,7 @@ fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
     let probe = pick(&cluster, &[], after);
     assert_eq!((probe.endpoint.address.port(), probe.probing), (1, Probing::Yes));
     assert_eq!(ports_picked(&cluster, after), [2], "one probe at a time");
-    cluster.report(&probe, Report::Success, after);
+    report(&cluster, &probe, Report::Success, after);
     assert_eq!(ports_picked(&cluster, after), [1, 2]);
 }
 
@@ -123,17 +148,78 @@ fn what_cannot_be_sent_again_goes_nowhere_that_has_clearly_failed_more() {
         let mut settings = settings(3, balance);
         settings.ejection = EjectionSettings::default();
         let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
-        fail(&cluster, 1, 1, NOW);
-        assert_eq!(ports_entrusted(&cluster, NOW), [1, 2, 3], "one failure is chance");
+        fail(&cluster, 1, 3, NOW);
+        assert_eq!(ports_entrusted(&cluster, NOW), [1, 2, 3], "three failures may be chance");
         fail(&cluster, 1, 1, NOW);
         assert_eq!(ports_entrusted(&cluster, NOW), [2, 3]);
         assert_eq!(ports_picked(&cluster, NOW), [1, 2, 3], "others find out whether it is well again");
-        fail(&cluster, 2, 2, NOW);
-        fail(&cluster, 3, 2, NOW);
+        fail(&cluster, 2, 4, NOW);
+        fail(&cluster, 3, 4, NOW);
         assert_eq!(ports_entrusted(&cluster, NOW), [1, 2, 3], "none is better");
-        let later = NOW + Duration::from_secs(11);
-        assert_eq!(ports_entrusted(&cluster, later), [1, 2, 3], "silence is forgotten");
     }
+}
+
+#[test]
+fn ten_minutes_without_a_failure_are_forgotten_everywhere() {
+    let mut settings = settings(2, Balance::P2c);
+    settings.ejection = EjectionSettings::default();
+    let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
+    fail(&cluster, 1, 4, NOW);
+    assert_eq!(ports_entrusted(&cluster, NOW), [2]);
+    report(&cluster, &at_port(&cluster, 2), Report::Success, NOW + Duration::from_secs(1));
+    let later = NOW + Duration::from_secs(602);
+    report(&cluster, &at_port(&cluster, 2), Report::Success, later);
+    assert!(cluster.line.is_calm());
+    assert_eq!(ports_entrusted(&cluster, later), [1, 2]);
+}
+
+#[test]
+fn a_path_that_fails_everywhere_ejects_nobody_and_takes_no_post_away() {
+    let mut settings = settings(2, Balance::P2c);
+    settings.ejection = EjectionSettings::default();
+    let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut ejected = 0;
+    for step in 0..4000u64 {
+        let now = NOW + Duration::from_millis(25 * step);
+        let pick = cluster.pick(&[], Repeatable::Always, &mut random, now).unwrap();
+        let (rest, told) = if step % 3 == 0 { ("/good", Report::Success) } else { ("/bad", FAILURE) };
+        report_of(&cluster, &pick, rest, told, now);
+        // At first nothing is known of the path, and an endpoint may be out for 10 s.
+        ejected += usize::from(step > 600 && ports_picked(&cluster, now).len() < 2);
+    }
+    assert_eq!(ejected, 0);
+    assert_eq!(ports_entrusted(&cluster, NOW + Duration::from_secs(100)), [1, 2]);
+}
+
+#[test]
+fn what_two_endpoints_failed_with_is_taken_back_from_both() {
+    let cluster = cluster(2, Balance::P2c);
+    for port in [1, 2] {
+        let pick = at_port(&cluster, port);
+        let weight = report_of(&cluster, &pick, "/a", FAILURE, NOW);
+        cluster.take_back(&pick.endpoint, weight);
+        report_of(&cluster, &pick, "/b", FAILURE, NOW);
+    }
+    assert_eq!(ports_picked(&cluster, NOW), [1, 2], "one failure each, where two eject");
+}
+
+#[test]
+fn a_probe_that_would_have_failed_anywhere_leaves_the_endpoint_to_the_next() {
+    let cluster = cluster(2, Balance::P2c);
+    // A path that always fails, while others succeed.
+    for _ in 0..300 {
+        report_of(&cluster, &at_port(&cluster, 2), "/bad", FAILURE, NOW);
+        report_of(&cluster, &at_port(&cluster, 2), "/good", Report::Success, NOW);
+    }
+    for _ in 0..2 {
+        report_of(&cluster, &at_port(&cluster, 1), "/good", FAILURE, NOW);
+    }
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    assert_eq!(probe.probing, Probing::Yes);
+    report_of(&cluster, &probe, "/bad", FAILURE, after);
+    assert_eq!(pick(&cluster, &[], after).probing, Probing::Yes, "not out for another 20 s");
 }
 
 #[test]
@@ -156,7 +242,7 @@ fn a_probe_that_ends_without_an_answer_is_followed_by_another() {
     fail(&cluster, 1, 2, NOW);
     let after = NOW + Duration::from_secs(10);
     let probe = pick(&cluster, &[], after);
-    cluster.report(&probe, Report::Nothing, after);
+    report(&cluster, &probe, Report::Nothing, after);
     assert_eq!(pick(&cluster, &[], after).probing, Probing::Yes);
 }
 
@@ -192,20 +278,24 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
 
 #[test]
 fn the_workers_reports_make_one_view_of_how_the_cluster_is() {
-    let cluster = cluster(2, Balance::P2c);
-    let report = |report| cluster.report(&pick(&cluster, &[], NOW), report, NOW);
-    assert_eq!(cluster.recent(NOW), Recent::WELL);
+    let cluster = cluster(1, Balance::P2c);
+    let tell = |told| report(&cluster, &pick(&cluster, &[], NOW), told, NOW);
+    let key = cluster.key(&subject("/a"));
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| (0..10).for_each(|_| report(Report::Failure)));
+            scope.spawn(|| (0..10).for_each(|_| tell(FAILURE)));
         }
     });
-    (0..5).for_each(|_| report(Report::Nothing));
-    assert_eq!(cluster.recent(NOW).row, 20, "none is lost, and what says nothing counts as nothing");
-    report(Report::Success);
-    assert_eq!(cluster.recent(NOW).row, 0);
-    let share = cluster.recent(NOW).share;
-    assert!((0.7..0.8).contains(&share), "{share}");
+    (0..5).for_each(|_| tell(Report::Nothing));
+    assert!(
+        (cluster.line.surprise() - 20.0 * 4.71).abs() < 0.1,
+        "none is lost, and nothing counts as nothing"
+    );
+    assert!(cluster.outlook(&subject("/a"), NOW).chance < 0.01);
+    tell(Report::Success);
+    assert!(cluster.line.surprise() < 1e-9);
+    let outlook = cluster.outlook(&subject("/a"), NOW);
+    assert!((0.5..0.8).contains(&outlook.q) && outlook.key == key, "{outlook:?}");
     cluster.before_scrape(NOW);
-    assert!((cluster.metrics.recent_success.get() - share).abs() < 1e-9);
+    assert!((0.6..0.9).contains(&cluster.metrics.recent_success.get()));
 }

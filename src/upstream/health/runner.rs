@@ -7,9 +7,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CheckFault, HealthCheck, check};
 use crate::policy::health::{Checked, Ending, Verdict};
-use crate::upstream::cluster::{CheckReport, Cluster};
+use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::line::Turn;
 
 /// Checks the endpoints of `cluster` until it is retired, if it is to be checked. Times count from `start`.
 pub async fn run(cluster: Arc<Cluster>, start: Instant) {
@@ -40,8 +39,6 @@ struct Runner<C> {
     watched: Vec<Watched>,
     running: JoinSet<Result<(), CheckFault>>,
     random: fastrand::Rng,
-    /// Counts knocks, so that each endpoint gets its turn.
-    knocks: usize,
 }
 
 struct Watched {
@@ -49,21 +46,7 @@ struct Watched {
     checked: Checked,
     /// When the next check is to begin.
     due: Instant,
-    running: Option<Running>,
-}
-
-impl Watched {
-    /// Whether nobody knocks here yet.
-    fn may_knock(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.turn.is_none())
-    }
-}
-
-struct Running {
-    task: AbortHandle,
-    begun: Instant,
-    /// The right by which it knocks at a cluster that is down, if it does.
-    turn: Option<Turn>,
+    running: Option<AbortHandle>,
 }
 
 impl<C: Checker> Runner<C> {
@@ -76,7 +59,6 @@ impl<C: Checker> Runner<C> {
             watched: Vec::new(),
             running: JoinSet::new(),
             random: fastrand::Rng::new(),
-            knocks: 0,
         }
     }
 
@@ -87,16 +69,14 @@ impl<C: Checker> Runner<C> {
             self.follow(now);
             for place in 0..self.watched.len() {
                 if self.watched[place].running.is_none() && self.watched[place].due <= now {
-                    self.begin(place, None, now);
+                    self.begin(place, now);
                 }
             }
             let idle = || self.watched.iter().filter(|watched| watched.running.is_none());
             let next = idle().map(|watched| watched.due).min();
-            let may_knock = self.watched.iter().any(Watched::may_knock);
             tokio::select! {
                 () = cluster.changed() => {}
                 Some(ended) = self.running.join_next_with_id() => self.finish(ended),
-                turn = cluster.line.knock(self.start), if may_knock => self.knock(turn),
                 () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             }
         }
@@ -108,7 +88,7 @@ impl<C: Checker> Runner<C> {
         self.watched.retain(|watched| {
             let is_kept = endpoints.iter().any(|endpoint| endpoint.id == watched.endpoint.id);
             if let (false, Some(running)) = (is_kept, &watched.running) {
-                running.task.abort();
+                running.abort();
             }
             is_kept
         });
@@ -124,24 +104,11 @@ impl<C: Checker> Runner<C> {
         }
     }
 
-    fn begin(&mut self, place: usize, turn: Option<Turn>, now: Instant) {
+    fn begin(&mut self, place: usize, now: Instant) {
         let watched = &mut self.watched[place];
         let check = (self.check)(watched.endpoint.clone(), self.settings.clone());
         watched.due = now + self.settings.rhythm.wait(self.random.f64());
-        watched.running = Some(Running { task: self.running.spawn(check), begun: now, turn });
-    }
-
-    /// Knocks at the next endpoint, also at those that checks keep out: it is how they come back soon. While one knock
-    /// takes its time, the line gives out another turn.
-    fn knock(&mut self, turn: Turn) {
-        let may_knock = |place: &usize| self.watched[*place].may_knock();
-        let free: Vec<usize> = (0..self.watched.len()).filter(may_knock).collect();
-        self.knocks = self.knocks.wrapping_add(1);
-        let Some(place) = free.get(self.knocks % free.len().max(1)) else { return };
-        match &mut self.watched[*place].running {
-            Some(running) => running.turn = Some(turn),
-            None => self.begin(*place, Some(turn), Instant::now()),
-        }
+        watched.running = Some(self.running.spawn(check));
     }
 
     fn finish(&mut self, ended: Result<(Id, Result<(), CheckFault>), JoinError>) {
@@ -150,11 +117,10 @@ impl<C: Checker> Runner<C> {
             // Broken off, because its endpoint has gone.
             Err(error) => (error.id(), None),
         };
-        let is_its = |watched: &&mut Watched| watched.running.as_ref().is_some_and(|run| run.task.id() == id);
+        let is_its = |watched: &&mut Watched| watched.running.as_ref().is_some_and(|task| task.id() == id);
         let Some(watched) = self.watched.iter_mut().find(is_its) else { return };
-        let (Some(Running { begun, turn, .. }), Some(result)) = (watched.running.take(), result) else {
-            return;
-        };
+        watched.running = None;
+        let Some(result) = result else { return };
         let Watched { endpoint, checked, .. } = watched;
         let before = checked.verdict();
         let ending = if result.is_ok() { Ending::Passed } else { Ending::Failed };
@@ -164,12 +130,7 @@ impl<C: Checker> Runner<C> {
             endpoint.metrics.health.set_healthy(verdict == Verdict::Healthy);
             tell(&self.cluster, endpoint, before, &result);
         }
-        let (random, pace) = (self.random.f64(), self.settings.pace);
-        // Nothing is to be hoped for until it passes: all of the wait.
-        let pause = |number| pace.wait(number, 0.0, random);
-        let begun = begun.saturating_duration_since(self.start);
-        let report = CheckReport { ending, verdict: checked.verdict(), begun, turn };
-        self.cluster.report_check(endpoint, report, pause, self.start.elapsed());
+        self.cluster.report_check(endpoint, ending, checked.verdict(), self.start.elapsed());
     }
 }
 

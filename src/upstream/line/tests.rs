@@ -8,9 +8,11 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::policy::expect::Subject;
 use crate::record::metrics::Metrics;
-use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster};
+use crate::upstream::balance::{Pick, Probing};
+use crate::upstream::cluster::tests::{settings, subject};
+use crate::upstream::cluster::{Attempt, Balance, Cluster, Report};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -24,24 +26,32 @@ fn cluster(line: LineSettings) -> (Cluster, LineMetrics) {
     (Cluster::new(settings, metrics), counted)
 }
 
+const FAILURE: Report = Report::Failure(Kind::Answered);
+
 fn tell(cluster: &Cluster, turn: Option<Turn>, report: Report, start: Instant) {
-    let endpoint = cluster.endpoints()[0].id;
-    let finished = Finished { report, endpoint, delivery: Delivery::Maybe };
-    cluster.tell_line(turn, finished, |_| ms(5), start.elapsed());
+    tell_of(cluster, &subject("/a"), turn, report, start);
+}
+
+fn tell_of(cluster: &Cluster, subject: &Subject<'_>, turn: Option<Turn>, report: Report, start: Instant) {
+    let pick = Pick { endpoint: cluster.endpoints()[0].clone(), probing: Probing::No };
+    let now = start.elapsed();
+    let (exchange, began) = (fastrand::u32(..), now.saturating_sub(Duration::from_micros(100)));
+    cluster.report(Attempt { pick: &pick, report, turn, subject, exchange, began }, |_| ms(5), now);
 }
 
 /// Makes an outage, and says when it began.
 async fn take_down(cluster: &Cluster, start: Instant) -> Instant {
     while !cluster.line.is_in_force() {
-        sleep(ms(1)).await;
-        tell(cluster, None, Report::Failure, start);
+        sleep(ms(3)).await;
+        tell(cluster, None, FAILURE, start);
     }
     Instant::now()
 }
 
-fn wait_for(means: Means, start: Instant, time: Duration) -> Wait {
+fn wait_for(key: &Key, means: Means, start: Instant, time: Duration) -> Wait<'_> {
     let now = Instant::now();
-    Wait { means, began: now, start, now, until: now + time }
+    // It has had an attempt: one without would get one in the end.
+    Wait { key, means, began: now, last_attempt: Some(now), start, now, until: now + time }
 }
 
 /// What the callers of a thread do: wait, try, and come again a few times; some leave in between.
@@ -58,24 +68,24 @@ async fn callers(
         let mut random = fastrand::Rng::with_seed(seed * 1000 + caller);
         all.spawn_local(async move {
             for _ in 0..40 {
+                let rest = ["/a", "/b", "/c"][random.usize(..3)];
                 sleep(Duration::from_micros(random.u64(0..3000))).await;
                 if !cluster.line.is_in_force() {
-                    let report =
-                        if is_up.load(Ordering::Relaxed) { Report::Success } else { Report::Failure };
-                    tell(&cluster, None, report, start);
+                    let report = if is_up.load(Ordering::Relaxed) { Report::Success } else { FAILURE };
+                    tell_of(&cluster, &subject(rest), None, report, start);
                     continue;
                 }
                 let means = [Means::Fresh, Means::Spare, Means::SpareUnlessSent, Means::Nothing];
-                let wait = cluster.line.wait(wait_for(means[random.usize(..4)], start, ms(20_000)));
+                let key = cluster.key(&subject(rest));
+                let wait = cluster.line.wait(wait_for(&key, means[random.usize(..4)], start, ms(20_000)));
                 begun.fetch_add(1, Ordering::Relaxed);
                 let patience = if random.bool() { ms(random.u64(0..20)) } else { ms(30_000) };
                 let Ok(Ok(turn)) = timeout(patience, wait).await else { continue };
                 sleep(Duration::from_micros(random.u64(0..500))).await;
                 // One in four is gone before it can tell.
                 if random.u8(..4) > 0 {
-                    let report =
-                        if is_up.load(Ordering::Relaxed) { Report::Success } else { Report::Failure };
-                    tell(&cluster, turn, report, start);
+                    let report = if is_up.load(Ordering::Relaxed) { Report::Success } else { FAILURE };
+                    tell_of(&cluster, &subject(rest), turn, report, start);
                 }
             }
         });
@@ -119,14 +129,15 @@ async fn a_turn_that_is_dropped_goes_to_the_next() {
     let (cluster, _) = cluster(LineSettings::default());
     let start = Instant::now();
     let down = take_down(&cluster, start).await;
-    let first = cluster.line.wait(wait_for(Means::Fresh, start, ms(1000))).await.unwrap();
+    let key = cluster.key(&subject("/a"));
+    let first = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000))).await.unwrap();
     assert_eq!(down.elapsed(), ms(5));
-    let second = cluster.line.wait(wait_for(Means::Fresh, start, ms(1000)));
+    let second = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000)));
     let (second, ()) = tokio::join!(second, async {
-        sleep(ms(10)).await;
+        sleep(ms(150)).await;
         drop(first);
     });
-    assert_eq!(down.elapsed(), ms(15));
+    assert_eq!(down.elapsed(), ms(155));
     tell(&cluster, second.unwrap(), Report::Success, start);
     assert!(!cluster.line.is_in_force(), "nobody waits any more");
 }
@@ -136,8 +147,9 @@ async fn who_can_afford_it_knocks_first_and_who_cannot_after_a_second() {
     let (cluster, _) = cluster(LineSettings::default());
     let start = Instant::now();
     let down = take_down(&cluster, start).await;
+    let key = cluster.key(&subject("/a"));
     let wait = |means| {
-        let wait = wait_for(means, start, ms(10_000));
+        let wait = wait_for(&key, means, start, ms(10_000));
         let cluster = &cluster;
         async move {
             let turn = cluster.line.wait(wait).await.unwrap();
@@ -148,10 +160,38 @@ async fn who_can_afford_it_knocks_first_and_who_cannot_after_a_second() {
     let rich = async {
         sleep(ms(50)).await;
         let (turn, at) = wait(Means::Spare).await;
-        tell(&cluster, turn, Report::Failure, start);
+        tell(&cluster, turn, FAILURE, start);
         at
     };
     let ((turn, poor), rich) = tokio::join!(poor, rich);
     assert_eq!((rich, poor), (ms(50), ms(1000)));
     tell(&cluster, turn, Report::Success, start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_without_an_attempt_of_its_own_gets_one_where_the_line_is_full_and_when_its_time_is_over()
+{
+    let (cluster, counted) = cluster(LineSettings::new(1, ms(1000), 3).unwrap());
+    let start = Instant::now();
+    take_down(&cluster, start).await;
+    let key = cluster.key(&subject("/a"));
+    let untried = || Wait { last_attempt: None, ..wait_for(&key, Means::Nothing, start, ms(100)) };
+    let waiting = cluster.line.wait(untried());
+    let others = async {
+        tokio::task::yield_now().await;
+        let turn = cluster.line.wait(untried()).await.unwrap().unwrap();
+        assert!(turn.is_last(), "the line is full");
+        // One that has been tried since the outage began has had its answer.
+        assert!(cluster.line.wait(wait_for(&key, Means::Nothing, start, ms(100))).await.is_err());
+        turn
+    };
+    // The first of both would probe after half of its time.
+    let (first, _last) = tokio::join!(waiting, others);
+    assert!(!first.unwrap().unwrap().is_last());
+    assert_eq!((counted.tried.get(), counted.refused.get()), (1, 1));
+    let probing = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000))).await;
+    let late = cluster.line.wait(untried()).await.unwrap().unwrap();
+    assert!(late.is_last(), "its time is over");
+    assert_eq!((counted.tried.get(), counted.expired.get()), (2, 0));
+    drop(probing);
 }

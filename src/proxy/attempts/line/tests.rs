@@ -10,6 +10,7 @@ use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::outage::LineSettings;
+use crate::policy::retry::Veto;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::record::metrics::LineMetrics;
@@ -139,48 +140,86 @@ fn refusal(response: &Response<ResponseBody>) -> (u16, Option<&str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_line_refuses_at_once() {
+async fn a_full_line_gives_each_its_one_plain_attempt() {
     let line = LineSettings::new(2, ms(10_000), 3).unwrap();
     let stage = down(line, always_502).await;
     let (one, two) = (stage.get(), stage.get());
-    let refused = async {
+    let third = async {
         tokio::task::yield_now().await;
-        let response = stage.get().await;
-        assert_eq!(refusal(&response), (503, Some("1")));
-        assert_eq!(response.headers()["proxy-status"], "stent; error=destination_unavailable");
-        assert_eq!(stage.start.elapsed(), ms(300));
-        assert_eq!(stage.cluster.line.waiting(), 2);
+        assert_eq!(stage.get().await.status(), 502, "the backend's own answer");
+        assert_eq!((stage.start.elapsed(), stage.attempts_at().len()), (ms(300), 4));
+        assert_eq!((stage.cluster.line.waiting(), counted(&stage).tried.get()), (2, 1));
+        assert_eq!(stage.route.metrics.stopped(Veto::Outage).get(), 1, "no retry follows it");
     };
-    tokio::join!(one, two, refused);
-    assert_eq!(counted(&stage).refused.get(), 1);
+    tokio::join!(one, two, third);
+    assert_eq!(counted(&stage).refused.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_before_the_next_knock_is_not_waited_for() {
-    let stage = down(LineSettings::default(), always_502).await;
-    let stage = stage.with_route(|route| route.settings.deadline = ms(90));
-    assert_eq!(refusal(&stage.get().await), (503, Some("1")));
-    assert_eq!(stage.start.elapsed(), ms(300));
-    assert_eq!(stage.attempts_at().len(), 3);
+async fn a_short_deadline_leaves_half_of_it_to_the_attempt() {
+    let stage = down(LineSettings::default(), |at| {
+        if at < ms(301) { answer(502) } else { Step::Answer(ms(40), 200, Vec::new(), "") }
+    });
+    let stage = stage.await.with_route(|route| route.settings.deadline = ms(95));
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at()[3..].to_vec(), stage.start.elapsed()), (vec![345], ms(385)));
+    assert_eq!(counted(&stage).tried.get(), 1);
+    assert!(!stage.cluster.line.is_in_force(), "its success ends the outage");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_with_max_wait_and_the_answer_that_there_is() {
-    fn refused_after_502(at: Duration) -> Step {
-        if at < ms(301) { answer(502) } else { Step::Hang }
+async fn a_wait_ends_with_max_wait_and_an_attempt_of_its_own() {
+    fn hangs_after_502(at: Duration) -> Step {
+        if at < ms(301) {
+            answer(502)
+        } else if at < ms(700) {
+            Step::Hang
+        } else {
+            answer(502)
+        }
     }
     let line = LineSettings::new(10, ms(500), 3).unwrap();
-    let stage = down(line, refused_after_502).await;
-    // The first knocks, and hangs; the second waits in vain.
+    let stage = down(line, hangs_after_502).await;
+    // The first probes, and hangs; the second waits in vain.
     let hanging = stage.get();
     let waiting = async {
         tokio::task::yield_now().await;
-        let response = stage.get().await;
-        assert_eq!(refusal(&response).0, 503);
+        assert_eq!(stage.get().await.status(), 502);
         assert_eq!(stage.start.elapsed(), ms(800));
     };
     let _ = timeout(ms(2000), async { tokio::join!(hanging, waiting) }).await;
-    assert_eq!(counted(&stage).expired.get(), 1);
+    assert_eq!((counted(&stage).tried.get(), counted(&stage).expired.get()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_failed_in_the_outage_is_refused_when_its_time_is_over() {
+    fn hangs_up_for_ever(at: Duration) -> Step {
+        if at < ms(301) {
+            answer(502)
+        } else {
+            Step::Fail(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe)
+        }
+    }
+    let line = LineSettings::new(10, ms(150), 3).unwrap();
+    let stage = down(line, hangs_up_for_ever).await;
+    let response = stage.get().await;
+    assert_eq!(refusal(&response), (503, Some("1")));
+    assert_eq!(response.headers()["proxy-status"], "stent; error=destination_unavailable");
+    assert_eq!((stage.attempts_at()[3..].to_vec(), counted(&stage).expired.get()), (vec![400], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_spends_no_attempt_while_the_cluster_is_down() {
+    fn refused_for_a_second(at: Duration) -> Step {
+        if at < ms(1000) { refused() } else { answer(200) }
+    }
+    let retry = RetryPolicy { max_attempts: 2, ..exact_policy() };
+    let stage = Rc::new(Stage::with_line(LineSettings::default(), retry, refused_for_a_second));
+    let answered =
+        load(&stage, 20, ms(20), |number| if number % 2 == 0 { Method::POST } else { Method::GET });
+    let lost = answered.await.iter().filter(|(status, _)| *status != 200).count();
+    // The first may fail twice before three failures are an outage.
+    assert!(lost <= 1, "{lost}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,17 +10,16 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::error::Delivery;
-use crate::policy::backoff::{Backoff, Jitter};
+use crate::policy::expect::Kind;
 use crate::policy::health::Rhythm;
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::{LineSettings, Means};
 use crate::policy::retry::Repeatable;
 use crate::record::metrics::Metrics;
-use crate::upstream::balance;
-use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Report};
+use crate::upstream::balance::{self, Pick, Probing};
+use crate::upstream::cluster::tests::{settings, subject};
+use crate::upstream::cluster::{Attempt, Balance, Report};
 use crate::upstream::endpoint::EndpointUrl;
-use crate::upstream::line::{Finished, Means, Wait};
+use crate::upstream::line::{Turn, Wait};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -52,14 +51,12 @@ impl Stage {
     fn new(endpoints: u16, failing: &[u16], takes: Duration) -> Self {
         let mut settings = settings(endpoints, Balance::RoundRobin);
         settings.line = LineSettings::new(100, Duration::from_secs(10), 3).unwrap();
-        let pace = Backoff::new(ms(100), 1.0, ms(100), Jitter::None).unwrap();
         settings.health_check = Some(HealthCheck {
             rhythm: Rhythm::new(ms(1000), ms(500), 3, 2).unwrap(),
             method: Method::GET,
             path: PathAndQuery::from_static("/"),
             host: None,
             statuses: (200..=299).collect(),
-            pace,
         });
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
@@ -105,29 +102,38 @@ impl Stage {
         while !self.cluster.line.is_in_force() {
             sleep(ms(3)).await;
             for endpoint in self.cluster.endpoints().iter() {
-                let finished =
-                    Finished { report: Report::Failure, endpoint: endpoint.id, delivery: Delivery::Maybe };
-                self.cluster.tell_line(None, finished, |_| ms(100), self.start.elapsed());
+                self.tell_at(endpoint, None, Report::Failure(Kind::Answered));
             }
         }
     }
 
     /// A request that waits in line for as long as it may; when its wait was over, and what it got.
-    async fn wait_in_line(&self, time: Duration) -> (Duration, Option<Turn>) {
-        self.wait_with(Means::Fresh, time).await
-    }
-
-    async fn wait_with(&self, means: Means, time: Duration) -> (Duration, Option<Turn>) {
+    async fn wait_in_line(&self, means: Means, time: Duration) -> (Duration, Option<Turn>) {
         let now = Instant::now();
-        let wait = Wait { means, began: now, start: self.start, now, until: now + time };
+        let key = self.cluster.key(&subject("/a"));
+        let wait = Wait {
+            key: &key,
+            means,
+            began: now,
+            last_attempt: None,
+            start: self.start,
+            now,
+            until: now + time,
+        };
         let turn = self.cluster.line.wait(wait).await.expect("a turn");
         (now.elapsed(), turn)
     }
 
     fn tell(&self, turn: Option<Turn>, report: Report) {
-        let endpoint = self.cluster.endpoints()[0].id;
-        let finished = Finished { report, endpoint, delivery: Delivery::Maybe };
-        self.cluster.tell_line(turn, finished, |_| ms(100), self.start.elapsed());
+        self.tell_at(&self.cluster.endpoints()[0], turn, report);
+    }
+
+    fn tell_at(&self, endpoint: &Arc<Endpoint>, turn: Option<Turn>, report: Report) {
+        let pick = Pick { endpoint: endpoint.clone(), probing: Probing::No };
+        let (exchange, began) = (fastrand::u32(..), self.start.elapsed().saturating_sub(ms(1)));
+        let attempt = Attempt { pick: &pick, report, turn, subject: &subject("/a"), exchange, began };
+        // Requests alone would probe after an hour.
+        self.cluster.report(attempt, |_| Duration::from_hours(1), self.start.elapsed());
     }
 
     fn rendered(&self) -> String {
@@ -228,111 +234,36 @@ async fn endpoints_that_come_and_go_are_followed_and_a_retired_cluster_is_left()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_cluster_is_down_checks_knock_at_the_lines_pace_and_no_request_does() {
+async fn a_check_that_passes_lets_one_request_try_a_cluster_that_is_down_always() {
     let stage = Stage::new(1, &[], ms(10));
     sleep(ms(500)).await;
     stage.set_failing(&[1]);
     stage.take_down().await;
-    let down = stage.start.elapsed();
     let mend = async {
         sleep(ms(1050)).await;
         stage.set_failing(&[]);
     };
-    let serve = async || {
-        let (waited, turn) = stage.wait_in_line(ms(9000)).await;
-        stage.tell(turn, Report::Success);
-        waited
-    };
-    let (first, second, ()) = tokio::join!(serve(), serve(), mend);
-    let knocks = stage.begun().iter().filter(|(at, _)| *at > down).count();
-    assert!((8..=12).contains(&knocks), "{knocks} in about a second, one each 100 ms and what it takes");
-    assert!((ms(1050)..=ms(1200)).contains(&first), "{first:?}");
-    assert_eq!(first, second, "both go when it is back");
+    let ((first, turn), ()) = tokio::join!(stage.wait_in_line(Means::Fresh, ms(9000)), mend);
+    assert!((ms(1050)..=ms(2300)).contains(&first), "{first:?}");
+    // The check had misled, and so does the next one; each costs one request.
+    stage.tell(turn, Report::Failure(Kind::Answered));
+    assert!(stage.cluster.line.is_in_force(), "a check alone ends no outage");
+    let (second, turn) = stage.wait_in_line(Means::Nothing, ms(9000)).await;
+    assert!((ms(800)..=ms(1200)).contains(&second), "{second:?}");
+    stage.tell(turn, Report::Success);
     assert!(!stage.cluster.line.is_in_force());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_knock_that_hangs_does_not_keep_others_from_knocking_elsewhere() {
-    let stage = Stage::new(2, &[], ms(10));
-    sleep(ms(1000)).await;
-    *stage.seen.hanging.lock().unwrap() = vec![1];
-    stage.set_failing(&[2]);
-    stage.take_down().await;
-    let down = stage.start.elapsed();
-    let mend = async {
-        sleep(ms(2500)).await;
-        stage.set_failing(&[]);
-    };
-    let ((waited, _turn), ()) = tokio::join!(stage.wait_in_line(ms(9500)), mend);
-    // It takes two checks to bring it back into balancing, which are knocks as well.
-    assert!((ms(2500)..=ms(3900)).contains(&waited), "{waited:?}");
-    let knocks = stage.begun().iter().filter(|(at, port)| *at > down && *port == 2).count();
-    assert!((10..=24).contains(&knocks), "{knocks}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn checks_that_fail_for_ever_at_a_cluster_that_works_hold_nobody_for_long() {
-    // They never passed: requests knock as if there were none.
+async fn checks_that_fail_are_no_outage_and_keep_nobody_from_probing() {
     let stage = Stage::new(1, &[1], ms(10));
     sleep(ms(5000)).await;
-    assert!(!stage.cluster.line.is_in_force(), "failed checks are no outage");
+    assert!(!stage.cluster.line.is_in_force());
     stage.take_down().await;
-    let (waited, turn) = stage.wait_in_line(ms(9000)).await;
-    assert_eq!(waited, ms(100));
+    // Its key has failed, and its time is over: it gets its one attempt.
+    let (waited, turn) = stage.wait_in_line(Means::Fresh, ms(3000)).await;
+    assert_eq!(waited, ms(3000));
+    assert!(turn.as_ref().is_some_and(Turn::is_last));
     stage.tell(turn, Report::Success);
     assert!(!stage.cluster.line.is_in_force());
-    // They passed once: a request knocks when half of its time is over.
-    let stage = Stage::new(1, &[], ms(10));
-    sleep(ms(1000)).await;
-    stage.set_failing(&[1]);
-    stage.take_down().await;
-    let (waited, turn) = stage.wait_in_line(ms(6000)).await;
-    assert!((ms(3000)..=ms(4000)).contains(&waited), "{waited:?}");
-    stage.tell(turn, Report::Success);
-    assert!(!stage.cluster.line.is_in_force());
-    // And the next outage does not wait for them.
-    stage.take_down().await;
-    let (waited, turn) = stage.wait_in_line(ms(6000)).await;
-    assert_eq!(waited, ms(100));
-    stage.tell(turn, Report::Success);
-}
-
-#[tokio::test(start_paused = true)]
-async fn checks_that_pass_for_ever_at_a_cluster_that_fails_are_believed_once() {
-    let stage = Stage::new(1, &[], ms(10));
-    sleep(ms(1000)).await;
-    stage.take_down().await;
-    let rich = async {
-        sleep(ms(300)).await;
-        stage.wait_in_line(ms(9000)).await
-    };
-    // One whose failure would be its answer does not go on the word of a check while another might.
-    let (turn, waited) = tokio::select! {
-        (waited, turn) = rich => (turn, waited),
-        _ = stage.wait_with(Means::Nothing, ms(9000)) => panic!("it had more to lose"),
-    };
-    assert_eq!(waited, ms(0));
-    stage.tell(turn, Report::Failure);
-    assert!(stage.cluster.line.is_in_force(), "one failure shows that it is not back");
-    let (mut knocks, end) = (0, stage.start.elapsed() + ms(3000));
-    while stage.start.elapsed() < end {
-        let (_, turn) = stage.wait_in_line(ms(9000)).await;
-        stage.tell(turn, Report::Failure);
-        knocks += 1;
-    }
-    assert!((25..=31).contains(&knocks), "{knocks}: requests knock one by one, at the pace of the line");
-}
-
-#[tokio::test(start_paused = true)]
-async fn those_in_line_knock_themselves_when_nobody_checks_any_more() {
-    let stage = Stage::new(1, &[], ms(10));
-    sleep(ms(1000)).await;
-    stage.set_failing(&[1]);
-    stage.take_down().await;
-    let retire = async {
-        sleep(ms(500)).await;
-        stage.cluster.retire();
-    };
-    let ((waited, _turn), ()) = tokio::join!(stage.wait_in_line(ms(9000)), retire);
-    assert!((ms(500)..=ms(700)).contains(&waited), "{waited:?}");
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::Method;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::*;
 use crate::error::{Delivery, Origin, UpstreamErrorKind};
@@ -298,7 +298,7 @@ async fn a_percentile_is_hedged_when_it_has_been_learned() {
     let steps = early.into_iter().chain((1..100).map(|_| after(10, 200))).chain([Step::Hang, after(1, 200)]);
     let stage = Stage::with(steps, 1, retry, BudgetSettings::default());
     assert_eq!(stage.get().await.status(), 200);
-    assert_eq!(stage.attempts_at(), [0, 1100], "nothing is known yet");
+    assert_eq!(stage.attempts_at(), [0, 1000], "nothing is known yet");
     for _ in 1..100 {
         stage.get().await;
     }
@@ -307,7 +307,7 @@ async fn a_percentile_is_hedged_when_it_has_been_learned() {
     // 10.25 ms are the end of the bucket in which 10 ms are, and timers keep whole milliseconds.
     assert_eq!(before.elapsed(), ms(12));
     assert!((stage.route.metrics.hedges.delay.get() - 0.01025).abs() < 1e-9);
-    assert_eq!(ended(&stage, HedgeEnd::Won), 1);
+    assert_eq!(ended(&stage, HedgeEnd::Won), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,4 +326,89 @@ async fn attempts_that_hedges_cut_short_do_not_bring_hedges_forward() {
         stage.get().await;
     }
     assert!(stage.route.metrics.hedges.delay.get() > 0.2, "{}", stage.route.metrics.hedges.delay.get());
+}
+
+/// Waits of 100 ms, 200 ms, ...; no hedges, and a second for each attempt.
+fn patient(max_attempts: u32) -> RetryPolicy {
+    RetryPolicy { max_attempts, per_try_timeout: ms(1000), ..exact_policy() }
+}
+
+fn slow(endpoints: u16, steps: impl IntoIterator<Item = Step>) -> Stage {
+    Stage::with(steps, endpoints, patient(3), BudgetSettings::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_is_not_broken_the_first_attempt_goes_on_beside_a_second() {
+    let stage = slow(2, [said(1200, 200, "first"), Step::Hang]);
+    assert_eq!(text(stage.get().await).await, "first");
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000], ms(1200)));
+    assert_eq!((ended(&stage, HedgeEnd::Lost), stage.ports()), (1, vec![1, 2]));
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 1], vec![false, false]));
+    assert!(!stage.cluster.line.is_in_force());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_a_younger_overtakes_has_failed_at_its_endpoint() {
+    let stage = slow(2, [Step::Hang, said(5, 200, "second")]);
+    assert_eq!(text(stage.get().await).await, "second");
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000], ms(1005)));
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 0], vec![true, false]));
+    assert_eq!((ended(&stage, HedgeEnd::Won), stage.route.metrics.recovered.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_more_than_two_run_and_the_older_is_replaced_when_both_are_slow() {
+    let stage = slow(3, [Step::Hang, Step::Hang, said(300, 200, "third")]);
+    assert_eq!(text(stage.get().await).await, "third");
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 2000], ms(2300)));
+    // The first was cut off at 2 s; the second had outlived its time when the third answered.
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 0, 0], vec![true, true, false]));
+    let stage = slow(1, [Step::Hang, Step::Hang, Step::Hang]);
+    assert_eq!(stage.get().await.status(), 504);
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 2000], ms(25_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_answer_beside_a_slow_attempt_is_followed_by_another_and_is_the_last_resort() {
+    let stage = slow(1, [Step::Hang, said(5, 502, "bad"), said(5, 200, "good")]);
+    assert_eq!(text(stage.get().await).await, "good");
+    // 200 ms is the wait before a second retry.
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 1205], ms(1210)));
+    let stage = slow(1, [Step::Hang, said(5, 502, "bad"), Step::Hang]);
+    let response = stage.get().await;
+    assert_eq!((response.status().as_u16(), stage.start.elapsed()), (502, ms(25_000)));
+    assert_eq!(text(response).await, "bad");
+    assert_eq!(stage.cluster.endpoints()[0].metrics.answered(http::StatusCode::BAD_GATEWAY).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_always_takes_long_soon_runs_once_and_is_tried_twice_now_and_then() {
+    let steps = (0..200).map(|_| after(1500, 200));
+    let stage = Stage::with(steps, 1, patient(3), BudgetSettings::default());
+    for _ in 0..60 {
+        assert_eq!(stage.get().await.status(), 200);
+    }
+    let attempts = stage.attempts_at().len();
+    assert!((68..=76).contains(&attempts), "{attempts}: eight in vain, then one in sixteen");
+    assert!(!stage.cluster.line.is_in_force() && stage.route.metrics.recovered.get() == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_beside_a_slow_attempt_where_it_is_not_paid_for_or_not_safe() {
+    let budget = BudgetSettings::new(0.1, 0, ms(10_000)).unwrap();
+    let stage = Stage::with([after(1500, 200)], 2, patient(3), budget);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!((stage.attempts_at(), ended(&stage, HedgeEnd::RefusedBudget)), (vec![0], 1));
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let stage = Stage::with([after(1500, 200)], 2, patient(1), BudgetSettings::default());
+        assert_eq!(stage.send(method.clone(), ScriptedBody::empty()).await.status(), 200);
+        assert_eq!(stage.attempts_at(), [0], "{method}");
+    }
+    let stage = slow(2, [after(1500, 200)]);
+    assert_eq!(stage.send(Method::POST, ScriptedBody::of(&["x"])).await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0]);
+    let off = RetryPolicy { errors: [ErrorClass::Reset].into_iter().collect(), ..patient(3) };
+    let stage = Stage::with([after(1500, 200)], 2, off, BudgetSettings::default());
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0], "`timeout` is not in `errors`");
 }

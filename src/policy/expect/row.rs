@@ -1,0 +1,296 @@
+//! The failures of a cluster since its last success: how surprising they are together, and what they teach once the row
+//! has ended.
+//!
+//! What fails is learned late, on purpose. A row that ends by a success shows that the cluster was up, so its failures
+//! were the keys' own. What an outage would teach waits for the key's first attempt after it: then a success drops the
+//! lesson. So a cluster of one key never becomes hopeless by its own outage.
+
+use std::time::Duration;
+
+use super::{Ending, Expect, Key, KeyId, LIGHT, SURPRISE};
+
+/// What a failure says about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The key: the request went out, and its answer was a failure, or its connection broke.
+    Answered,
+    /// The key, and not the cluster: no answer in time. Slow is not broken.
+    Late,
+    /// The endpoint: nothing of the request was sent.
+    Refused,
+}
+
+/// A failure, as a row takes note of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a, E> {
+    /// What it says something about.
+    pub kind: Kind,
+    /// Where it happened.
+    pub endpoint: E,
+    /// What was asked for.
+    pub key: &'a Key,
+    /// The exchange, by a number that few others have.
+    pub exchange: u32,
+    /// How surprising it is.
+    pub weight: f64,
+}
+
+/// Failures since the last success.
+#[derive(Debug)]
+pub struct Row<E> {
+    /// When the first of them ended.
+    began: Option<Duration>,
+    /// Those that are evidence against endpoints that were reached.
+    answered: Evidence<E>,
+    /// Those of endpoints that were not reached. They leave when a connection opens.
+    refused: Evidence<E>,
+    /// When the first of these ended.
+    refused_since: Option<Duration>,
+    /// The exchanges that found an endpoint unreachable.
+    unreached: Vec<u32>,
+    lessons: Vec<Lesson>,
+}
+
+#[derive(Debug)]
+struct Evidence<E> {
+    /// The sum of the weights at each endpoint.
+    at: Vec<(E, f64)>,
+    /// How many are evidence of their own.
+    heavy: u32,
+}
+
+/// What a key's failures teach.
+#[derive(Debug)]
+struct Lesson {
+    key: Key,
+    /// The key for people.
+    shown: Box<str>,
+    /// The exchanges that failed: each teaches one failure, however often it was tried.
+    exchanges: Vec<u32>,
+}
+
+impl<E: Copy + PartialEq> Row<E> {
+    /// No failure.
+    pub const fn new() -> Self {
+        Self {
+            began: None,
+            answered: Evidence::new(),
+            refused: Evidence::new(),
+            refused_since: None,
+            unreached: Vec::new(),
+            lessons: Vec::new(),
+        }
+    }
+
+    /// Whether nothing has failed since the last success.
+    pub fn is_empty(&self) -> bool {
+        self.began.is_none()
+    }
+
+    /// Takes note of a failure. `show` gives its key for people.
+    pub fn note(&mut self, failure: &Failure<'_, E>, show: impl FnOnce() -> String, now: Duration) {
+        self.began.get_or_insert(now);
+        match failure.kind {
+            Kind::Answered => self.answered.note(failure.endpoint, failure.weight),
+            Kind::Late => {}
+            Kind::Refused => {
+                self.refused_since.get_or_insert(now);
+                self.refused.note(failure.endpoint, failure.weight);
+                remember(&mut self.unreached, failure.exchange);
+                return;
+            }
+        }
+        if let Some(lesson) = self.lessons.iter_mut().find(|lesson| lesson.key == *failure.key) {
+            remember(&mut lesson.exchanges, failure.exchange);
+        } else if self.lessons.len() < MAX_KEYS {
+            let (key, exchanges) = (*failure.key, vec![failure.exchange]);
+            self.lessons.push(Lesson { key, shown: show().into(), exchanges });
+        }
+    }
+
+    /// The sum of the weights.
+    pub fn surprise(&self) -> f64 {
+        self.answered.sum() + self.refused.sum()
+    }
+
+    /// Whether chance does not explain the row: not by its weight at each of `endpoints`, not by fewer than `enter_after`
+    /// failures, and not by a span of under 5 ms, in which a busy cluster makes hundreds of attempts.
+    pub fn is_surprising(
+        &self,
+        enter_after: u32,
+        mut endpoints: impl Iterator<Item = E>,
+        now: Duration,
+    ) -> bool {
+        let is_long = self.began.is_some_and(|began| now.saturating_sub(began) >= LEAST_SPAN);
+        is_long
+            && self.answered.heavy.saturating_add(self.refused.heavy) >= enter_after
+            && self.surprise() >= SURPRISE
+            && endpoints.all(|endpoint| self.answered.at(endpoint) + self.refused.at(endpoint) >= SURPRISE)
+    }
+
+    /// Whether an attempt that began at `began` knows more than the row.
+    pub fn is_older_than(&self, began: Duration) -> bool {
+        self.began.is_none_or(|first| first < began)
+    }
+
+    /// When the first failure ended.
+    pub fn began(&self) -> Option<Duration> {
+        self.began
+    }
+
+    /// Takes the refusals out of the row whose endpoints have let a connection open since.
+    pub fn forget_refusals(&mut self, expect: &Expect, is_refusing: impl Fn(E) -> bool, now: Duration) {
+        self.refused.at.retain(|(endpoint, _)| is_refusing(*endpoint));
+        if self.refused.at.is_empty() && self.refused_since.is_some() {
+            self.drop_refusals(expect, now);
+            if self.lessons.is_empty() {
+                self.began = None;
+            }
+        }
+    }
+
+    fn drop_refusals(&mut self, expect: &Expect, now: Duration) {
+        self.refused = Evidence::new();
+        self.refused_since = None;
+        for exchange in self.unreached.drain(..) {
+            expect.note_connection(Ending::Failure(exchange), now);
+        }
+    }
+
+    /// Ends the row by a success while the cluster is up, and learns from it. One that began before the row ends it as
+    /// well, or a backend whose failures are fast and whose answers are slow would always be in outage; but it does not
+    /// show that a connection can be made.
+    pub fn end(&mut self, began: Duration, expect: &Expect, now: Duration) {
+        if self.refused_since.is_some_and(|since| since < began) {
+            self.drop_refusals(expect, now);
+        }
+        for lesson in self.lessons.drain(..) {
+            lesson.learn(expect, now);
+        }
+        self.answered = Evidence::new();
+        self.began = self.refused_since;
+    }
+
+    /// Ends the row of an outage. What it teaches is learned only if the outage was over with the first probe: then it may
+    /// have been chance.
+    pub fn end_outage(&mut self, failed_probes: u32, expect: &Expect, now: Duration) -> Lessons {
+        let mut row = std::mem::take(self);
+        if failed_probes > 1 {
+            return Lessons { ended: now, waiting: row.lessons };
+        }
+        row.drop_refusals(expect, now);
+        for lesson in row.lessons {
+            lesson.learn(expect, now);
+        }
+        Lessons::default()
+    }
+
+    /// The keys that failed.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.lessons.iter().map(|lesson| lesson.key.id())
+    }
+
+    /// The same for people, at most three and the number of the others.
+    pub fn show(&self) -> String {
+        let mut shown: Vec<_> = self.lessons.iter().take(SHOWN).map(|lesson| &*lesson.shown).collect();
+        if self.lessons.is_empty() {
+            shown.push("connections");
+        }
+        let more = self.lessons.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        shown.join(", ") + &more
+    }
+}
+
+impl<E: Copy + PartialEq> Default for Row<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E: Copy + PartialEq> Evidence<E> {
+    const fn new() -> Self {
+        Self { at: Vec::new(), heavy: 0 }
+    }
+
+    fn note(&mut self, endpoint: E, weight: f64) {
+        self.heavy = self.heavy.saturating_add(u32::from(weight >= LIGHT));
+        if let Some((_, sum)) = self.at.iter_mut().find(|(other, _)| *other == endpoint) {
+            *sum += weight;
+        } else if self.at.len() < MAX_ENDPOINTS {
+            self.at.push((endpoint, weight));
+        }
+    }
+
+    fn at(&self, endpoint: E) -> f64 {
+        self.at.iter().find(|(other, _)| *other == endpoint).map_or(0.0, |(_, sum)| *sum)
+    }
+
+    fn sum(&self) -> f64 {
+        self.at.iter().map(|(_, sum)| sum).sum()
+    }
+}
+
+impl Lesson {
+    fn learn(&self, expect: &Expect, now: Duration) {
+        for exchange in &self.exchanges {
+            expect.note(&self.key, Ending::Failure(*exchange), now);
+        }
+    }
+}
+
+/// What an outage would teach, if it were not the outage's doing.
+#[derive(Debug, Default)]
+pub struct Lessons {
+    ended: Duration,
+    waiting: Vec<Lesson>,
+}
+
+impl Lessons {
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Lays the end of an attempt before the lessons. A key's first attempt that began after the outage decides on its
+    /// own: an answered failure commits it, everything else drops it.
+    pub fn note(
+        &mut self,
+        key: KeyId,
+        began: Duration,
+        failure: Option<Kind>,
+        expect: &Expect,
+        now: Duration,
+    ) {
+        if began <= self.ended {
+            return;
+        }
+        let place = self.waiting.iter().position(|lesson| lesson.key.id() == key);
+        let lesson = place.map(|place| self.waiting.swap_remove(place));
+        if let (Some(lesson), Some(Kind::Answered)) = (lesson, failure) {
+            lesson.learn(expect, now);
+        }
+    }
+}
+
+/// Notes an exchange once.
+fn remember(exchanges: &mut Vec<u32>, exchange: u32) {
+    if exchanges.len() < MAX_EXCHANGES && !exchanges.contains(&exchange) {
+        exchanges.push(exchange);
+    }
+}
+
+/// Keys whose failures are kept until the row ends.
+const MAX_KEYS: usize = 16;
+
+/// Exchanges of one key that are kept: as many as make up what is known of it.
+const MAX_EXCHANGES: usize = 64;
+
+/// Endpoints whose evidence is kept. Beyond so many a row cannot be everywhere, so there is no outage.
+const MAX_ENDPOINTS: usize = 256;
+
+/// Keys that a line of the log names.
+const SHOWN: usize = 3;
+
+/// The shortest time that a row of failures has to last.
+const LEAST_SPAN: Duration = Duration::from_millis(5);

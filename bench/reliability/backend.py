@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 from loop import Lag, chance
-from scenarios import BY_NAME, answer_body
+from scenario import answer_body
+from scenarios import BY_NAME
 
 SERVICE = 0.005  # seconds that an answer takes, bad ones included
 REASONS = {200: b"OK", 206: b"Partial Content", 500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable"}

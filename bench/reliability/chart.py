@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 
-from measure import COLUMNS  # noqa: E402
+from report import COLUMNS  # noqa: E402
 
 # Colours that the colour-blind can tell apart (Okabe and Ito), and a shape each.
 STYLES = {

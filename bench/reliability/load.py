@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from loop import Lag, percentile
-from scenarios import BY_NAME, answer_body
+from scenario import answer_body
+from scenarios import BY_NAME
 
 PATIENCE = 10.0  # seconds from the intended start
 BUCKET = 0.5  # seconds, for the time that recovery takes

@@ -19,7 +19,8 @@ from scenarios import BY_NAME
 
 SERVICE = 0.005  # seconds that an answer takes, bad ones included
 # Kinds of faults that strike a share of the attempts, by chance. `hang` never answers.
-STRIKING = ("status", "hang", "slow", "break", "close", "reset", "nonsense")
+STRIKING = ("status", "hang", "slow", "trickle", "break", "close", "reset", "nonsense")
+TRICKLE = 16  # bytes of a body that trickles
 REASONS = {200: b"OK", 206: b"Partial Content", 500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable"}
 
 
@@ -210,6 +211,8 @@ class Connection(asyncio.Protocol):
             self.later(SERVICE, self.answer, fault.statuses[pick])
         elif kind == "slow":
             self.later(fault.delay, self.answer, 200)
+        elif kind == "trickle":
+            self.later(SERVICE, self.trickle, fault.statuses[0], fault.delay)
         elif kind == "break":
             self.later(SERVICE, self.answer, 200, True)
         elif kind == "close":
@@ -251,6 +254,17 @@ class Connection(asyncio.Protocol):
     def reset(self):
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
+
+    def trickle(self, status, seconds, left=TRICKLE):
+        """A head and the body's first byte at once, the other bytes spread over these seconds."""
+        if left == TRICKLE:
+            head = b"HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\n" % (status, REASONS[status])
+            self.transport.write(head + b"Content-Length: %d\r\n\r\n" % TRICKLE)
+        self.transport.write(b".")
+        if left > 1:
+            self.later(seconds / (TRICKLE - 1), self.trickle, status, seconds, left - 1)
+        else:
+            self.done()
 
     def nonsense(self):
         self.transport.write(b"\x15\x03\x01 this is no HTTP\r\n\r\n")

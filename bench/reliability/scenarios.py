@@ -24,6 +24,14 @@ SCENARIOS = [
         (Fault("status", 0.2, (500, 502)),), AS_NGINX,
     ),
     Scenario(
+        "errors-30", "30 % of answers are 500 or 502, each for itself",
+        (Fault("status", 0.3, (500, 502)),), AS_NGINX,
+    ),
+    Scenario(
+        "errors-trickle", "20 % of answers are a 502 whose body takes 1.5 s",
+        (Fault("trickle", 0.2, delay=1.5),), AS_NGINX,
+    ),
+    Scenario(
         "burst", "502 for 400 ms every 5 s",
         (Fault("status", first=2.5, period=5.0, duration=0.4),), (FEW, at_most("attempts", 1.15)),
     ),

@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 
-from report import COLUMNS, HEADINGS, metric  # noqa: E402
+from report import COLUMNS, metric  # noqa: E402
 
 # Colours that the colour-blind can tell apart (Okabe and Ito), and a shape each.
 STYLES = {
@@ -25,6 +25,7 @@ LEAST = 0.05
 
 
 def label(row):
+    # Results from before the rows of harm name no family.
     return f"harm: {row['what']}" if row.get("family") == "harm" else row["what"]
 
 
@@ -32,9 +33,7 @@ def main():
     source, target = sys.argv[1:]
     with open(source) as file:
         result = json.load(file)
-    # A result from before the rows of harm names no families.
     rows = [row for row in result["rows"] if row["shown"] != "goodput"]
-    rows = [row for family in HEADINGS for row in rows if row.get("family", "faults") == family]
     if not rows:
         print("no chart: only goodput was measured", file=sys.stderr)
         return
@@ -46,7 +45,11 @@ def main():
         color, marker = STYLES[name]
         # A little apart, or equal columns would hide each other.
         shift = (place - (len(columns) - 1) / 2) * 0.13
-        shown = [(100 * metric(row["results"][name], row["shown"]), at + shift) for at, row in enumerate(rows) if name in row["results"]]
+        shown = [
+            (100 * metric(row["results"][name], row["shown"]), at + shift)
+            for at, row in enumerate(rows)
+            if name in row["results"]
+        ]
         axes.plot(
             *zip(*shown), marker, color=color, label=COLUMNS[name],
             markersize=7 if name == "stent" else 5, linestyle="none", zorder=3 if name == "stent" else 2, clip_on=False,
@@ -57,7 +60,8 @@ def main():
     axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
     axes.set_yticks(range(len(rows)), [label(row) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("requests that users see fail (0, then a logarithmic axis); in rows of harm, of the good requests")
+    of_harm = "\nharm: of the good requests alone" if any(row["shown"].startswith("good.") for row in rows) else ""
+    axes.set_xlabel("requests that users see fail (0, then a logarithmic axis)" + of_harm)
     axes.grid(axis="x", color="#dddddd")
     for at in range(1, len(rows)):
         axes.axhline(at - 0.5, color="#eeeeee", linewidth=0.8)

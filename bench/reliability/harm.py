@@ -100,16 +100,17 @@ HARM = [
         (good(), bad(40)), bad=ALWAYS_500, fault=Fault("refuse", first=12.0, period=1000.0, duration=2.0),
         checks=(*NO_MORE_FAILURES, at_most("good.failures", 0)),
     ),
-    # At 9.2 s, and at 21.2 and 24.2 s, a request meets an outage.
+    # By the backend's clock, which begins with the first request, one request meets the first outage (at 9 s) and two the
+    # second (at 21 and 24 s).
     row(
         "quiet-refuse", "one request every 3 s; connections are refused for 4 s, twice",
-        (good(every=3.0, post_share=0.0),), fault=Fault("refuse", first=8.0, period=12.5, duration=4.0), seconds=32.0,
+        (good(every=3.0, post_share=0.0),), fault=Fault("refuse", first=7.5, period=13.0, duration=4.0), seconds=32.0,
         checks=(at_most("good.failures", 0),),
     ),
     # The request that finds an outage has no attempt left when it ends; the others wait.
     row(
         "quiet-status", "one request every 3 s; all paths answer 502 for 4 s, twice",
-        (good(every=3.0, post_share=0.0),), fault=Fault("status", first=8.0, period=12.5, duration=4.0), seconds=32.0,
+        (good(every=3.0, post_share=0.0),), fault=Fault("status", first=7.5, period=13.0, duration=4.0), seconds=32.0,
         checks=(of_pass("good.failures"), at_most("good.failures", 2)),
     ),
     row(

@@ -83,9 +83,10 @@ def cell(row, result):
 def harm_cell(kinds):
     good = kinds["good"]
     parts = [failures(good), f"p50 {good['any_p50_ms']:.0f} ms"]
+    if good["settled_p99_ms"] is not None:
+        parts.append(f"p99 {good['settled_p99_ms']:.1f} ms")
     if good["max_ms"] is not None:
-        settled = "none" if good["settled_p99_ms"] is None else f"{good['settled_p99_ms']:.1f}"
-        parts += [f"p99 {settled} ms", f"at most {good['max_ms']:.0f} ms"]
+        parts.append(f"at most {good['max_ms']:.0f} ms")
     if good.get("failed_attempts"):
         parts.append(f"{good['failed_attempts']} attempts failed")
     if "bad" in kinds:

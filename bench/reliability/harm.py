@@ -1,4 +1,4 @@
-"""The rows of harm: some requests fail, are slow or meet an outage, and the users of the others must not notice a retrying proxy.
+"""The rows of harm: some requests fail or are slow, and the users of the others must not fare worse for a proxy that retries.
 
 Each row runs Stent beside NGINX without retries. A good request may fail or wait through Stent only where it does through
 NGINX as well.
@@ -62,10 +62,19 @@ HARM = [
         for suffix, endpoints, more in (("", 1, ""), ("-two", 2, " at both of two endpoints"))
         for rate in (20, 40, 200)
     ),
-    row("sibling", "one path among those of the others always answers 500, 40/s", (good(), bad(40, ("wards/west",))), bad=ALWAYS_500),
-    row("lone", "one path always answers 500, 40/s; one good request per second", (good(1.0), bad(40)), bad=ALWAYS_500, seconds=30.0),
+    row(
+        "sibling", "one path among those of the others always answers 500, 40/s",
+        (good(), bad(40, ("wards/west",))), bad=ALWAYS_500,
+    ),
+    row(
+        "lone", "one path always answers 500, 40/s; one good request per second",
+        (good(1.0), bad(40)), bad=ALWAYS_500, seconds=30.0,
+    ),
     row("reset", "one path always resets the connection, 40/s", (good(), bad(40)), bad=ALWAYS_RESET),
-    row("reset-two", "one path always resets the connection at both of two endpoints, 40/s", (good(), bad(40)), 2, bad=ALWAYS_RESET),
+    row(
+        "reset-two", "one path always resets the connection at both of two endpoints, 40/s",
+        (good(), bad(40)), 2, bad=ALWAYS_RESET,
+    ),
     row(
         "words", "1000 paths below one always answer 500, 100/s",
         (good(), bad(100, tuple(f"reports/{word}" for word in WORDS))), bad=ALWAYS_500,

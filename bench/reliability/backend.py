@@ -9,13 +9,18 @@ import asyncio
 import json
 import signal
 import socket
+import struct
 from collections import Counter
 from pathlib import Path
 
 from loop import Lag, chance
-from scenarios import BY_NAME, answer_body
+from scenario import Fault, answer_body
+from scenarios import BY_NAME
 
 SERVICE = 0.005  # seconds that an answer takes, bad ones included
+# Kinds of faults that strike a share of the attempts, by chance. `hang` never answers.
+STRIKING = ("status", "hang", "slow", "trickle", "break", "close", "reset", "nonsense")
+TRICKLE = 16  # bytes of a body that trickles
 REASONS = {200: b"OK", 206: b"Partial Content", 500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable"}
 
 
@@ -27,6 +32,7 @@ class Backend:
         self.loop = asyncio.get_running_loop()
         self.begin = None  # when the first request came; faults that come and go count from here
         self.attempts, self.received, self.not_before = Counter(), Counter(), {}
+        self.by_kind, self.failed = {}, Counter()
         self.early = 0
         self.body = answer_body(scenario.body)
         self.free_at = 0.0
@@ -38,6 +44,15 @@ class Backend:
             "most_attempts": max(self.attempts.values(), default=0),
             "duplicates": sum(count > 1 for count in self.received.values()),
             "early": self.early,
+            "kinds": {kind: self.report_kind(kind) for kind in self.by_kind},
+        }
+
+    def report_kind(self, kind):
+        counts = self.by_kind[kind]
+        return {
+            "attempts": counts.total(),
+            "most_attempts": max(counts.values()),
+            "failed_attempts": self.failed[kind],
         }
 
 
@@ -66,17 +81,21 @@ class Endpoint:
             await self.listen()
             down += fault.period
 
-    def failing_now(self):
-        fault = self.fault
+    def failing_now(self, fault):
         if not fault.period:
             return True
         since = self.backend.loop.time() - self.backend.begin - fault.first
         return since >= 0 and since % fault.period < fault.duration
 
-    def struck(self, request):
-        if not self.failing_now():
+    def struck(self, fault, request):
+        if fault.kind not in STRIKING or not self.failing_now(fault):
             return False
-        return chance(self.backend.seed, self.number, request.id, request.attempt) < self.fault.share
+        return chance(self.backend.seed, self.number, request.id, request.attempt) < fault.share
+
+    def striking(self, request):
+        """The fault that this attempt meets: the endpoint's own, else that of bad requests, else None."""
+        of_kind = self.backend.scenario.bad if request.kind == "bad" else Fault()
+        return next((fault for fault in (self.fault, of_kind) if self.struck(fault, request)), None)
 
 
 class Request:
@@ -85,6 +104,7 @@ class Request:
         self.method = lines[0].split(b" ", 1)[0]
         fields = dict(line.lower().split(b":", 1) for line in lines[1:])
         self.id = fields.get(b"x-bench-id", b"").strip().decode()
+        self.kind = fields.get(b"x-bench-kind", b"").strip().decode()
         self.length = int(fields.get(b"content-length", 0))
         self.chunked = b"chunked" in fields.get(b"transfer-encoding", b"")
         self.range = fields.get(b"range", b"").strip().removeprefix(b"bytes=").decode()
@@ -143,6 +163,8 @@ class Connection(asyncio.Protocol):
                     backend.tasks.append(backend.loop.create_task(endpoint.restarts()))
         backend.attempts[request.id] += 1
         request.attempt = backend.attempts[request.id]
+        if request.kind:
+            backend.by_kind.setdefault(request.kind, Counter())[request.id] += 1
         if self.endpoint.fault.kind == "upload-before" and request.attempt == 1:
             self.answering = True
             self.answer(502, close=True)
@@ -166,28 +188,37 @@ class Connection(asyncio.Protocol):
 
     def decide(self):
         """The whole request is here; what becomes of it?"""
-        request, fault, backend = self.request, self.endpoint.fault, self.backend
+        request, kind = self.request, self.endpoint.fault.kind
         if not request.id:
             self.answer(200)
             return
-        kind = fault.kind
         if kind == "queue":
             self.enqueue()
         elif kind == "retry-after":
             self.ask_to_wait()
         elif kind == "upload-after" and request.attempt == 1:
             self.later(SERVICE, self.answer, 502)
-        elif kind not in ("status", "hang", "slow", "break", "close", "nonsense") or not self.endpoint.struck(request):
+        elif striking := self.endpoint.striking(request):
+            self.backend.failed[request.kind] += striking.kind != "slow"
+            self.strike(striking)
+        else:
             self.later(SERVICE, self.answer, 200)
-        elif kind == "status":
+
+    def strike(self, fault):
+        backend, request, kind = self.backend, self.request, fault.kind
+        if kind == "status":
             pick = int(chance(backend.seed, "status", request.id, request.attempt) * len(fault.statuses))
             self.later(SERVICE, self.answer, fault.statuses[pick])
         elif kind == "slow":
             self.later(fault.delay, self.answer, 200)
+        elif kind == "trickle":
+            self.later(SERVICE, self.trickle, fault.statuses[0], fault.delay)
         elif kind == "break":
             self.later(SERVICE, self.answer, 200, True)
         elif kind == "close":
             self.later(SERVICE, self.transport.close)
+        elif kind == "reset":
+            self.later(SERVICE, self.reset)
         elif kind == "nonsense":
             self.later(SERVICE, self.nonsense)
 
@@ -219,6 +250,21 @@ class Connection(asyncio.Protocol):
 
     def later(self, seconds, what, *arguments):
         self.pending = self.backend.loop.call_later(seconds, what, *arguments)
+
+    def reset(self):
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def trickle(self, status, seconds, left=TRICKLE):
+        """A head and the body's first byte at once, the other bytes spread over these seconds."""
+        if left == TRICKLE:
+            head = b"HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\n" % (status, REASONS[status])
+            self.transport.write(head + b"Content-Length: %d\r\n\r\n" % TRICKLE)
+        self.transport.write(b".")
+        if left > 1:
+            self.later(seconds / (TRICKLE - 1), self.trickle, status, seconds, left - 1)
+        else:
+            self.done()
 
     def nonsense(self):
         self.transport.write(b"\x15\x03\x01 this is no HTTP\r\n\r\n")

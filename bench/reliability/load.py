@@ -2,7 +2,7 @@
 
 Requests start when they are due, whether or not earlier ones have been answered, and latency counts from then on. A user
 sees a failure in a 5xx, a connection that is refused or reset, a body that breaks or is not the right one, and in
-silence for 10 seconds. Nothing is sent twice here.
+silence for longer than the row's patience, 10 seconds where it names none. Nothing is sent twice here.
 """
 
 import argparse
@@ -14,15 +14,47 @@ from collections import Counter
 from pathlib import Path
 
 from loop import Lag, percentile
-from scenarios import BY_NAME, answer_body
+from scenario import answer_body
+from scenarios import BY_NAME
 
-PATIENCE = 10.0  # seconds from the intended start
+SETTLED = 2.0  # seconds from the start of a row until a proxy shall know which requests always fail
 BUCKET = 0.5  # seconds, for the time that recovery takes
 
 
+def outcomes(exchanges):
+    return dict(Counter(each.outcome for each in exchanges).most_common())
+
+
+def took(exchanges, share):
+    """The milliseconds that at least this share of these exchanges did not exceed; None of none."""
+    value = percentile([each.ended - each.due for each in exchanges], share)
+    return None if value is None else round(value * 1000, 1)
+
+
+def report_kind(exchanges):
+    good = [each for each in exchanges if each.outcome == "ok"]
+    # GETs alone: a POST may wait a second for others where an outage was declared by mistake.
+    settled = [each for each in good if each.due >= SETTLED and each.method == "GET"]
+    return {
+        "requests": len(exchanges),
+        "failures": len(exchanges) - len(good),
+        "failed": round(1 - len(good) / len(exchanges), 6),
+        "outcomes": outcomes(exchanges),
+        "p50_ms": took(good, 0.5),
+        "p99_ms": took(good, 0.99),
+        "max_ms": took(good, 1.0),
+        "settled_p50_ms": took(settled, 0.5),
+        "settled_p99_ms": took(settled, 0.99),
+        # How long users waited for whatever they got, failures included.
+        "any_p50_ms": took(exchanges, 0.5),
+        "any_max_ms": took(exchanges, 1.0),
+    }
+
+
 class Exchange:
-    def __init__(self, number, due, method, phase):
+    def __init__(self, number, due, method, phase=0, path=None, fields=""):
         self.number, self.due, self.method, self.phase = number, due, method, phase
+        self.path, self.fields, self.kind = path or str(number), fields, None
         self.outcome, self.ended, self.timer = None, None, None
 
 
@@ -135,7 +167,7 @@ class Connection(asyncio.Protocol):
 
 class Users:
     def __init__(self, scenario, seed, ports):
-        self.scenario, self.ports = scenario, ports
+        self.scenario, self.seed, self.ports = scenario, seed, ports
         self.loop = asyncio.get_running_loop()
         self.expected = answer_body(scenario.body)
         self.upload = b"u" * scenario.upload
@@ -145,6 +177,26 @@ class Users:
         self.open, self.all_ended = len(self.exchanges), asyncio.Event()
 
     def plan(self):
+        return self.plan_streams() if self.scenario.streams else self.plan_phases()
+
+    def plan_streams(self):
+        """Several kinds of requests, each by a course of chance of its own; with the same seed the same for every proxy."""
+        exchanges = []
+        for place, stream in enumerate(self.scenario.streams):
+            course = random.Random(f"{self.seed}/{self.scenario.name}/{place}")
+            for due in stream.times(self.scenario.seconds, course):
+                method = "POST" if course.random() < stream.post_share else "GET"
+                fields = f"X-Bench-Kind: {stream.kind}\r\n"
+                if stream.callers:
+                    fields += f"X-Forwarded-For: {course.choice(stream.callers)}\r\n"
+                exchanges.append(Exchange(0, due, method, path=course.choice(stream.paths), fields=fields))
+                exchanges[-1].kind = stream.kind
+        exchanges.sort(key=lambda exchange: exchange.due)
+        for number, exchange in enumerate(exchanges):
+            exchange.number = number
+        return exchanges
+
+    def plan_phases(self):
         """When each request is due; with the same seed the same for every proxy."""
         scenario, at, number = self.scenario, 0.0, 0
         phase_seconds = scenario.seconds / len(scenario.phases)
@@ -165,8 +217,8 @@ class Users:
         scenario = self.scenario
         body = self.upload if exchange.method == "PUT" else b"a screening" if exchange.method == "POST" else b""
         length = f"Content-Length: {len(body)}\r\n" if exchange.method != "GET" else ""
-        head = f"{exchange.method} /{scenario.prefix}/{exchange.number} HTTP/1.1\r\nHost: hosp.example.org\r\n"
-        return f"{head}X-Bench-Id: {exchange.number}\r\n{length}\r\n".encode() + body
+        head = f"{exchange.method} /{scenario.prefix}/{exchange.path} HTTP/1.1\r\nHost: hosp.example.org\r\n"
+        return f"{head}X-Bench-Id: {exchange.number}\r\n{exchange.fields}{length}\r\n".encode() + body
 
     async def run(self):
         self.begin = self.loop.time()
@@ -178,7 +230,7 @@ class Users:
         await self.all_ended.wait()
 
     def start(self, exchange):
-        exchange.timer = self.loop.call_at(self.begin + exchange.due + PATIENCE, self.give_up, exchange)
+        exchange.timer = self.loop.call_at(self.begin + exchange.due + self.scenario.patience, self.give_up, exchange)
         # Without a proxy users are spread over the endpoints, as DNS spreads them.
         port = self.ports[self.random.randrange(len(self.ports))]
         while self.idle[port]:
@@ -230,17 +282,19 @@ class Users:
         def failed(of):
             return round(sum(each.outcome != "ok" for each in of) / len(of), 6) if of else None
 
-        latencies = [each.ended - each.due for each in done if each.outcome == "ok"]
+        succeeded = [each for each in done if each.outcome == "ok"]
         found = {
             "requests": len(done),
             "failed": failed(done),
             "failed_get": failed([each for each in done if each.method == "GET"]),
             "failed_post": failed([each for each in done if each.method == "POST"]),
-            "outcomes": dict(Counter(each.outcome for each in done).most_common()),
+            "outcomes": outcomes(done),
+            "p50_ms": took(succeeded, 0.5),
+            "p99_ms": took(succeeded, 0.99),
         }
-        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
-            value = percentile(latencies, share)
-            found[name] = None if value is None else round(value * 1000, 1)
+        if scenario.streams:
+            kinds = sorted({each.kind for each in done})
+            found["kinds"] = {kind: report_kind([each for each in done if each.kind == kind]) for kind in kinds}
         if len(scenario.phases) > 1:
             seconds = scenario.seconds / len(scenario.phases)
             for phase in range(len(scenario.phases)):

@@ -15,25 +15,20 @@ import tomllib
 import urllib.request
 from pathlib import Path
 
-from scenarios import BY_NAME, SCENARIOS, Check
+from report import COLUMNS, markdown, progress, verdict
+from scenario import Check
+from scenarios import BY_NAME, FAMILIES
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from common import Refusal, end, fill, free_ports, machine, names, versions  # noqa: E402  (its folder is known only now)
 
-COLUMNS = {
-    "none": "no proxy",
-    "nginx": "NGINX",
-    "haproxy": "HAProxy",
-    "envoy": "Envoy",
-    "envoy-tuned": "Envoy tuned",
-    "stent": "Stent",
-}
 # What --short runs and holds Stent to: that bench and binary work on a busy machine, not how well.
 SHORT = {
     "errors": (Check("failed", "<=", 0.02), Check("attempts", "<=", 1.6)),
     "post-restart": (Check("failed", "<=", 0.03), Check("duplicates", "<=", 0)),
     "two-one-fails": (Check("failed_get", "<=", 0.03), Check("duplicates", "<=", 0)),
+    "harm-path-40": (Check("good.failures", "<=", 0, of_pass=True), Check("good.any_p50_ms", "<=", 50, of_pass=True)),
 }
 SHORT_SECONDS = 8.0
 # Milliseconds by which 1 % of the harness's timers may be late before a row is said to tell little about latency.
@@ -68,8 +63,8 @@ class Column:
     def proxy_command(self):
         """Writes the configuration and says what starts the proxy in the foreground."""
         options = self.options
-        if self.name == "nginx":
-            return ["nginx", "-e", self.work / "nginx.error.log", "-p", self.work, "-c", self.configure("nginx.conf")]
+        if template := {"nginx": "nginx.conf", "pass": "nginx-pass.conf"}.get(self.name):
+            return ["nginx", "-e", self.work / "nginx.error.log", "-p", self.work, "-c", self.configure(template)]
         if self.name == "haproxy":
             return ["haproxy", "-db", "-f", self.configure("haproxy.cfg")]
         if self.name.startswith("envoy"):
@@ -117,7 +112,7 @@ class Column:
 
     def finish(self):
         """Waits for the load, ends everything else, and puts together what both sides counted."""
-        if self.load.wait(timeout=self.scenario.seconds + 60) != 0:
+        if self.load.wait(timeout=self.scenario.seconds + self.scenario.patience + 60) != 0:
             raise Refusal(f"the load for {self.name} failed, see {self.work}/load.log")
         for process in self.processes:
             if process is not self.load and process.poll() is not None:
@@ -127,6 +122,8 @@ class Column:
         late = max(load["lag"]["p99_ms"], backend["lag"]["p99_ms"])
         result = load | {"attempts": round(backend["attempts"] / load["requests"], 4), "late_p99_ms": late}
         result |= {key: backend[key] for key in ("most_attempts", "duplicates", "early")}
+        for kind, counts in backend["kinds"].items():
+            result["kinds"][kind] |= counts
         result["lag"] = {"load": load["lag"], "backend": backend["lag"]}
         return result
 
@@ -150,17 +147,19 @@ def run_columns(names, scenario, options):
 
 
 def run_scenario(scenario, options):
+    peers = [name for name in options.peers if name in scenario.columns]
     # Overload, multiplied by retries, is more than two cores give to all columns at once.
-    together = 2 if len(scenario.phases) > 1 else len(options.peers)
+    together = 2 if len(scenario.phases) > 1 else len(peers)
     results = {}
-    for first in range(0, len(options.peers), together):
-        results |= run_columns(options.peers[first : first + together], scenario, options)
+    for first in range(0, len(peers), together):
+        results |= run_columns(peers[first : first + together], scenario, options)
     checks = SHORT[scenario.name] if options.short else scenario.checks
     row = {
         "scenario": scenario.name,
+        "family": next(family for family, rows in FAMILIES.items() if BY_NAME[scenario.name] in rows),
         "what": scenario.what,
         "seconds": scenario.seconds,
-        "per_second": scenario.phases if not scenario.gaps else None,
+        "per_second": scenario.phases if not scenario.gaps and not scenario.streams else None,
         "shown": scenario.shown,
         "stent_keys": scenario.stent_keys,
         "late": max(result["late_p99_ms"] for result in results.values()) > LATE,
@@ -171,91 +170,20 @@ def run_scenario(scenario, options):
     return row
 
 
-def verdict(check, results):
-    value, bound = results["stent"][check.metric], check.bound
-    text = f"{check.metric} {check.relation} {amount(check.metric, bound)}"
-    if check.of_nginx:
-        if "nginx" not in results:
-            return {"check": f"{check.metric} {check.relation} {bound} of NGINX's", "value": value, "met": None}
-        bound *= results["nginx"][check.metric]
-        text = f"{check.metric} {check.relation} {check.bound:g} of NGINX's, {amount(check.metric, bound)}"
-    if value is None:
-        met = False  # no request succeeded, so that there is no latency
-    else:
-        met = value <= bound if check.relation == "<=" else value >= bound
-    return {"check": text, "value": value, "met": met}
+def chosen_rows(wanted):
+    """The rows of these names, a family's name standing for all its rows."""
+    return [row for name in wanted for row in ([each.name for each in FAMILIES[name]] if name in FAMILIES else [name])]
 
 
-def amount(metric, value):
-    if value is None:
-        return "none"
-    return f"{value * 100:.3g} %" if metric.startswith("failed") else f"{value:.4g}"
-
-
-def progress(row):
-    cells = (f"{COLUMNS[name]} {cell(row, result)}" for name, result in row["results"].items())
-    return f"{row['scenario']}: {'; '.join(cells)}{'; LATE' if row['late'] else ''}"
-
-
-def cell(row, result):
-    """One field of the table."""
-    if row["shown"] == "goodput":
-        phases = (f"{result[key]:.0f}" for key in sorted(result) if key.startswith("goodput_"))
-        parts = [f"{'/'.join(phases)} per s"]
-        if result["recovery_s"]:
-            whole = row["seconds"] / len(row["per_second"])
-            parts.append("no recovery" if result["recovery_s"] >= whole else f"recovers in {result['recovery_s']} s")
-    else:
-        parts = [amount("failed", result[row["shown"]])]
-        if row["shown"] == "failed_post":
-            parts.append(f"GETs {amount('failed', result['failed_get'])}")
-    parts.append(f"×{result['attempts']:.2f}")
-    if result["p99_ms"] is not None:
-        parts.append(f"{result['p99_ms']:.0f} ms")
-    for key in ("duplicates", "early"):
-        if result[key]:
-            parts.append(f"{result[key]} {key}")
-    return ", ".join(parts)
-
-
-def markdown(result):
-    names = result["settings"]["peers"]
-    lines = [
-        "Share of requests that users see fail, attempts per request that the backend saw, p99 of the requests that"
-        " succeeded; for overload, answers per second in each phase. `late` marks rows in which the machine was too busy"
-        " for their latencies to mean much.",
-        "",
-        f"| scenario | {' | '.join(COLUMNS[name] for name in names)} | Stent must show |",
-        "|---" * (len(names) + 2) + "|",
-    ]
-    for row in result["rows"]:
-        cells = [cell(row, row["results"][name]) for name in names]
-        bounds = []
-        for check in row["checks"]:
-            word = {True: "met", False: f"**missed: {amount(check['check'], check['value'])}**", None: "not judged"}[check["met"]]
-            bounds.append(f"{check['check']}: {word}")
-        late = " (late)" if row["late"] else ""
-        lines.append(f"| {row['what']}{late} | {' | '.join(cells)} | {'; '.join(bounds)} |")
-    keys = [
-        f"`{row['scenario']}`: " + ", ".join(f"`retry.{key} = {value}`" for key, value in row["stent_keys"].items())
-        for row in result["rows"]
-        if row["stent_keys"]
-    ]
-    machine = result["machine"]
-    lines += [
-        "",
-        "Stent has its defaults and, from config/hosp.toml, `max_attempts = 4` and `budget.ratio = 0.5`."
-        + (f" Beyond them: {'; '.join(keys)}." if keys else ""),
-        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; {', '.join(result['versions'].values())};"
-        f" commit {result['commit']}; seed {result['settings']['seed']}; {result['date']}.",
-    ]
-    return "\n".join(lines)
+def program_names(columns):
+    """Which programs serve these columns."""
+    return {{"pass": "nginx"}.get(name, name.removesuffix("-tuned")) for name in columns}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--scenario", type=names(BY_NAME), action="extend")
+    parser.add_argument("--scenario", type=names(BY_NAME | FAMILIES), action="extend")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--peers", type=names(COLUMNS))
@@ -267,10 +195,12 @@ def main():
     options = parser.parse_args()
     # So that what was started is ended here as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options.peers = options.peers or (["stent"] if options.short else list(COLUMNS))
-    chosen = options.scenario or (list(SHORT) if options.short else [scenario.name for scenario in SCENARIOS])
+    options.peers = options.peers or (["pass", "stent"] if options.short else list(COLUMNS))
+    chosen = chosen_rows(options.scenario or (SHORT if options.short else FAMILIES))
     if options.short and (strange := set(chosen) - set(SHORT)):
         parser.error(f"--short has no bounds for {', '.join(sorted(strange))}")
+    if idle := [name for name in chosen if not set(options.peers) & set(BY_NAME[name].columns)]:
+        parser.error(f"{idle[0]} has none of the columns {', '.join(options.peers)}, but {', '.join(BY_NAME[idle[0]].columns)}")
     if options.seconds is not None and options.seconds < 1:
         parser.error("--seconds is at least 1")
     seconds = options.seconds or (SHORT_SECONDS if options.short else None)
@@ -279,7 +209,7 @@ def main():
         "commit": options.commit,
         "mode": "short" if options.short else "full",
         "machine": machine(),
-        "versions": versions(options, {name.removesuffix("-tuned") for name in options.peers}),
+        "versions": versions(options, program_names(options.peers)),
         "settings": {"seed": options.seed, "seconds": seconds, "peers": options.peers},
     }
     try:

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Measures what users see of a backend that fails: straight, through NGINX, HAProxy, Envoy, and through Stent.
 #
-#   bench/reliability/run.sh                   every scenario, every proxy; about ten minutes; table, JSON and chart
-#   bench/reliability/run.sh --short           three scenarios, Stent alone, loose bounds; half a minute; no downloads
-#     --scenario NAME[,NAME]                   these scenarios only; they stand in bench/reliability/scenarios.py
+#   bench/reliability/run.sh                   every scenario, every proxy; about 20 minutes; table, JSON and chart
+#   bench/reliability/run.sh --short           four scenarios, Stent and NGINX, loose bounds; 45 seconds; no downloads
+#     --scenario NAME[,NAME]                   these scenarios only; they stand in bench/reliability/scenarios.py and
+#                                              harm.py; `faults` and `harm` stand for all rows of that file
 #     --seconds N                              each of them this long, instead of as long as it says itself
 #     --seed N                                 another course of chance, the same for every proxy; 1 by default
-#     --peers LIST                             of none,nginx,haproxy,envoy,envoy-tuned,stent
+#     --peers LIST                             of none,nginx,pass,haproxy,envoy,envoy-tuned,stent; the rows of harm
+#                                              have the columns pass (NGINX without retries) and stent, the others all but pass
 #     --out FILE                               writes the result elsewhere than bench/results/, and the chart beside it
 #
 # STENT names a binary to measure; without it the release build is made first. Envoy and the plotting library come from
@@ -16,11 +18,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/lib.sh
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
-short='' peers=none,nginx,haproxy,envoy,envoy-tuned,stent out='' pass=()
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
+short='' peers=none,nginx,pass,haproxy,envoy,envoy-tuned,stent out='' pass=()
 while [[ $# -gt 0 ]]; do
     case $1 in
-        --short) short=1 peers=stent ;;
+        --short) short=1 peers=pass,stent ;;
         --peers)
             peers=${2:?--peers needs a list}
             shift
@@ -44,7 +46,7 @@ done
 
 has() { [[ ,$peers, == *,"$1",* ]]; }
 tools=(python3:python3 flock:util-linux)
-has nginx && tools+=(nginx:nginx)
+{ has nginx || has pass; } && tools+=(nginx:nginx)
 has haproxy && tools+=(haproxy:haproxy)
 need "${tools[@]}"
 

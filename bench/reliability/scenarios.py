@@ -1,80 +1,17 @@
-"""What the backend does wrong, what users ask of it meanwhile, and what Stent must show: one value per row of the table.
+"""The rows: what the backend does wrong, what users ask of it meanwhile, and what Stent must show.
 
-The backend and the load read the same value, so that a row is described once. What a fault does is in backend.py.
+The rows of harm, in which some requests fail and the others must not notice, are in harm.py.
 """
 
-from dataclasses import dataclass, field, replace
+from harm import HARM
+from scenario import NO_DUPLICATE, Check, Fault, Scenario, at_least, at_most
 
 KIB, MIB = 1024, 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What one endpoint does wrong. `kind` names the function in backend.py, `share` the share of attempts it strikes."""
-
-    kind: str = "none"
-    share: float = 1.0
-    statuses: tuple = (502,)
-    # For faults that come and go: from `first` on, for `duration`, again every `period`; in seconds.
-    first: float = 0.0
-    period: float = 0.0
-    duration: float = 0.0
-    delay: float = 0.0  # seconds that a slow answer takes
-    window: float = 0.0  # seconds that news of a closed connection is under way
-    capacity: float = 0.0  # requests per second that an overloaded backend carries
-    queue: float = 0.0  # seconds of work that it lets wait
-
-
-@dataclass(frozen=True)
-class Check:
-    """A bound that Stent must keep. `of_nginx` makes it a multiple of what NGINX showed in the same run."""
-
-    metric: str
-    relation: str
-    bound: float
-    of_nginx: bool = False
-
-
-@dataclass(frozen=True)
-class Scenario:
-    name: str
-    what: str
-    faults: tuple
-    checks: tuple
-    post_share: float = 0.0
-    put: bool = False
-    phases: tuple = (125,)  # requests per second, in phases of equal length
-    gaps: tuple = ()  # in place of `phases`: requests one by one, this many seconds apart, at least and at most
-    body: int = 105  # of the answer
-    upload: int = 0  # of the request
-    chunked: bool = False
-    validator: bool = False  # answers carry ETag and Accept-Ranges, and ranges are served
-    per_try: float = 10.0  # seconds; the same for every proxy
-    seconds: float = 20.0
-    shown: str = "failed"  # the share that the table shows
-    # Keys beyond Stent's defaults and those of config/hosp.toml that stand in peers/stent.toml for every row.
-    stent_keys: dict = field(default_factory=dict)
-
-    @property
-    def prefix(self):
-        """Which cluster of each proxy's configuration takes the request."""
-        return "two" if len(self.faults) == 2 else "one"
-
-    def lasting(self, seconds):
-        return replace(self, seconds=seconds)
-
-
-def at_most(metric, bound):
-    return Check(metric, "<=", bound)
-
-
-def at_least(metric, bound):
-    return Check(metric, ">=", bound)
-
-
 ONE_SECOND = {"per_try_timeout": '"1s"'}
 FEW = at_most("failed", 0.001)
-NO_DUPLICATE = at_most("duplicates", 0)
+# Four attempts leave 0.2 to the fourth, 0.16 %, give or take what the seed does to 2500 requests. Which they are is the
+# same for every proxy, so that NGINX's share is the bound and not a figure.
+AS_NGINX = (Check("failed", "<=", 1.0, of_nginx=True), Check("p99_ms", "<=", 1.15, of_nginx=True))
 RESTART = Fault("refuse", first=2.5, period=5.0, duration=0.3)
 
 SCENARIOS = [
@@ -84,10 +21,15 @@ SCENARIOS = [
     ),
     Scenario(
         "errors", "20 % of answers are 500 or 502, each for itself",
-        (Fault("status", 0.2, (500, 502)),),
-        # Four attempts leave 0.2 to the fourth, 0.16 %, give or take what the seed does to 2500 requests. Which they are
-        # is the same for every proxy, so that NGINX's share is the bound and not a figure.
-        (Check("failed", "<=", 1.0, of_nginx=True), Check("p99_ms", "<=", 1.15, of_nginx=True)),
+        (Fault("status", 0.2, (500, 502)),), AS_NGINX,
+    ),
+    Scenario(
+        "errors-30", "30 % of answers are 500 or 502, each for itself",
+        (Fault("status", 0.3, (500, 502)),), AS_NGINX,
+    ),
+    Scenario(
+        "errors-trickle", "20 % of answers are a 502 whose body takes 1.5 s",
+        (Fault("trickle", 0.2, delay=1.5),), AS_NGINX,
     ),
     Scenario(
         "burst", "502 for 400 ms every 5 s",
@@ -182,10 +124,6 @@ SCENARIOS = [
     ),
 ]
 
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
-
-
-def answer_body(length):
-    """The body of an answer: any cut, repeat or wrong splice changes it."""
-    line = b"%015d\n"
-    return b"".join(line % number for number in range(length // 16 + 1))[:length]
+# The rows by the table that they stand in.
+FAMILIES = {"faults": SCENARIOS, "harm": HARM}
+BY_NAME = {scenario.name: scenario for rows in FAMILIES.values() for scenario in rows}

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
@@ -141,6 +142,8 @@ pub(super) struct SharedConnection {
     _driver: Driver,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
+    /// When the first exchange began that may still wait for the answer, and how much had come by then.
+    asked: Cell<(Instant, u64)>,
     is_retired: Cell<bool>,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
@@ -156,6 +159,7 @@ impl SharedConnection {
             _driver: driver,
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            asked: Cell::new((Instant::now(), 0)),
             is_retired: Cell::new(false),
             _slot: slot,
             _counted: endpoint.count_connection(),
@@ -189,6 +193,19 @@ impl SharedConnection {
     /// Lets it take nothing new.
     pub(super) fn retire(&self) {
         self.is_retired.set(true);
+    }
+
+    /// Notes that an exchange waits for its answer from now on.
+    pub(super) fn note_asked(&self) {
+        if self.asked.get().1 != self.reads() {
+            self.asked.set((Instant::now(), self.reads()));
+        }
+    }
+
+    /// Whether nothing at all has come for so long, though something was asked for.
+    pub(super) fn is_silent_for(&self, time: Duration) -> bool {
+        let (since, reads) = self.asked.get();
+        reads == self.reads() && !self.is_idle() && since.elapsed() >= time
     }
 
     /// How much has come from the endpoint.

@@ -47,6 +47,8 @@ pub struct Pools<B> {
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    /// Whether another attempt of the same exchange is slow beside it.
+    is_beside: bool,
     /// Its place in flight, until somebody else keeps it.
     slot: RefCell<Option<Slot>>,
 }
@@ -54,7 +56,17 @@ pub struct Progress {
 impl Progress {
     /// That of an attempt which has a place in flight.
     pub fn with_slot(slot: Option<Slot>) -> Self {
-        Self { sent: Cell::default(), slot: slot.into() }
+        Self { sent: Cell::default(), is_beside: false, slot: slot.into() }
+    }
+
+    /// That of an attempt beside one that is slow.
+    pub fn beside(slot: Option<Slot>) -> Self {
+        Self { is_beside: true, ..Self::with_slot(slot) }
+    }
+
+    /// Whether another attempt of the same exchange is slow beside it.
+    pub fn is_beside(&self) -> bool {
+        self.is_beside
     }
 
     /// Gives the place in flight back, if the attempt still has it.

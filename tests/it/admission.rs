@@ -183,7 +183,7 @@ fn an_attempt_that_timed_out_counts_until_the_backend_lets_go_of_it() {
             .retry("per_try_timeout", "200ms"),
     );
     // The second attempt finds the place taken by the first.
-    let (response, _) = get(&stent, "/first").join().unwrap();
+    let response = stent.client().request("PUT", "/first", &[], b"x");
     assert_eq!(response.status, 503);
     assert_eq!(backend.requests().len(), 1);
     stent.wait_for_metric("stent_admission_lingering", &[("cluster", "hosp")], 1.0);

@@ -208,7 +208,8 @@ fn two_thousand_hedged_requests_with_random_faults_leave_nothing_behind() {
     let hedged: usize =
         lines.iter().map(|line| line.hedges().into_iter().filter(|hedge| *hedge).count()).sum();
     assert!(hedged > 200, "{hedged} hedges");
-    assert!(lines.iter().all(|line| line.hedges().into_iter().filter(|hedge| *hedge).count() <= 1));
+    // One after 3 ms, and after 60 ms one beside what is slow.
+    assert!(lines.iter().all(|line| line.hedges().into_iter().filter(|hedge| *hedge).count() <= 4));
     assert!(lines.iter().all(|line| line.attempts().len() <= 5), "hedges are attempts");
     wait_until_empty(&stent);
     let (metrics, came) = (stent.metrics(), backend.requests().len());

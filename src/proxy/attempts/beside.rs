@@ -184,7 +184,7 @@ impl<'a, T: Transport> Race<'a, T> {
         let number = exchange.attempt_number();
         let (transport, head, body) = (self.transport, outbound.head_of(number), exchange.body().attempt());
         let sent = async move {
-            let progress = Progress::with_slot(slot);
+            let progress = Progress::beside(slot);
             transport.send(&pick.endpoint, &head, body, outbound.repeatable, &progress).await
         };
         Some(Entrant { number, started: now, is_for_slow, sent: Box::pin(sent) })

@@ -62,6 +62,9 @@ where
         progress: &Progress,
         in_flight: InFlight,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        if progress.is_beside() {
+            self.leave_silent();
+        }
         loop {
             progress.set_sent(false);
             let (carrier, origin) = self.carrier(repeatable).await?;
@@ -249,6 +252,15 @@ impl<B> Pool<B> {
         }
     }
 
+    /// Takes nothing new to connections that have fallen silent: the exchange that waits there may wait for a peer that is
+    /// gone without a word, and an attempt beside it would be lost with it.
+    fn leave_silent(&self) {
+        for connection in self.shared.borrow().iter().filter(|other| other.is_silent_for(SUSPICIOUS_SILENCE))
+        {
+            connection.retire();
+        }
+    }
+
     fn has_waiter(&self) -> bool {
         let mut waiters = self.waiters.borrow_mut();
         waiters.retain(|waiter| !waiter.is_closed());
@@ -294,6 +306,7 @@ pub(super) struct Permit<B> {
 
 impl<B> Permit<B> {
     fn begin(&self) {
+        self.connection.note_asked();
         self.waiting.set(Some((Instant::now(), self.connection.reads())));
     }
 

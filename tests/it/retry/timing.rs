@@ -6,18 +6,32 @@ use crate::support::client::request;
 use crate::support::{Action, Backend, Config, Stent, eventually, ms};
 
 #[test]
-fn a_hanging_attempt_is_cut_by_the_per_try_timeout_and_followed_by_another() {
+fn a_hanging_attempt_with_a_body_is_cut_by_the_per_try_timeout_and_followed_by_another() {
     for stall in [Action::hang(), Action::half_head_then_stall()] {
         let backend = Backend::scripted([stall]);
         let stent = Stent::start(&Config::new(&backend).retry("per_try_timeout", "150ms"));
-        assert_eq!(stent.client().get("/").status, 200);
-        let requests = backend.requests();
-        assert_eq!(requests.len(), 2);
-        assert!(requests[1].arrived - requests[0].arrived >= ms(145));
+        let start = Instant::now();
+        assert_eq!(stent.client().put("/", "x").status, 200);
+        assert!(start.elapsed() >= ms(145));
+        assert_eq!(backend.requests().len(), 2);
         backend.wait_until_closed(1);
         assert_eq!(stent.only_line().results(), ["timeout", "200"]);
         stent.wait_for_metric("stent_retries_total", &[("reason", "timeout")], 1.0);
     }
+}
+
+#[test]
+fn a_slow_get_goes_on_beside_a_second_attempt_and_the_first_good_answer_wins() {
+    let backend = Backend::scripted([Action::answer(200, "first").after(ms(400)), Action::hang()]);
+    let config = Config::new(&backend).retry("per_try_timeout", "150ms").retry("max_attempts", 2);
+    let stent = Stent::start(&config);
+    assert_eq!(stent.client().get("/").text(), "first");
+    assert_eq!(stent.only_line().results(), ["200", "cancelled"]);
+    let backend = Backend::scripted([Action::hang(), Action::answer(200, "second")]);
+    let stent = Stent::start(&Config::new(&backend).retry("per_try_timeout", "150ms"));
+    assert_eq!(stent.client().get("/").text(), "second");
+    assert_eq!(stent.only_line().results(), ["timeout", "200"]);
+    stent.wait_for_metric("stent_hedges_total", &[("result", "won")], 1.0);
 }
 
 #[test]

@@ -30,6 +30,7 @@ WORKS = {
     "large": "GET, 64 KiB answer",
     "upload": "PUT of 64 KiB, copy kept",
     "retried": "GET, 20 % answered 502 and retried",
+    "watched": "GET, 105 B answer, where something has failed in the last ten minutes",
 }
 # Multiples of the requests between two looks at the log (64) and of the period of failures (5).
 FEW, MANY = 320, 960

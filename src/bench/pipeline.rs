@@ -34,11 +34,14 @@ pub enum Work {
     Upload,
     /// A GET; of five first attempts at it one is answered with 502, and made again.
     Retried,
+    /// A GET of a path of four segments, and an answer of 105 bytes, where something has failed before: so all is
+    /// learned of every attempt.
+    Watched,
 }
 
 impl Work {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Small, Self::Large, Self::Upload, Self::Retried];
+    pub const ALL: [Self; 5] = [Self::Small, Self::Large, Self::Upload, Self::Retried, Self::Watched];
 
     /// Its name.
     pub fn label(self) -> &'static str {
@@ -47,14 +50,16 @@ impl Work {
             Self::Large => "large",
             Self::Upload => "upload",
             Self::Retried => "retried",
+            Self::Watched => "watched",
         }
     }
 
     fn request(self) -> Vec<u8> {
         let (method, body) = if self == Self::Upload { ("PUT", body(LARGE)) } else { ("GET", Vec::new()) };
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {LARGE}\r\n") };
+        let path = if self == Self::Watched { "/api/patients/7/notes" } else { "/api/screenings/7" };
         let head = format!(
-            "{method} /api/screenings/7?page=2 HTTP/1.1\r\nHost: hosp.example.org\r\nUser-Agent: bench/1.0\r\n\
+            "{method} {path}?page=2 HTTP/1.1\r\nHost: hosp.example.org\r\nUser-Agent: bench/1.0\r\n\
             Accept: */*\r\nAccept-Encoding: gzip, br\r\n{length}\r\n"
         );
         [head.into_bytes(), body].concat()
@@ -170,8 +175,12 @@ async fn answer(mut connection: DuplexStream, work: Work, attempts: Rc<Cell<u32>
         }
         received.clear();
         attempts.set(attempts.get() + 1);
-        // Five requests are six attempts.
-        let fails = work == Work::Retried && attempts.get().is_multiple_of(6);
+        let fails = match work {
+            // Five requests are six attempts.
+            Work::Retried => attempts.get().is_multiple_of(6),
+            Work::Watched => attempts.get() == 1,
+            Work::Large | Work::Small | Work::Upload => false,
+        };
         let sent = connection.write_all(if fails { FAILURE } else { &whole }).await;
         if sent.is_err() {
             return;

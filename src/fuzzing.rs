@@ -16,12 +16,14 @@ use crate::fields::Scheme;
 use crate::route::{HostPattern, Lookup, PathPattern, Pattern, RouteTable};
 
 pub(crate) mod answer;
+mod judge;
 mod stage;
 mod strict;
 #[cfg(test)]
 mod tests;
 
 pub use self::answer::response_decoder;
+pub use self::judge::judge;
 pub use self::stage::{http2_frames, proxy_header, request_head, response_frames, response_head};
 
 /// A configuration is taken whole or refused with a report; what was taken reads back the same.

@@ -34,6 +34,11 @@ fn the_order_of_routes_does_not_decide() {
 }
 
 #[test]
+fn however_attempts_end_an_outage_begins_by_surprise_and_nobody_waits_for_ever() {
+    hold("judge", judge);
+}
+
+#[test]
 fn no_bytes_of_a_caller_reach_the_backend_malformed_or_twice() {
     hold("request_head", request_head);
 }

@@ -503,13 +503,17 @@ async fn wait_and_keep(
             yield_now().await; // a timer would take its time and cost more
         }
     };
-    let keep = async {
-        match outcome {
-            Ok(answer) => keep(answer, now + after.clamp(LEAST_DRAIN_TIME, DRAIN_TIME)).await,
-            Err(_) => None,
-        }
+    let Ok(answer) = outcome else {
+        wait.await;
+        return None;
     };
-    tokio::join!(wait, keep).1.map(Box::new)
+    let kept = if after >= TIMER_STEP {
+        tokio::join!(wait, keep(answer, now + after.min(DRAIN_TIME))).1
+    } else {
+        wait.await;
+        keep(answer, now).await // what has come by now
+    };
+    kept.map(Box::new)
 }
 
 /// Reads an answer whole, if it is small and comes soon. Else what was read of it is kept with the rest: the next attempt
@@ -683,9 +687,8 @@ const DRAIN_LIMIT: usize = 64 << 10;
 /// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
 const TIMER_STEP: Duration = Duration::from_millis(1);
 
-/// How long a failed answer may take to end, if the next attempt has to wait anyway; and if not.
+/// How long a failed answer may take to end, where the next attempt has to wait at least as long.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
-const LEAST_DRAIN_TIME: Duration = Duration::from_millis(1);
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,203 @@
+//! How failures are judged, driven by any bytes: attempts of several kinds at two endpoints, some under way for long, a
+//! line in which they wait, checks that pass, and a clock that goes on.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret, Subject};
+use crate::policy::outage::{Candidate, Change, Means, Next, Outage, Pass};
+
+/// Whatever ends in whatever order: no figure leaves its bounds, an outage begins by surprise alone and ends by a success
+/// that is younger, those who wait always have a moment to look again, and nobody waits for ever.
+pub fn judge(bytes: &[u8]) {
+    let mut stage = Stage::new();
+    for pair in bytes.chunks_exact(2).take(MAX_EVENTS) {
+        stage.play(pair[0], pair[1]);
+        stage.check();
+    }
+    stage.let_all_go();
+}
+
+struct Stage {
+    expect: Expect,
+    row: Row<u8>,
+    lessons: Lessons,
+    outage: Outage,
+    keys: Vec<Key>,
+    now: Duration,
+    since: Duration,
+    under_way: Vec<Attempt>,
+    waiting: Vec<Candidate>,
+    exchanges: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Attempt {
+    key: Key,
+    began: Duration,
+    pass: Pass,
+    exchange: u32,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let expect = Expect::new(Secret::new(11, 13));
+        let rests = ["/a", "/b", "/a/b/c", "/patients/7", "/deadbeefcafe/x", ""];
+        let keys = rests.map(|rest| expect.key(&Subject { route: "all", method: &Method::GET, rest }));
+        Self {
+            expect,
+            row: Row::new(),
+            lessons: Lessons::default(),
+            outage: Outage::default(),
+            keys: keys.into(),
+            now: Duration::from_secs(1),
+            since: Duration::ZERO,
+            under_way: Vec::new(),
+            waiting: Vec::new(),
+            exchanges: 0,
+        }
+    }
+
+    fn play(&mut self, event: u8, choice: u8) {
+        match event % 8 {
+            0 => self.arrive(choice),
+            1 => self.end(choice, None),
+            2 => self.end(choice, Some(Kind::Answered)),
+            3 => self.end(choice, Some(Kind::Refused)),
+            4 => self.end(choice, Some(Kind::Late)),
+            5 => self.now += Duration::from_millis(u64::from(choice) * 7),
+            6 => self.outage.check_passed(),
+            _ => self.leave(choice),
+        }
+        self.look();
+    }
+
+    /// A request comes; it waits while the cluster is down.
+    fn arrive(&mut self, choice: u8) {
+        let key = self.keys[usize::from(choice) % self.keys.len()];
+        let means = [Means::Fresh, Means::Spare, Means::SpareUnlessSent, Means::Nothing];
+        if self.outage.is_down() {
+            self.waiting.push(Candidate {
+                key: key.id(),
+                is_known_good: self.expect.is_known_good(&key, self.now),
+                is_hopeless: self.expect.is_hopeless(&key, self.now),
+                means: means[usize::from(choice >> 6)],
+                joined: self.now,
+                until: self.now + Duration::from_secs(10),
+            });
+        } else {
+            self.begin(key, Pass::Free);
+        }
+    }
+
+    fn begin(&mut self, key: Key, pass: Pass) {
+        self.exchanges += 1;
+        self.under_way.push(Attempt { key, began: self.now, pass, exchange: self.exchanges });
+    }
+
+    /// An attempt ends, as the line takes note of it.
+    fn end(&mut self, choice: u8, failure: Option<Kind>) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let place = usize::from(choice) % self.under_way.len();
+        let Attempt { key, began, pass, exchange } = self.under_way.swap_remove(place);
+        let (expect, now) = (&self.expect, self.now);
+        self.lessons.note(key.id(), began, failure, expect, now);
+        let Some(kind) = failure else {
+            let is_fresh = self.row.is_older_than(began);
+            let was_tried = self.outage.is_tried();
+            let failed_probes = self.outage.failed_probes();
+            let change = self.outage.success(pass, key.id(), is_fresh, now);
+            assert_eq!(
+                change == Change::Recovering,
+                was_tried && began > self.since,
+                "an older success ended an outage"
+            );
+            if change == Change::Recovering {
+                self.lessons = self.row.end_outage(failed_probes, expect, now);
+            } else if !was_tried {
+                self.row.end(began, expect, now);
+            }
+            expect.note(&key, Ending::Success, now);
+            expect.note_connection(Ending::Success, now);
+            return;
+        };
+        let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(&key, now) };
+        let weight = expect::weight(q);
+        expect.note_failure(now);
+        let before = self.row.surprise();
+        self.row.note(&Failure { kind, endpoint: choice & 1, key: &key, exchange, weight }, String::new, now);
+        let grown = if kind == Kind::Late { 0.0 } else { weight };
+        assert!((self.row.surprise() - before - grown).abs() < 1e-6, "a failure weighs something else");
+        let is_outage = !self.outage.is_tried() && self.row.is_surprising(3, [0, 1].into_iter(), now);
+        if is_outage {
+            assert!(
+                self.row.surprise() >= 2.0 * expect::SURPRISE,
+                "an outage without surprise at both endpoints"
+            );
+            self.since = self.row.began().expect("it has failures");
+            self.outage.begin(self.row.keys().chain([key.id()]), Duration::from_millis(100), now);
+        } else {
+            self.outage.failure(pass, key.id(), |number| Duration::from_millis(100) * number, now);
+        }
+    }
+
+    /// A caller leaves: one who waits, or one whose attempt is under way.
+    fn leave(&mut self, choice: u8) {
+        if choice & 1 == 0 && !self.waiting.is_empty() {
+            self.waiting.remove(usize::from(choice) % self.waiting.len());
+        } else if !self.under_way.is_empty() {
+            let attempt = self.under_way.remove(usize::from(choice) % self.under_way.len());
+            self.outage.abandon(attempt.pass, attempt.key.id());
+        }
+    }
+
+    /// Lets go whoever may go.
+    fn look(&mut self) {
+        self.waiting.retain(|candidate| candidate.until > self.now);
+        while !self.waiting.is_empty() {
+            match self.outage.next(self.waiting.iter(), false, self.now) {
+                Next::Go(place, pass) => {
+                    let gone = self.waiting.remove(place);
+                    let key = *self.keys.iter().find(|key| key.id() == gone.key).expect("a key of ours");
+                    self.begin(key, pass);
+                }
+                Next::NotBefore(at) => {
+                    assert!(at > self.now, "look again at once, for ever");
+                    return;
+                }
+            }
+        }
+        self.outage.line_is_empty();
+    }
+
+    fn check(&self) {
+        for key in &self.keys {
+            let q = self.expect.q(key, self.now);
+            assert!((expect::LEAST..=1.0).contains(&q), "q is {q}");
+            let chance = expect::chance_of_success(q, self.row.surprise());
+            assert!((0.0..=1.0).contains(&chance), "the chance is {chance}");
+        }
+        assert!(self.row.surprise() >= 0.0 && self.row.show().len() < 1000);
+    }
+
+    /// From here on all is well: with what is under way and what waits it ends within a minute.
+    fn let_all_go(&mut self) {
+        for _ in 0..1200 {
+            if self.waiting.is_empty() && self.under_way.is_empty() {
+                return;
+            }
+            while !self.under_way.is_empty() {
+                self.end(0, None);
+            }
+            self.look();
+            self.now += Duration::from_millis(50);
+        }
+        panic!("{} wait for ever", self.waiting.len());
+    }
+}
+
+/// What a run of a second can play.
+const MAX_EVENTS: usize = 4000;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
@@ -122,11 +122,13 @@ impl Pipeline {
         }));
         let _put_aside = TcpStream::connect(listener.address()).await.expect("the listener accepts");
         let accepted = accepted.recv().await.expect("the acceptor lives as long as the listener");
+        // It listens before anybody dials: a refused connection would be learned from ever after.
+        let connections = memory::listen();
         let caller = memory::call();
         spawn_local(async move {
             serve(accepted, proxy.clone().service(), |client, status| proxy.refuse(client, status)).await;
         });
-        spawn_local(backend(work));
+        spawn_local(backend(work, connections));
         let answer = Vec::with_capacity(2 * LARGE);
         Self { caller, request: work.request(), answer, exchanges: 0, log, _listener: listener }
     }
@@ -158,8 +160,7 @@ impl Pipeline {
 }
 
 /// Answers what comes over each connection that the proxy opens.
-async fn backend(work: Work) {
-    let mut connections = memory::listen();
+async fn backend(work: Work, mut connections: UnboundedReceiver<DuplexStream>) {
     let attempts = Rc::new(Cell::new(0_u32));
     while let Some(connection) = connections.recv().await {
         spawn_local(answer(connection, work, attempts.clone()));

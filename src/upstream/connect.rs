@@ -155,9 +155,9 @@ where
         let answer = self.wire.send(head, outgoing).await;
         match &answer {
             Ok(answer) => self.note_promise(answer.head.headers()),
-            // In TLS 1.3 the endpoint may refuse the handshake only now.
-            Err(Unanswered::Failed(_)) if self.refusal.as_ref().is_some_and(Refusal::has_come) => {
-                let refused = UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never);
+            // In TLS 1.3 the endpoint may refuse the handshake only now. The request has gone out: its delivery stays.
+            Err(Unanswered::Failed(error)) if self.refusal.as_ref().is_some_and(Refusal::has_come) => {
+                let refused = UpstreamError::new(UpstreamErrorKind::TlsAlert, error.delivery);
                 return Err(Unanswered::Failed(refused));
             }
             Err(_) => {}

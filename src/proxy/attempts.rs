@@ -39,6 +39,7 @@ mod gate;
 mod hedge;
 mod line;
 pub(super) mod rest;
+mod idle_close;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -334,8 +335,15 @@ async fn send<T: Transport>(
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
             biased;
-            answer = &mut answer => {
-                return answer
+            answered = &mut answer => {
+                if idle_close::has_met(&answered, exchange, outbound, current) {
+                    let Current { endpoint, progress, .. } = *current;
+                    progress.begin_anew();
+                    let body = exchange.body().attempt();
+                    answer.set(transport.send(endpoint, &head, body, outbound.repeatable, progress));
+                    continue;
+                }
+                return answered
                     .and_then(|answer| outbound.accept(answer))
                     .map_err(|error| Failure { error, limit: None });
             }

@@ -49,12 +49,13 @@ pub struct Progress {
     sent: Cell<bool>,
     /// Its place in flight, until somebody else keeps it.
     slot: RefCell<Option<Slot>>,
+    kept: Cell<Kept>,
 }
 
 impl Progress {
     /// That of an attempt which has a place in flight.
     pub fn with_slot(slot: Option<Slot>) -> Self {
-        Self { sent: Cell::default(), slot: slot.into() }
+        Self { slot: slot.into(), ..Self::default() }
     }
 
     /// Gives the place in flight back, if the attempt still has it.
@@ -75,6 +76,40 @@ impl Progress {
     }
 }
 
+
+    /// Whether it has gone to an HTTP/1.1 connection that had been kept idle.
+    pub fn used_kept(&self) -> bool {
+        self.kept.get() == Kept::Used
+    }
+
+    /// Lets it begin anew, on no connection that was kept.
+    pub fn begin_anew(&self) {
+        self.sent.set(false);
+        self.kept.set(Kept::Refused);
+    }
+
+    fn refuses_kept(&self) -> bool {
+        self.kept.get() == Kept::Refused
+    }
+
+    /// Notes whether the connection that takes it had been kept. Begun anew, it counts as on a new one for good.
+    fn note_kept(&self, is_kept: bool) {
+        if !self.refuses_kept() {
+            self.kept.set(if is_kept { Kept::Used } else { Kept::Allowed });
+        }
+    }
+}
+
+/// What an attempt has to do with kept HTTP/1.1 connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kept {
+    /// It may use one.
+    #[default]
+    Allowed,
+    /// It must not.
+    Refused,
+    /// It has one.
+    Used,
 impl<B> Pools<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -108,10 +143,11 @@ where
         let mut outgoing = Outgoing::Eager(body);
         loop {
             progress.set_sent(false);
-            let pooled = pool.take_for(repeatable).await;
+            let pooled = if progress.refuses_kept() { None } else { pool.take_for(repeatable).await };
             let is_new = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
+            progress.note_kept(!is_new);
                 // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
                 None => Box::pin(pool.open()).await?,
             };

@@ -15,6 +15,7 @@ mod hedge;
 mod hold;
 mod http2;
 mod leaks;
+mod idle_close;
 mod lifecycle;
 mod limits;
 mod memory;

@@ -64,9 +64,10 @@ where
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
         loop {
             progress.set_sent(false);
-            let (carrier, origin) = self.carrier(repeatable).await?;
+            let (carrier, origin) = self.carrier(repeatable, progress).await?;
             progress.set_sent(true);
             match carrier {
+            progress.note_kept(origin == Origin::Pooled && matches!(carrier, Carrier::Connection(_)));
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
                     let mut head = Cow::Borrowed(head);
@@ -121,12 +122,18 @@ where
 
     /// What the next exchange goes over. While a connection is being opened, all wait for that one: how many fit on it is
     /// known only then.
-    async fn carrier(self: &Rc<Self>, repeatable: Repeatable) -> Result<(Carrier<B>, Origin), UpstreamError> {
+    async fn carrier(
+        self: &Rc<Self>,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<(Carrier<B>, Origin), UpstreamError> {
         loop {
             if let Some(permit) = self.free_stream() {
                 return Ok((Carrier::Stream(permit), Origin::Pooled));
             }
-            if let Some(connection) = self.take_for(repeatable).await {
+            if !progress.refuses_kept()
+                && let Some(connection) = self.take_for(repeatable).await
+            {
                 return Ok((Carrier::Connection(connection), Origin::Pooled));
             }
             let is_shared = !self.has_chosen_http1.get();

@@ -20,6 +20,7 @@ use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::repeat::SendOnce;
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{Slot, Told};
@@ -280,7 +281,8 @@ where
     async fn take_for(&self, repeatable: Repeatable) -> Option<Box<Connection<B>>> {
         match repeatable {
             Repeatable::Always => self.take_idle(),
-            Repeatable::OnlyIfNeverSent => self.take_unsafe().await,
+            Repeatable::OnlyIfNeverSent(SendOnce::Authentication) => None,
+            Repeatable::OnlyIfNeverSent(_) => self.take_unsafe().await,
         }
     }
 

@@ -21,6 +21,7 @@ mod limits;
 mod memory;
 mod metrics;
 mod origin_guard;
+mod once;
 mod outage;
 mod proxy_protocol;
 mod rates;

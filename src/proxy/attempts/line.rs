@@ -41,8 +41,7 @@ fn means(exchange: &Exchange, outbound: &Outbound) -> Means {
     let made = exchange.attempt_number();
     if made + 1 >= outbound.policy().max_attempts {
         Means::Nothing
-    } else if outbound.repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost
-    {
+    } else if outbound.repeatable != Repeatable::Always || exchange.body().state() == BodyState::Lost {
         Means::SpareUnlessSent
     } else if made == 0 {
         Means::Fresh

@@ -228,6 +228,9 @@ impl<'a> Exchange<'a> {
     fn show_hedge(&self, page: &mut Page) {
         match self.may_hedge() {
             Err(NoHedge::Off) => {}
+            Err(_) if self.repeatable.needs_own_connection() => {
+                page.more(format_args!("not hedged: {}", Veto::Authentication.rule()));
+            }
             Err(why) => page.more(format_args!("not hedged: {}", why.rule())),
             Ok(()) => {
                 let place =

@@ -16,9 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
+use crate::policy::authentication;
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::Arriving;
+use crate::policy::repeat::SendOnce;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
@@ -37,9 +39,9 @@ use crate::upstream::pool::{Pools, Progress};
 
 mod gate;
 mod hedge;
+mod idle_close;
 mod line;
 pub(super) mod rest;
-mod idle_close;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -395,11 +397,11 @@ fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
 fn decide(
     exchange: &Exchange,
     outbound: &Outbound,
-    outcome: &Result<Answer, Failure>,
+    ended: &Result<Answer, Failure>,
     now: Instant,
 ) -> Verdict {
     let policy = outbound.policy();
-    let outcome = match outcome {
+    let outcome = match ended {
         Ok(answer) if policy.statuses.contains(answer.status()) => {
             Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
         }
@@ -411,12 +413,18 @@ fn decide(
             Outcome::Failed { class: failure.error.kind.class(), delivery: failure.error.delivery }
         }
     };
+    let repeatable = match ended {
+        Ok(answer) if authentication::is_demanded(answer.headers()) => {
+            Repeatable::OnlyIfNeverSent(SendOnce::Authentication)
+        }
+        Ok(_) | Err(_) => outbound.repeatable,
+    };
     let has_untried = outbound.has_untried(exchange);
     policy.decide(
         outcome,
         &Circumstances {
             attempt: exchange.attempt_number(),
-            repeatable: outbound.repeatable,
+            repeatable,
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),

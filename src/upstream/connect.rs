@@ -103,6 +103,7 @@ pub(super) struct Connection<B> {
     taken: Instant,
     promise: Promise,
     refusal: Option<Refusal>,
+    ends_with_exchange: bool,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
@@ -141,6 +142,7 @@ where
             idle_since: now,
             taken: now,
             promise: Promise::Unheard,
+            ends_with_exchange: false,
             _slot: slot,
             _counted: endpoint.count_connection(),
         }
@@ -220,6 +222,16 @@ impl<B> Connection<B> {
             Promise::Unheard | Promise::None => None,
             Promise::Timeout(timeout) => Some(timeout),
         }
+    }
+
+    /// Keeps it from carrying another exchange after this one.
+    pub(super) fn end_with_exchange(&mut self) {
+        self.ends_with_exchange = true;
+    }
+
+    /// Whether it carries one exchange only.
+    pub(super) fn ends_with_exchange(&self) -> bool {
+        self.ends_with_exchange
     }
 
     /// Whether it waits for a request.

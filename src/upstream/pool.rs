@@ -32,6 +32,7 @@ use crate::upstream::http2::SharedConnection;
 
 mod lease;
 mod linger;
+mod own;
 mod shared;
 pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
@@ -48,9 +49,9 @@ pub struct Pools<B> {
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    kept: Cell<Kept>,
     /// Its place in flight, until somebody else keeps it.
     slot: RefCell<Option<Slot>>,
-    kept: Cell<Kept>,
 }
 
 impl Progress {
@@ -75,8 +76,6 @@ impl Progress {
     pub fn set_sent(&self, sent: bool) {
         self.sent.set(sent);
     }
-}
-
 
     /// Whether it has gone to an HTTP/1.1 connection that had been kept idle.
     pub fn used_kept(&self) -> bool {
@@ -111,6 +110,8 @@ enum Kept {
     Refused,
     /// It has one.
     Used,
+}
+
 impl<B> Pools<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -146,11 +147,11 @@ where
             progress.set_sent(false);
             let pooled = if progress.refuses_kept() { None } else { pool.take_for(repeatable).await };
             let is_new = pooled.is_none();
+            progress.note_kept(!is_new);
             let mut connection = match pooled {
                 Some(connection) => connection,
-            progress.note_kept(!is_new);
                 // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
-                None => Box::pin(pool.open()).await?,
+                None => Box::pin(pool.open(repeatable)).await?,
             };
             progress.set_sent(true);
             let answered = if progress.counts_when_given_up() {
@@ -354,7 +355,10 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self) -> Result<Box<Connection<B>>, UpstreamError> {
+    async fn open(&self, repeatable: Repeatable) -> Result<Box<Connection<B>>, UpstreamError> {
+        if repeatable.needs_own_connection() {
+            return self.open_own().await;
+        }
         let slot = match self.free_slot() {
             Some(slot) => slot,
             None => match self.wait().await? {
@@ -433,7 +437,7 @@ where
 
     /// Takes a connection back whose answer has ended.
     fn put(self: Rc<Self>, mut connection: Box<Connection<B>>) {
-        if connection.is_spent() {
+        if connection.is_spent() || connection.ends_with_exchange() {
             return;
         }
         if connection.is_ready() {

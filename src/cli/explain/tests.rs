@@ -216,6 +216,8 @@ fn a_log_in_is_told_to_have_a_connection_of_its_own() {
     assert!(text.contains("its Authorization authenticates a connection: sent again only if"), "{text}");
     assert!(text.contains("its connection: its own, closed after the answer"), "{text}");
     assert!(text.contains("no more (authentication): NTLM and Negotiate"), "{text}");
+    let hedged = explained("GET /hedged", "", &["Authorization: Negotiate YII="], 0, "");
+    assert!(hedged.contains("not hedged: NTLM and Negotiate"), "{hedged}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use stent::error::{Delivery, ErrorClass, Origin};
 use stent::fields::Scheme;
 use stent::fields::via::Via;
 use stent::policy::recent::Recent;
+use stent::policy::repeat::SendOnce;
 use stent::policy::retry::{BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried};
 use stent::proxy::replay::ReplayMemory;
 use stent::record::Record;
@@ -64,7 +65,7 @@ fn decide(c: &mut Criterion) {
     };
     let answered = |status| Outcome::Answered { status, retry_after: None };
     let reset = Outcome::Failed { class: Some(ErrorClass::Reset), delivery: Delivery::Maybe };
-    let unsafe_around = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around };
+    let unsafe_around = Circumstances { repeatable: Repeatable::OnlyIfNeverSent(SendOnce::Method), ..around };
     let mut group = c.benchmark_group("decide");
     for (name, outcome, around) in [
         ("return", answered(StatusCode::OK), around),

@@ -113,7 +113,7 @@ impl Terminal<'_> {
                 Ok(checked) => {
                     for warning in &checked.warnings {
                         // The exit code does not depend on it.
-                        let _ = writeln!(self.errors, "warning: {warning}");
+                        let _ = writeln!(self.errors, "{}\n", warning.report());
                     }
                     self.print(&if effective {
                         config::effective(&checked)

@@ -15,13 +15,14 @@ use crate::route::RouteSettings;
 use crate::upstream::cluster::ClusterSettings;
 
 pub use self::effective::effective;
-pub use self::report::{Colour, ConfigErrors};
+pub use self::report::{Colour, ConfigErrors, Warning};
 
 mod build;
 mod certificate_files;
 mod cluster_tls;
 pub(crate) mod effective;
 mod health_check;
+mod idempotency;
 mod listener_tls;
 mod raw;
 mod reader;
@@ -50,7 +51,7 @@ pub struct Config {
     /// `[[route]]`; at least one, each with a redirect or a cluster that exists.
     pub routes: Vec<RouteSettings>,
     /// What is allowed and should be changed all the same.
-    pub warnings: Vec<Box<str>>,
+    pub warnings: Vec<Warning>,
 }
 
 /// The program's own log.
@@ -109,7 +110,9 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let config = build::build(file, directory, &faults);
     match faults.into_parts() {
-        (none, warnings) if none.is_empty() => Ok(Config { warnings, ..config }),
+        (none, warnings) if none.is_empty() => {
+            Ok(Config { warnings: Warning::all(file_name, text, warnings), ..config })
+        }
         (faults, _) => Err(ConfigErrors::new(file_name, text, faults)),
     }
 }

@@ -2,6 +2,7 @@
 //! on the value that comes out.
 
 pub mod admission;
+pub mod authentication;
 pub mod backoff;
 pub mod budget;
 pub mod deadline;
@@ -12,6 +13,7 @@ pub mod health;
 pub mod hedge;
 pub mod hold;
 pub mod outage;
+pub mod repeat;
 pub mod resume;
 pub mod retry;
 pub mod reuse;

@@ -201,7 +201,6 @@ impl<T: Transport + 'static> Proxy<T> {
             }
         };
         let policy = &route.settings.retry;
-        let repeatable = policy.repeatable(&head.method, &head.headers);
         let may_be_http2 = cluster.settings.protocol.may_be_http2();
         // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
         let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
@@ -220,6 +219,8 @@ impl<T: Transport + 'static> Proxy<T> {
             tls.mark(&mut head.headers);
         }
         route.settings.request_headers.apply(&mut head.headers);
+        // Judged as the backend will see it: neither what `Connection` names counts, nor what a rule removes.
+        let repeatable = policy.repeatable(&head.method, &head.headers);
 
         if !body.is_end_stream() && body.size_hint().exact().is_none() {
             // Without it hyper takes a GET for one that has no body, whatever it has.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::header::UPGRADE;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 pub use self::request::{Given, Request};
 use crate::cli::explain::page::{Page, Span, show};
@@ -28,6 +28,7 @@ use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
 use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
 
 mod page;
+mod repeat;
 mod request;
 
 /// Tells which route and policy apply to `request`, and what follows each of the `outcomes`.
@@ -92,6 +93,8 @@ struct Exchange<'a> {
     route: &'a RouteSettings,
     policy: &'a RetryPolicy,
     cluster: &'a ClusterSettings,
+    /// As the backend gets them.
+    headers: HeaderMap,
     repeatable: Repeatable,
     body_kept: bool,
 }
@@ -106,8 +109,9 @@ impl<'a> Exchange<'a> {
         let policy = &route.retry;
         let kept = policy.body_limit.min(config.server.replay_memory);
         let body_kept = request.body <= kept as u64;
-        let repeatable = policy.repeatable(&request.method, &request.headers);
-        Self { request, route, policy, cluster, repeatable, body_kept }
+        let headers = repeat::as_sent(request, route);
+        let repeatable = policy.repeatable(&request.method, &headers);
+        Self { request, route, policy, cluster, headers, repeatable, body_kept }
     }
 
     fn show_policy(&self, page: &mut Page) {
@@ -155,20 +159,7 @@ impl<'a> Exchange<'a> {
                 show(Backoff::QUICKEST)
             ));
         }
-        let (method, listed) = (&self.request.method, policy.methods.contains(&self.request.method));
-        match (self.repeatable, &policy.idempotency_header) {
-            (Repeatable::Always, _) if listed => page.more(format_args!(
-                "{method} is in `methods`: sent again even if the backend may have acted on it"
-            )),
-            (Repeatable::Always, Some(name)) => page
-                .more(format_args!("it carries {name}: sent again even if the backend may have acted on it")),
-            _ => {
-                page.more(format_args!(
-                    "{method} is not in `methods`: sent again only if nothing of it was sent"
-                ));
-                self.show_reuse(page);
-            }
-        }
+        self.show_repeatable(page);
         if self.request.body > 0 {
             let (size, limit) = (show_size(self.request.body), show_size(policy.body_limit as u64));
             let kept = if self.body_kept { "kept" } else { "not kept" };
@@ -239,6 +230,9 @@ impl<'a> Exchange<'a> {
     fn show_hedge(&self, page: &mut Page) {
         match self.may_hedge() {
             Err(NoHedge::Off) => {}
+            Err(_) if self.repeatable.needs_own_connection() => {
+                page.more(format_args!("not hedged: {}", Veto::Authentication.rule()));
+            }
             Err(why) => page.more(format_args!("not hedged: {}", why.rule())),
             Ok(()) => {
                 let place =

@@ -15,6 +15,7 @@ use toml::Spanned;
 use crate::app::ServerSettings;
 use crate::config::cluster_tls::{self, Reach};
 use crate::config::health_check;
+use crate::config::idempotency;
 use crate::config::listener_tls;
 use crate::config::raw;
 use crate::config::reader::Field;
@@ -48,6 +49,7 @@ use crate::upstream::cluster::ClusterSettings;
 /// Relative paths of certificates start at `directory`.
 pub(super) fn build(file: raw::File, directory: &Path, faults: &Faults) -> Config {
     relations::check(&file, faults);
+    idempotency::check(&file, faults);
     let builder = Builder { directory, faults };
     let (listeners, clusters, routes) = (
         file.listeners.unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! Errors of a configuration: [`ConfigErrors`] shows them as rustc would, with file, line, caret and a way out.
+//! Errors and warnings of a configuration: [`ConfigErrors`] and [`Warning`] show them as rustc would, with file, line,
+//! caret and a way out.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -42,7 +43,8 @@ impl ConfigErrors {
             Colour::None => Renderer::plain(),
         };
         let shown = self.faults.iter().take(SHOWN_MAX);
-        let report: Vec<_> = shown.map(|fault| self.render_one(fault, &renderer) + "\n\n").collect();
+        let report: Vec<_> =
+            shown.map(|fault| self.render_one(fault, Level::ERROR, &renderer) + "\n\n").collect();
         let more = match self.faults.len().saturating_sub(SHOWN_MAX) {
             0 => String::new(),
             more => format!("and {more} more\n\n"),
@@ -51,8 +53,8 @@ impl ConfigErrors {
         format!("{}{more}{count} error{plural} in {}\n", report.concat(), self.file_name)
     }
 
-    fn render_one(&self, fault: &Fault, renderer: &Renderer) -> String {
-        let mut group = Group::with_title(Level::ERROR.primary_title(&*fault.message));
+    fn render_one(&self, fault: &Fault, level: Level<'_>, renderer: &Renderer) -> String {
+        let mut group = Group::with_title(level.primary_title(&*fault.message));
         if let Some(mark) = &fault.mark {
             let mut snippet = Snippet::source(&*self.text)
                 .path(&*self.file_name)
@@ -81,10 +83,41 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
+/// What is allowed in a configuration and should be changed all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    message: Box<str>,
+    report: Box<str>,
+}
+
+impl Warning {
+    /// Keeps what can be said of them, while the text of the file is there.
+    pub(super) fn all(file_name: &str, text: &str, warnings: Vec<Fault>) -> Vec<Self> {
+        let source = ConfigErrors::new(file_name, text, warnings);
+        let warning = |fault: &Fault| Self {
+            message: fault.message.as_str().into(),
+            report: source.render_one(fault, Level::WARNING, &Renderer::plain()).into(),
+        };
+        source.faults.iter().map(warning).collect()
+    }
+
+    /// With its line in the file, if it has one, and a way out; plain text without a line break at its end.
+    pub fn report(&self) -> &str {
+        &self.report
+    }
+}
+
+/// One sentence, without its place.
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// What has more errors is another kind of file, and a longer report would only bury the first of them.
 const SHOWN_MAX: usize = 200;
 
-/// One error.
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     message: String,
@@ -132,7 +165,7 @@ impl Fault {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     faults: RefCell<Vec<Fault>>,
-    warnings: RefCell<Vec<Box<str>>>,
+    warnings: RefCell<Vec<Fault>>,
 }
 
 impl Faults {
@@ -146,11 +179,16 @@ impl Faults {
 
     /// Adds what is allowed and should be changed all the same.
     pub(super) fn warn(&self, warning: impl fmt::Display) {
-        self.warnings.borrow_mut().push(warning.to_string().into());
+        self.warn_at(Fault::new(warning.to_string()));
+    }
+
+    /// The same with a place in the file.
+    pub(super) fn warn_at(&self, warning: Fault) {
+        self.warnings.borrow_mut().push(warning);
     }
 
     /// The errors and the warnings.
-    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<Box<str>>) {
+    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<Fault>) {
         (self.faults.into_inner(), self.warnings.into_inner())
     }
 }

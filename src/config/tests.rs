@@ -54,7 +54,6 @@ max_attempts = 3
 statuses = [500, 502]
 errors = ["connect", "tls", "reset", "timeout", "protocol", "truncated"]
 methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
-idempotency_header = "Idempotency-Key"
 per_try_timeout = "10s"
 body_limit = "1MiB"
 backoff = { mode = "adaptive", base = "100ms", factor = 2.0, max = "2s", jitter = "equal", retry_after_max = "5s" }
@@ -68,6 +67,7 @@ max_connections = 1024
 balance = "p2c"
 [cluster.hosp.retry]
 max_attempts = 4
+idempotency_header = "Idempotency-Key"
 budget = { ratio = 0.5 }
 [cluster.hosp.ejection]
 consecutive_failures = 5
@@ -222,7 +222,9 @@ fn the_design_example_is_read() {
     assert_eq!(config.clusters[0].budget.min_per_second(), 10);
     assert_eq!(config.routes[0].retry.max_attempts, 4);
     assert_eq!(config.routes[0].retry.methods, ["GET", "POST"]);
-    assert_eq!(config.routes[1].retry, RetryPolicy { max_attempts: 4, ..RetryPolicy::default() });
+    let idempotency_header = Some(http::HeaderName::from_static("idempotency-key"));
+    let expected = RetryPolicy { max_attempts: 4, idempotency_header, ..RetryPolicy::default() };
+    assert_eq!(config.routes[1].retry, expected);
 }
 
 #[test]

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 /// The part of the configuration that the demo is about, as an SRE would tune it for a backend known to be flaky. The
 /// waits while HOSP is down add up to more than a burst of HOSP's lasts, and two attempts are left for what fails after it.
-pub(super) const RETRY: &str = r#"[retry]
+pub(super) const RETRY: &str = r#"[cluster.hosp.retry]
 max_attempts = 6                        # the first one included
 statuses = [500, 502]                   # the two that HOSP fails with
 errors = ["connect", "reset", "timeout", "protocol"]
-idempotency_header = "Idempotency-Key"  # a POST that carries it may be sent again
+idempotency_header = "Idempotency-Key"  # HOSP honours it: a POST that carries one may be sent again
 per_try_timeout = "1s"                  # what a hanging answer costs
 backoff = { base = "50ms", factor = 2.0, max = "1s", jitter = "equal" }
 budget = { ratio = 1.0, min_per_second = 20, window = "10s" }  # retries per request
@@ -39,10 +39,10 @@ output = "off"
 [[listener]]
 address = "127.0.0.1:0"
 
-{RETRY}
 [cluster.hosp]
 endpoints = ["http://{hosp}"]
 
+{RETRY}
 [[route]]
 name = "screenings"
 path = "/api/screenings/{{id}}"
@@ -138,7 +138,7 @@ mod tests {
         let whole: toml::Table = toml::from_str(&text).unwrap();
         let shown: toml::Table = toml::from_str(RETRY).unwrap();
         assert_eq!(whole["cluster"]["hosp"]["endpoints"][0].as_str(), Some("http://127.0.0.1:4321"));
-        assert_eq!(whole["retry"], shown["retry"]);
+        assert_eq!(whole["cluster"]["hosp"]["retry"], shown["cluster"]["hosp"]["retry"]);
     }
 
     #[test]
@@ -176,11 +176,9 @@ mod tests {
     /// Both columns without a network: 60 000 requests meet the fates of [`Faults`] under the decisions of the policy.
     #[test]
     fn the_policy_hides_all_but_a_thousandth_of_what_hosp_fails_with() {
-        #[derive(Deserialize)]
-        struct File {
-            retry: Knobs,
-        }
-        let File { retry: Knobs { max_attempts, backoff } } = toml::from_str(RETRY).unwrap();
+        let shown: toml::Table = toml::from_str(RETRY).unwrap();
+        let retry = shown["cluster"]["hosp"]["retry"].clone();
+        let Knobs { max_attempts, backoff } = retry.try_into().unwrap();
         assert_eq!((&*backoff.base, &*backoff.max), ("50ms", "1s"), "as below");
         let backoff =
             Backoff::new(Duration::from_millis(50), backoff.factor, Duration::from_secs(1), Jitter::Equal);

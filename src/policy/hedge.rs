@@ -211,6 +211,7 @@ impl Hedging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::repeat::SendOnce;
     use proptest::prelude::*;
 
     fn policy() -> RetryPolicy {
@@ -243,7 +244,7 @@ mod tests {
         let refused = |candidate| policy().may_hedge(&candidate).unwrap_err();
         assert_eq!(refused(Candidate { has_body: true, ..get }), NoHedge::Body);
         assert_eq!(refused(Candidate { is_upgrade: true, ..get }), NoHedge::Upgrade);
-        let unlisted = Candidate { repeatable: Repeatable::OnlyIfNeverSent, ..get };
+        let unlisted = Candidate { repeatable: Repeatable::OnlyIfNeverSent(SendOnce::Method), ..get };
         assert_eq!(refused(unlisted), NoHedge::Method);
     }
 

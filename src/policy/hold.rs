@@ -156,6 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::repeat::SendOnce;
 
     fn headers(media: Option<&str>) -> HeaderMap {
         media.map(|media| (CONTENT_TYPE, media.parse().unwrap())).into_iter().collect()
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_nothing_could_follow_is_not_held() {
-        assert!(!held(|answer| answer.repeatable = Repeatable::OnlyIfNeverSent));
+        assert!(!held(|answer| answer.repeatable = Repeatable::OnlyIfNeverSent(SendOnce::Method)));
         assert!(!held(|answer| answer.body = BodyState::Lost));
         assert!(!held(|answer| answer.body = BodyState::Partial));
         let (method, headers) = (Method::GET, HeaderMap::new());

@@ -4,13 +4,14 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::error::{Delivery, ErrorClass};
 use crate::policy::backoff::Backoff;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
 use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
+use crate::policy::repeat::SendOnce;
 use crate::policy::resume::ResumeSettings;
 
 /// Everything about retries that an operator sets for a route; immutable and shared.
@@ -26,7 +27,7 @@ pub struct RetryPolicy {
     pub errors: ErrorSet,
     /// Methods that may be sent again even though the upstream may have acted on them.
     pub methods: Vec<Method>,
-    /// A request with this header may be sent again, whatever its method.
+    /// The cluster honours the idempotency keys in this header: a request with one may be sent again, whatever its method.
     pub idempotency_header: Option<HeaderName>,
     /// How long an attempt may take to bring a response head, where another could follow.
     pub per_try_timeout: Duration,
@@ -59,7 +60,7 @@ impl Default for RetryPolicy {
                 Method::PUT,
                 Method::DELETE,
             ],
-            idempotency_header: Some(HeaderName::from_static("idempotency-key")),
+            idempotency_header: None,
             per_try_timeout: Duration::from_secs(10),
             body_limit: 1 << 20,
             hold: HoldLimits::default(),
@@ -112,8 +113,15 @@ impl Outcome {
 pub enum Repeatable {
     /// Its method or its idempotency key says so.
     Always,
-    /// Only if nothing of it was sent.
-    OnlyIfNeverSent,
+    /// Only if nothing of it was sent, by this rule.
+    OnlyIfNeverSent(SendOnce),
+}
+
+impl Repeatable {
+    /// Whether the request authenticates its connection, so that it has to have one for itself.
+    pub fn needs_own_connection(self) -> bool {
+        self == Self::OnlyIfNeverSent(SendOnce::Authentication)
+    }
 }
 
 /// Whether the request body can be sent from its start again.
@@ -172,12 +180,16 @@ pub enum Reason {
 pub enum Veto {
     /// `max_attempts` reached.
     Attempts,
+    /// The request, or its answer, authenticates the connection.
+    Authentication,
     /// The cluster's retry budget is spent.
     Budget,
     /// The request body cannot be sent again.
     Body,
     /// The caller has gone.
     Client,
+    /// The request may have been acted on, and has a precondition that then holds no more.
+    Condition,
     /// The wait would end after the deadline, or no useful time is left.
     Deadline,
     /// All that was asked for in this way of late has failed, while other requests succeeded.
@@ -198,11 +210,13 @@ pub enum Veto {
 
 impl Veto {
     /// Every veto, in the order of [`Veto::index`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Attempts,
+        Self::Authentication,
         Self::Budget,
         Self::Body,
         Self::Client,
+        Self::Condition,
         Self::Deadline,
         Self::Futile,
         Self::Method,
@@ -217,9 +231,11 @@ impl Veto {
     pub fn label(self) -> &'static str {
         match self {
             Self::Attempts => "attempts",
+            Self::Authentication => "authentication",
             Self::Budget => "budget",
             Self::Body => "body",
             Self::Client => "client",
+            Self::Condition => "condition",
             Self::Deadline => "deadline",
             Self::Futile => "futile",
             Self::Method => "method",
@@ -235,9 +251,15 @@ impl Veto {
     pub fn rule(self) -> &'static str {
         match self {
             Self::Attempts => "`max_attempts` is reached",
+            Self::Authentication => {
+                "NTLM and Negotiate authenticate a connection, and a retry would go out on another (RFC 4559 section 6)"
+            }
             Self::Budget => "the cluster's retry budget is spent",
             Self::Body => "the request body cannot be sent again from its start",
             Self::Client => "the caller has gone",
+            Self::Condition => {
+                "the backend may have acted on the request, and then its precondition fails (RFC 9110 section 13.1.1)"
+            }
             Self::Deadline => "the wait would end after the deadline, or leave no useful time",
             Self::Futile => {
                 "its last 8 attempts, by at least 3 requests of this kind, have failed while others succeeded"
@@ -288,18 +310,6 @@ impl RetryPolicy {
     /// Less time than this before the deadline is no use for another attempt.
     pub const LEAST_USEFUL: Duration = Duration::from_millis(5);
 
-    /// Whether a request may be repeated after the upstream may have acted on it.
-    ///
-    /// RFC 9110 section 9.2.2: a proxy must not automatically retry non-idempotent requests.
-    pub fn repeatable(&self, method: &Method, headers: &HeaderMap) -> Repeatable {
-        let keyed = || self.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name));
-        if self.methods.contains(method) || keyed() {
-            Repeatable::Always
-        } else {
-            Repeatable::OnlyIfNeverSent
-        }
-    }
-
     /// Decides on what follows `outcome`.
     ///
     /// The budget is the caller's to ask, after a [`Verdict::Retry`], so that a vetoed retry costs nothing.
@@ -315,8 +325,10 @@ impl RetryPolicy {
         if reason == Reason::Status(StatusCode::SWITCHING_PROTOCOLS) {
             return stop(Veto::Upgrade);
         }
-        if !never_sent && around.repeatable == Repeatable::OnlyIfNeverSent {
-            return stop(Veto::Method);
+        if let Repeatable::OnlyIfNeverSent(rule) = around.repeatable
+            && !never_sent
+        {
+            return stop(rule.veto());
         }
         match around.body {
             BodyState::Whole => {}

@@ -16,11 +16,13 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
+use crate::policy::authentication;
 use crate::policy::budget::Prospect;
 use crate::policy::deadline::{Limit, Successor, TimeLimits};
 use crate::policy::expect::{DOUBTFUL, Subject};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::Arriving;
+use crate::policy::repeat::SendOnce;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
@@ -39,6 +41,7 @@ use crate::upstream::pool::{Pools, Progress};
 
 mod beside;
 mod gate;
+mod idle_close;
 mod line;
 pub(super) mod rest;
 
@@ -355,8 +358,15 @@ impl<T: Transport> Making<'_, T> {
             self.timer.as_mut().reset(look_again.min(at));
             tokio::select! {
                 biased;
-                answer = &mut answer => {
-                    let outcome = self.outbound.take(answer);
+                answered = &mut answer => {
+                    if idle_close::has_met(&answered, self.exchange, self.outbound, current) {
+                        current.progress.begin_anew();
+                        let body = self.exchange.body().attempt();
+                        let Current { endpoint, progress, .. } = *current;
+                        answer.set(self.transport.send(endpoint, &head, body, self.outbound.repeatable, progress));
+                        continue;
+                    }
+                    let outcome = self.outbound.take(answered);
                     if let Some(lesson) = &mut lesson {
                         lesson.is_answered = self.outbound.is_good(&outcome);
                     }
@@ -421,11 +431,11 @@ fn caller_fault(exchange: &Exchange, failure: &Failure) -> Option<ProxyError> {
 fn decide(
     exchange: &Exchange,
     outbound: &Outbound,
-    outcome: &Result<Answer, Failure>,
+    ended: &Result<Answer, Failure>,
     now: Instant,
 ) -> Verdict {
     let policy = outbound.policy();
-    let outcome = match outcome {
+    let outcome = match ended {
         Ok(answer) if policy.statuses.contains(answer.status()) => {
             Outcome::Answered { status: answer.status(), retry_after: asked_wait(answer) }
         }
@@ -435,17 +445,29 @@ fn decide(
         },
         Err(failure) => failure.outcome(),
     };
-    judge(exchange, outbound, outcome, now)
+    let repeatable = match ended {
+        Ok(answer) if authentication::is_demanded(answer.headers()) => {
+            Repeatable::OnlyIfNeverSent(SendOnce::Authentication)
+        }
+        Ok(_) | Err(_) => outbound.repeatable,
+    };
+    judge(exchange, outbound, outcome, repeatable, now)
 }
 
 /// Lays an outcome and the exchange's state before the policy.
-fn judge(exchange: &Exchange, outbound: &Outbound, outcome: Outcome, now: Instant) -> Verdict {
+fn judge(
+    exchange: &Exchange,
+    outbound: &Outbound,
+    outcome: Outcome,
+    repeatable: Repeatable,
+    now: Instant,
+) -> Verdict {
     let has_untried = outbound.has_untried(exchange);
     outbound.policy().decide(
         outcome,
         &Circumstances {
             attempt: exchange.spent().max(1),
-            repeatable: outbound.repeatable,
+            repeatable,
             body: exchange.body().state(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits().left(exchange.body().upload(), now.into_std()),

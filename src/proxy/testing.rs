@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
@@ -160,7 +160,12 @@ pub(crate) struct Stage {
 /// A policy whose waits are exact: 100 ms, 200 ms, 400 ms, ...
 pub(crate) fn exact_policy() -> RetryPolicy {
     let backoff = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(2), Jitter::None);
-    RetryPolicy { max_attempts: 4, backoff: backoff.unwrap().in_mode(Mode::Fixed), ..RetryPolicy::default() }
+    RetryPolicy {
+        max_attempts: 4,
+        backoff: backoff.unwrap().in_mode(Mode::Fixed),
+        idempotency_header: Some(HeaderName::from_static("idempotency-key")),
+        ..RetryPolicy::default()
+    }
 }
 
 impl Stage {

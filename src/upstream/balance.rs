@@ -59,7 +59,7 @@ impl Choice<'_> {
         let untried = |endpoint: &Endpoint| is_open(endpoint) && !tried.contains(&endpoint.id);
         let careful = match self.repeatable {
             Repeatable::Always => None,
-            Repeatable::OnlyIfNeverSent => self.careful(endpoints, &untried),
+            Repeatable::OnlyIfNeverSent(_) => self.careful(endpoints, &untried),
         };
         let endpoint = careful
             .or_else(|| self.balanced(endpoints, &untried))
@@ -75,7 +75,7 @@ impl Choice<'_> {
         }
         let leaves = match self.repeatable {
             Repeatable::Always => Duration::ZERO,
-            Repeatable::OnlyIfNeverSent => PROBE_LEFT,
+            Repeatable::OnlyIfNeverSent(_) => PROBE_LEFT,
         };
         endpoint.with_health(|health| {
             let due = health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe;

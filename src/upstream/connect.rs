@@ -109,6 +109,7 @@ pub(super) struct Connection<B> {
     taken: Instant,
     promise: Promise,
     refusal: Option<Refusal>,
+    ends_with_exchange: bool,
     _slot: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
@@ -147,6 +148,7 @@ where
             idle_since: now,
             taken: now,
             promise: Promise::Unheard,
+            ends_with_exchange: false,
             _slot: slot,
             _counted: endpoint.count_connection(),
         }
@@ -161,9 +163,9 @@ where
         let answer = self.wire.send(head, outgoing).await;
         match &answer {
             Ok(answer) => self.note_promise(answer.head.headers()),
-            // In TLS 1.3 the endpoint may refuse the handshake only now.
-            Err(Unanswered::Failed(_)) if self.refusal.as_ref().is_some_and(Refusal::has_come) => {
-                let refused = UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never);
+            // In TLS 1.3 the endpoint may refuse the handshake only now. The request has gone out: its delivery stays.
+            Err(Unanswered::Failed(error)) if self.refusal.as_ref().is_some_and(Refusal::has_come) => {
+                let refused = UpstreamError::new(UpstreamErrorKind::TlsAlert, error.delivery);
                 return Err(Unanswered::Failed(refused));
             }
             Err(_) => {}
@@ -226,6 +228,16 @@ impl<B> Connection<B> {
             Promise::Unheard | Promise::None => None,
             Promise::Timeout(timeout) => Some(timeout),
         }
+    }
+
+    /// Keeps it from carrying another exchange after this one.
+    pub(super) fn end_with_exchange(&mut self) {
+        self.ends_with_exchange = true;
+    }
+
+    /// Whether it carries one exchange only.
+    pub(super) fn ends_with_exchange(&self) -> bool {
+        self.ends_with_exchange
     }
 
     /// Whether it waits for a request.

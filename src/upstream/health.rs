@@ -123,9 +123,9 @@ async fn over_http1(
         Ok(answer.head.status())
     };
     let answered: Result<_, UpstreamError> = answer.await;
-    let refused = |error| match &refusal {
+    let refused = |error: UpstreamError| match &refusal {
         Some(refusal) if refusal.has_come() => {
-            UpstreamError::new(UpstreamErrorKind::TlsAlert, Delivery::Never)
+            UpstreamError::new(UpstreamErrorKind::TlsAlert, error.delivery)
         }
         _ => error,
     };

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::upstream::connect::SendFailure;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
+use crate::upstream::http1::encode::anticipates_content;
 use crate::upstream::stream::{Passed, Refusal, Stream, Watched};
 
 pub mod body;
@@ -303,7 +304,7 @@ impl SharedConnection {
         *head.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
         let mut headers = parts.headers.clone();
         clean(&mut headers);
-        if let Some(length) = length.filter(|length| *length > 0)
+        if let Some(length) = length.filter(|length| *length > 0 || anticipates_content(&parts.method))
             && !headers.contains_key(CONTENT_LENGTH)
         {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -20,6 +20,7 @@ use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::policy::repeat::SendOnce;
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{Slot, Told};
@@ -31,6 +32,7 @@ use crate::upstream::http2::SharedConnection;
 
 mod lease;
 mod linger;
+mod own;
 mod shared;
 pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
@@ -49,6 +51,7 @@ pub struct Progress {
     sent: Cell<bool>,
     /// Whether another attempt of the same exchange is slow beside it.
     is_beside: bool,
+    kept: Cell<Kept>,
     /// Its place in flight, until somebody else keeps it.
     slot: RefCell<Option<Slot>>,
 }
@@ -56,7 +59,7 @@ pub struct Progress {
 impl Progress {
     /// That of an attempt which has a place in flight.
     pub fn with_slot(slot: Option<Slot>) -> Self {
-        Self { sent: Cell::default(), is_beside: false, slot: slot.into() }
+        Self { slot: slot.into(), ..Self::default() }
     }
 
     /// That of an attempt beside one that is slow.
@@ -85,6 +88,40 @@ impl Progress {
     pub fn set_sent(&self, sent: bool) {
         self.sent.set(sent);
     }
+
+    /// Whether it has gone to an HTTP/1.1 connection that had been kept idle.
+    pub fn used_kept(&self) -> bool {
+        self.kept.get() == Kept::Used
+    }
+
+    /// Lets it begin anew, on no connection that was kept.
+    pub fn begin_anew(&self) {
+        self.sent.set(false);
+        self.kept.set(Kept::Refused);
+    }
+
+    fn refuses_kept(&self) -> bool {
+        self.kept.get() == Kept::Refused
+    }
+
+    /// Notes whether the connection that takes it had been kept. Begun anew, it counts as on a new one for good.
+    fn note_kept(&self, is_kept: bool) {
+        if !self.refuses_kept() {
+            self.kept.set(if is_kept { Kept::Used } else { Kept::Allowed });
+        }
+    }
+}
+
+/// What an attempt has to do with kept HTTP/1.1 connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kept {
+    /// It may use one.
+    #[default]
+    Allowed,
+    /// It must not.
+    Refused,
+    /// It has one.
+    Used,
 }
 
 impl<B> Pools<B>
@@ -120,12 +157,13 @@ where
         let mut outgoing = Outgoing::Eager(body);
         loop {
             progress.set_sent(false);
-            let pooled = pool.take_for(repeatable).await;
+            let pooled = if progress.refuses_kept() { None } else { pool.take_for(repeatable).await };
             let is_new = pooled.is_none();
+            progress.note_kept(!is_new);
             let mut connection = match pooled {
                 Some(connection) => connection,
                 // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
-                None => Box::pin(pool.open()).await?,
+                None => Box::pin(pool.open(repeatable)).await?,
             };
             progress.set_sent(true);
             let answered = if progress.counts_when_given_up() {
@@ -256,7 +294,8 @@ where
     async fn take_for(&self, repeatable: Repeatable) -> Option<Box<Connection<B>>> {
         match repeatable {
             Repeatable::Always => self.take_idle(),
-            Repeatable::OnlyIfNeverSent => self.take_unsafe().await,
+            Repeatable::OnlyIfNeverSent(SendOnce::Authentication) => None,
+            Repeatable::OnlyIfNeverSent(_) => self.take_unsafe().await,
         }
     }
 
@@ -328,7 +367,10 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self) -> Result<Box<Connection<B>>, UpstreamError> {
+    async fn open(&self, repeatable: Repeatable) -> Result<Box<Connection<B>>, UpstreamError> {
+        if repeatable.needs_own_connection() {
+            return self.open_own().await;
+        }
         let slot = match self.free_slot() {
             Some(slot) => slot,
             None => match self.wait().await? {
@@ -407,7 +449,7 @@ where
 
     /// Takes a connection back whose answer has ended.
     fn put(self: Rc<Self>, mut connection: Box<Connection<B>>) {
-        if connection.is_spent() {
+        if connection.is_spent() || connection.ends_with_exchange() {
             return;
         }
         if connection.is_ready() {

@@ -31,15 +31,21 @@ pub(super) enum Stream {
 pub(super) struct Secured {
     stream: TlsStream<TcpStream>,
     refusal: Refusal,
+    /// Whether the endpoint has sent application data.
+    has_spoken: bool,
 }
 
 /// Whether the endpoint has refused the handshake after all: in TLS 1.3 a client is done before the server has looked at
 /// its certificate.
+///
+/// The evidence is an alert of the handshake on a connection on which the endpoint has sent no application data. It names
+/// the failure. It does not prove that a request which was already written had no effect: RFC 8446 forbids a server to
+/// read application data before the client's Finished, but an endpoint may send any alert at any time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusal(Arc<AtomicBool>);
 
 impl Refusal {
-    /// Whether it has. Then it has done nothing of what was sent inside.
+    /// Whether it has.
     pub(super) fn has_come(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,7 +54,7 @@ impl Refusal {
 impl Stream {
     /// A stream over a TLS connection.
     pub(super) fn secured(stream: TlsStream<TcpStream>) -> Self {
-        Self::Secured(Box::new(Secured { stream, refusal: Refusal::default() }))
+        Self::Secured(Box::new(Secured { stream, refusal: Refusal::default(), has_spoken: false }))
     }
 
     /// Whether TLS is spoken on it.
@@ -100,11 +106,16 @@ impl AsyncRead for Stream {
             #[cfg(feature = "bench")]
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Secured(secured) => {
+                let before = buffer.filled().len();
                 let read = Pin::new(&mut secured.stream).poll_read(cx, buffer);
-                if let Poll::Ready(Err(error)) = &read
-                    && tls_error(error).is_some_and(is_handshake_alert)
-                {
-                    secured.refusal.0.store(true, Ordering::Relaxed);
+                match &read {
+                    Poll::Ready(Ok(())) => secured.has_spoken |= buffer.filled().len() > before,
+                    Poll::Ready(Err(error)) if !secured.has_spoken => {
+                        if tls_error(error).is_some_and(is_handshake_alert) {
+                            secured.refusal.0.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    Poll::Ready(Err(_)) | Poll::Pending => {}
                 }
                 read
             }

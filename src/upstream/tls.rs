@@ -197,7 +197,7 @@ pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Whether a server sends this instead of ending the handshake, and so before it looks at anything that is inside.
+/// Whether this alert belongs to a handshake: a conforming server sends it instead of ending the handshake.
 pub(super) fn is_handshake_alert(error: &Error) -> bool {
     use AlertDescription as Alert;
     let Error::AlertReceived(alert) = error else { return false };
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_alert_instead_of_the_end_of_a_handshake_tells_that_nothing_was_looked_at() {
+    fn only_some_alerts_belong_to_a_handshake() {
         for (alert, expected) in [
             (AlertDescription::CertificateRequired, true),
             (AlertDescription::UnknownCA, true),

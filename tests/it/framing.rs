@@ -1,6 +1,7 @@
 //! Where messages begin and end, in the versions and shapes that callers and backends use.
 
 use crate::support::client::request;
+use crate::support::http2;
 use crate::support::{Action, Backend, Config, Stent, ms, noise};
 
 #[test]
@@ -268,4 +269,44 @@ fn an_http_1_0_caller_is_not_promised_a_connection_that_the_answer_ends() {
     let response = client.response();
     assert_eq!(response.text(), "a few chunks");
     assert!(!response.headers.lists("connection", "keep-alive"), "only the end tells where it ends");
+}
+
+#[test]
+fn a_request_without_a_body_has_a_length_where_its_method_anticipates_one() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend));
+    let (mut client, mut caller) = (stent.client(), http2::Caller::connect(stent.listener()));
+    let methods = [
+        ("POST", Some("0")),
+        ("PUT", Some("0")),
+        ("PATCH", Some("0")),
+        ("GET", None),
+        ("HEAD", None),
+        ("DELETE", None),
+        ("OPTIONS", None),
+    ];
+    for (method, length) in methods {
+        client.send_head(method, "/", &[]);
+        assert_eq!(client.response().status, 200, "{method}");
+        assert_eq!(
+            caller.request(http2::request(method, "/", &[]), b"", None).unwrap().status,
+            200,
+            "{method}"
+        );
+        let requests = backend.requests();
+        for request in &requests[requests.len() - 2..] {
+            assert_eq!(request.headers.only("content-length"), length, "{request:?}");
+            assert!(!request.headers.has("transfer-encoding"), "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_retry_of_a_request_without_a_body_has_its_length_too() {
+    let backend = Backend::scripted([Action::answer(502, "")]);
+    let stent = Stent::start(&Config::new(&backend));
+    let mut caller = http2::Caller::connect(stent.listener());
+    assert_eq!(caller.request(http2::request("PUT", "/", &[]), b"", None).unwrap().status, 200);
+    let lengths: Vec<_> = backend.requests().iter().map(|request| request.headers.content_length()).collect();
+    assert_eq!(lengths, [Some(0); 2]);
 }

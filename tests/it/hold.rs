@@ -187,7 +187,7 @@ fn events_calls_and_answers_to_what_may_not_be_repeated_are_not_held() {
 #[test]
 fn a_post_with_an_idempotency_key_is_held_and_sent_again() {
     let backend = Backend::scripted([Action::chunked_truncated()]);
-    let stent = Stent::start(&patient(&backend));
+    let stent = Stent::start(&patient(&backend).honouring_keys());
     let response = stent.client().request("POST", "/", &[("Idempotency-Key", "7")], b"once");
     assert_eq!((response.status, response.text()), (200, "ok".into()));
     let bodies: Vec<_> = backend.requests().into_iter().map(|request| request.body).collect();

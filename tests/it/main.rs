@@ -5,6 +5,7 @@
 
 mod admission;
 mod adversarial;
+mod authentication;
 mod commands;
 mod endpoints;
 mod framing;
@@ -14,11 +15,13 @@ mod health;
 mod hedge;
 mod hold;
 mod http2;
+mod idle_close;
 mod leaks;
 mod lifecycle;
 mod limits;
 mod memory;
 mod metrics;
+mod once;
 mod origin_guard;
 mod outage;
 mod proxy_protocol;

@@ -83,7 +83,7 @@ fn a_post_that_was_sent_is_not_repeated() {
 #[test]
 fn a_post_with_an_idempotency_key_is_repeated_with_it() {
     let backend = Backend::scripted([Action::answer(502, "")]);
-    let stent = Stent::start(&Config::new(&backend));
+    let stent = Stent::start(&Config::new(&backend).honouring_keys());
     let response = stent.client().request("POST", "/notes", &[("Idempotency-Key", "k-1")], b"twice is once");
     assert_eq!(response.status, 200);
     let requests = backend.requests();

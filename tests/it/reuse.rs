@@ -178,6 +178,7 @@ fn an_endpoint_that_announces_no_time_gets_no_post_on_a_connection_that_was_idle
 fn never_means_a_new_connection_for_each_post_even_when_the_idle_one_has_the_last_slot() {
     let backend = Backend::healthy();
     let config = Config::new(&backend)
+        .honouring_keys()
         .set("cluster.hosp.unsafe_reuse", "never")
         .set("cluster.hosp.max_connections", 1);
     let stent = Stent::start(&config);

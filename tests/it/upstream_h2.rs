@@ -515,6 +515,19 @@ fn the_host_the_body_and_te_reach_the_backend_and_its_trailers_the_caller() {
 }
 
 #[test]
+fn over_http2_too_a_request_without_a_body_has_a_length_where_its_method_anticipates_one() {
+    let address = echo(None);
+    let stent = Stent::start(&Config::with_endpoints(&[address]).set("cluster.hosp.protocol", "h2"));
+    let mut client = stent.client();
+    for (method, length) in
+        [("POST", "0"), ("PUT", "0"), ("PATCH", "0"), ("GET", "absent"), ("DELETE", "absent")]
+    {
+        client.send_head(method, "/", &[]);
+        assert_eq!(client.response().headers.only("x-length"), Some(length), "{method}");
+    }
+}
+
+#[test]
 fn auto_takes_what_the_backend_prefers_and_connects_once() {
     let directory = TempDir::new();
     let authority = Authority::new("Test CA");

@@ -18,6 +18,8 @@ budget = { ratio = 0.5 }
 
 [cluster.pair]
 endpoints = ["http://10.0.2.10", "http://10.0.2.11"]
+[cluster.pair.retry]
+idempotency_header = "Idempotency-Key"
 
 [[route]]
 name = "screening"
@@ -111,6 +113,7 @@ policy    at most 4 attempts within 55s (deadline)
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
           adaptive: that while the cluster fails, down to 0.1ms where such requests mostly succeed
           POST is in `methods`: sent again even if the backend may have acted on it
+          an attempt that a timeout cut may still be carried out by the backend, after a later one
           waits in line, at most 10s, while the cluster is down, and is tried once in any case
           waits, at most 1s, while the cluster has all that it is found to carry, and is not retried while others wait
 
@@ -179,6 +182,59 @@ fn an_idempotency_key_makes_it_repeatable() {
     );
     let text = explained("POST /pair", "", &["idempotency-key: 7"], 0, "");
     assert!(text.contains("it carries idempotency-key: sent again even if"), "{text}");
+}
+
+#[test]
+fn a_request_is_judged_as_the_backend_gets_it() {
+    for headers in [
+        &["Idempotency-Key:"][..],
+        &["Idempotency-Key: 7", "Idempotency-Key: 8"],
+        &["Idempotency-Key: 7", "Connection: close, idempotency-key"],
+    ] {
+        let text = explained("POST /pair", "", headers, 0, "reset");
+        assert!(text.contains("no more (method)"), "{headers:?} {text}");
+    }
+    let unknown = explained("POST /api/a", "", &["Idempotency-Key: 7"], 0, "reset");
+    assert!(!unknown.contains("it carries"), "the cluster honours no keys: {unknown}");
+}
+
+#[test]
+fn a_conditional_write_is_told_apart_from_one_that_may_be_repeated() {
+    let text = explained("PUT /pair", "", &["If-Match: \"1\""], 0, "reset");
+    assert!(
+        text.contains("it has a precondition, which a second copy would fail: sent again only if"),
+        "{text}"
+    );
+    assert!(
+        text.contains("no more (condition): the backend may have acted on the request, and then"),
+        "{text}"
+    );
+    let keyed = explained("PUT /pair", "", &["If-Match: \"1\"", "Idempotency-Key: 7"], 0, "reset 200");
+    assert!(keyed.contains("it carries idempotency-key: sent again even if"), "{keyed}");
+    assert!(
+        explained("GET /pair", "", &["If-None-Match: \"1\""], 0, "reset 200").contains("GET is in `methods`")
+    );
+}
+
+#[test]
+fn a_log_in_is_told_to_have_a_connection_of_its_own() {
+    let text = explained("GET /pair", "", &["Authorization: NTLM TlRMTVNTUAABAAAA"], 0, "reset");
+    assert!(text.contains("its Authorization authenticates a connection: sent again only if"), "{text}");
+    assert!(text.contains("its connection: its own, closed after the answer"), "{text}");
+    assert!(text.contains("no more (authentication): NTLM and Negotiate"), "{text}");
+    let hedged = explained("GET /hedged", "", &["Authorization: Negotiate YII="], 0, "");
+    assert!(hedged.contains("not hedged: NTLM and Negotiate"), "{hedged}");
+}
+
+#[test]
+fn what_a_repeated_write_can_mean_is_told_where_it_can_happen() {
+    let (late, gone) = ("may still be carried out by the backend", "may get 404 for what was a success");
+    let text = |line| explained(line, "", &[], 0, "timeout");
+    assert!(text("PUT /pair").contains(late) && !text("PUT /pair").contains(gone));
+    assert!(text("DELETE /pair").contains(late) && text("DELETE /pair").contains(gone));
+    for line in ["GET /pair", "POST /pair", "PUT /single", "DELETE /single"] {
+        assert!(!text(line).contains(late) && !text(line).contains(gone), "{line}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::repeat::SendOnce;
 use crate::policy::retry::ErrorSet;
 
 const TAG: &str = "\"v1\"";
@@ -126,7 +127,7 @@ fn why_an_answer_cannot_be_gone_on_with_has_a_name() {
     }
     let with_body = Flowing { request_body: RequestBody::Some, ..get };
     assert_eq!(default.resumable(&with_body), Err(BreakEnd::Method));
-    let unlisted = Flowing { repeatable: Repeatable::OnlyIfNeverSent, ..get };
+    let unlisted = Flowing { repeatable: Repeatable::OnlyIfNeverSent(SendOnce::Method), ..get };
     assert_eq!(default.resumable(&unlisted), Err(BreakEnd::Off));
     let resume = ResumeSettings { enabled: false, ..ResumeSettings::default() };
     for policy in [

@@ -58,7 +58,7 @@ fn each_case(check: impl Fn(Outcome, Circumstances, Verdict)) {
     let policy = policy();
     for outcome in outcomes() {
         for attempt in 1..=4 {
-            for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent] {
+            for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent(SendOnce::Method)] {
                 for body in [BodyState::Whole, BodyState::Partial, BodyState::Lost] {
                     for untried in [Untried::None, Untried::Some] {
                         for time_left in [Duration::ZERO, Duration::from_millis(150), 25 * SECOND] {
@@ -138,28 +138,13 @@ fn max_attempts_counts_the_first() {
 
 #[test]
 fn a_post_is_retried_only_if_nothing_of_it_was_sent() {
-    let around = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around() };
+    let around = Circumstances { repeatable: Repeatable::OnlyIfNeverSent(SendOnce::Method), ..around() };
     assert_eq!(policy().decide(answered(502), &around), stop(Veto::Method));
     assert_eq!(policy().decide(failed(ErrorClass::Reset, Delivery::Maybe), &around), stop(Veto::Method));
     assert!(matches!(
         policy().decide(failed(ErrorClass::Connect, Delivery::Never), &around),
         Verdict::Retry { .. }
     ));
-}
-
-#[test]
-fn an_idempotency_key_or_the_operators_word_makes_a_post_repeatable() {
-    let none = HeaderMap::new();
-    let mut keyed = HeaderMap::new();
-    keyed.insert("idempotency-key", "7".parse().unwrap());
-    assert_eq!(policy().repeatable(&Method::POST, &none), Repeatable::OnlyIfNeverSent);
-    assert_eq!(policy().repeatable(&Method::PATCH, &none), Repeatable::OnlyIfNeverSent);
-    assert_eq!(policy().repeatable(&Method::POST, &keyed), Repeatable::Always);
-    let listed = RetryPolicy { methods: vec![Method::POST], ..policy() };
-    assert_eq!(listed.repeatable(&Method::POST, &none), Repeatable::Always);
-    assert_eq!(listed.repeatable(&Method::GET, &none), Repeatable::OnlyIfNeverSent);
-    let unkeyed = RetryPolicy { idempotency_header: None, ..policy() };
-    assert_eq!(unkeyed.repeatable(&Method::POST, &keyed), Repeatable::OnlyIfNeverSent);
 }
 
 #[test]
@@ -308,7 +293,7 @@ fn a_grpc_status_is_a_failure_only_where_it_is_listed_and_is_then_vetoed_like_an
     ));
     let other = Outcome::Grpc { status: GrpcStatus::from_name("internal").unwrap(), retry_after: None };
     assert_eq!(policy.decide(other, &around()), Verdict::Return);
-    let once = Circumstances { repeatable: Repeatable::OnlyIfNeverSent, ..around() };
+    let once = Circumstances { repeatable: Repeatable::OnlyIfNeverSent(SendOnce::Method), ..around() };
     assert_eq!(policy.decide(outcome, &once), Verdict::Stop { why: Veto::Method });
 }
 

@@ -14,7 +14,7 @@ use std::task::Poll;
 use http::Response;
 use tokio::time::{Instant, Sleep};
 
-use super::{Aim, Arrived, Current, Failure, Outbound, Transport, asked_wait, cut_off, judge};
+use super::{Aim, Arrived, Current, Failure, Outbound, Transport, asked_wait, cut_off, idle_close, judge};
 use crate::error::{Delivery, ErrorClass, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::Limit;
 use crate::policy::expect::Ending;
@@ -128,7 +128,7 @@ impl<'a, T: Transport> Race<'a, T> {
                 self.count(HedgeEnd::Failed);
             }
             let is_last = running.is_empty();
-            let verdict = judge(exchange, outbound, told(&outcome), now);
+            let verdict = judge(exchange, outbound, told(&outcome), outbound.repeatable, now);
             let (number, outcome) = match failed.take() {
                 Some((number, earlier)) if is_better(&earlier, &outcome) => {
                     finish(exchange, outbound, entrant.number, &outcome, now);
@@ -182,10 +182,18 @@ impl<'a, T: Transport> Race<'a, T> {
         }
         exchange.start_beside(pick.clone(), now);
         let number = exchange.attempt_number();
-        let (transport, head, body) = (self.transport, outbound.head_of(number), exchange.body().attempt());
+        let (transport, head) = (self.transport, outbound.head_of(number));
+        // There is none, so it can be had twice.
+        let [body, again] = [(); 2].map(|()| exchange.body().attempt());
         let sent = async move {
             let progress = Progress::beside(slot);
-            transport.send(&pick.endpoint, &head, body, outbound.repeatable, &progress).await
+            let send = |body| transport.send(&pick.endpoint, &head, body, outbound.repeatable, &progress);
+            let (answered, body) = (send(body).await, again);
+            if !idle_close::is_one(&answered, &progress, now) {
+                return answered;
+            }
+            progress.begin_anew();
+            send(body).await
         };
         Some(Entrant { number, started: now, is_for_slow, sent: Box::pin(sent) })
     }

@@ -50,8 +50,7 @@ pub(super) async fn wait(
 fn means(exchange: &Exchange, outbound: &Outbound) -> Means {
     if exchange.spent() + 1 >= outbound.policy().max_attempts {
         Means::Nothing
-    } else if outbound.repeatable == Repeatable::OnlyIfNeverSent || exchange.body().state() == BodyState::Lost
-    {
+    } else if outbound.repeatable != Repeatable::Always || exchange.body().state() == BodyState::Lost {
         Means::SpareUnlessSent
     } else if exchange.attempt_number() == 0 {
         Means::Fresh

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::*;
+use crate::policy::repeat::SendOnce;
 use crate::upstream::endpoint::InFlight;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -135,7 +136,8 @@ fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
 /// The ports that requests go to which cannot be sent again.
 fn ports_entrusted(cluster: &Cluster, now: Duration) -> Vec<u16> {
     let mut random = fastrand::Rng::with_seed(3);
-    let entrust = |_| cluster.pick(&[], Repeatable::OnlyIfNeverSent, &mut random, now).unwrap();
+    let entrust =
+        |_| cluster.pick(&[], Repeatable::OnlyIfNeverSent(SendOnce::Method), &mut random, now).unwrap();
     let mut ports: Vec<_> = (0..100).map(entrust).map(|pick| pick.endpoint.address.port()).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -229,7 +231,7 @@ fn what_cannot_be_sent_again_leaves_the_probe_to_others_for_a_while() {
     assert_eq!(ports_entrusted(&cluster, NOW + Duration::from_millis(14_999)), [2]);
     let entrusted = cluster.pick(
         &[],
-        Repeatable::OnlyIfNeverSent,
+        Repeatable::OnlyIfNeverSent(SendOnce::Method),
         &mut fastrand::Rng::with_seed(1),
         NOW + Duration::from_secs(15),
     );

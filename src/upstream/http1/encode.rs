@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::Fault;
 use super::head::{Persistence, number};
@@ -55,11 +55,11 @@ pub(crate) fn head(out: &mut Vec<u8>, head: &Parts, size: Size) -> Result<(Plan,
     }
     let plan = match (size, announced) {
         (Size::None, Some(1..)) => return Err(Fault::Malformed("a length without a body")),
-        (Size::None, None) => {
+        (Size::None, None) if !anticipates_content(&head.method) => {
             out.extend_from_slice(b"\r\n");
             return Ok((Plan::Length(0), persistence));
         }
-        (Size::None, Some(0)) => Plan::Length(0),
+        (Size::None, None | Some(0)) => Plan::Length(0),
         _ if is_chunked => Plan::Chunked,
         (_, Some(length)) | (Size::Known(length), None) => Plan::Length(length),
         (Size::Unknown, None) => Plan::Chunked,
@@ -74,6 +74,12 @@ pub(crate) fn head(out: &mut Vec<u8>, head: &Parts, size: Size) -> Result<(Plan,
     }
     out.extend_from_slice(b"\r\n");
     Ok((plan, persistence))
+}
+
+/// Whether a request of this method without a body says so by a length of 0 (RFC 9110 section 8.6). Some servers answer 411
+/// to one that does not.
+pub(crate) fn anticipates_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 fn target(out: &mut Vec<u8>, uri: &Uri) {

@@ -9,6 +9,7 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::{Fault, spare};
+use crate::policy::authentication::binds_connection;
 
 /// The head of a final answer.
 #[derive(Debug)]
@@ -181,6 +182,8 @@ fn parse(bytes: &[u8], question: Question) -> Result<Option<Parsed>, Fault> {
 struct Says {
     close: bool,
     keep_alive: bool,
+    /// The connection has become one user's.
+    is_bound: bool,
     encoding: Option<Encoding>,
     has_length: bool,
     /// None if it is no number, or several that differ.
@@ -245,6 +248,7 @@ fn read_fields(bytes: &[u8], length: usize, fields: &[Header<'_>]) -> Result<(He
             HeaderValue::from_maybe_shared(copy.slice(at..at + field.value.len())).map_err(|_| malformed())?
         };
         says.note(&name, field.value);
+        says.is_bound |= binds_connection(field.name, field.value);
         headers.append(name, value);
     }
     Ok((headers, says))
@@ -258,7 +262,7 @@ fn settle(
     says: &Says,
 ) -> Result<(Framing, Persistence), Fault> {
     let is_old = version == Version::HTTP_10;
-    let is_kept = !says.close && (!is_old || says.keep_alive);
+    let is_kept = !says.close && !says.is_bound && (!is_old || says.keep_alive);
     let persistence = if is_kept { Persistence::Keep } else { Persistence::Close };
     Ok(match (status.as_u16(), says.encoding) {
         (101, _) => (Framing::Switched, Persistence::Close),

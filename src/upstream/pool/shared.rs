@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::TE;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, Response};
 use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{Granted, Pool, Progress};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::is_token;
+use crate::policy::authentication::binds_connection;
 use crate::policy::retry::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
@@ -67,8 +68,9 @@ where
         }
         loop {
             progress.set_sent(false);
-            let (carrier, origin) = self.carrier(repeatable).await?;
+            let (carrier, origin) = self.carrier(repeatable, progress).await?;
             progress.set_sent(true);
+            progress.note_kept(origin == Origin::Pooled && matches!(carrier, Carrier::Connection(_)));
             match carrier {
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
@@ -97,6 +99,9 @@ where
                             if !response.headers().keys().all(is_token) {
                                 return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Delivery::Maybe));
                             }
+                            if says_bound(response.headers()) {
+                                permit.connection.retire();
+                            }
                             let silence = self.endpoint.settings.body_timeout;
                             let lease = StreamLease { _permit: permit, upload, _in_flight: in_flight };
                             return Ok(Multiplexed::of(response, lease, silence)
@@ -124,12 +129,21 @@ where
 
     /// What the next exchange goes over. While a connection is being opened, all wait for that one: how many fit on it is
     /// known only then.
-    async fn carrier(self: &Rc<Self>, repeatable: Repeatable) -> Result<(Carrier<B>, Origin), UpstreamError> {
+    async fn carrier(
+        self: &Rc<Self>,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<(Carrier<B>, Origin), UpstreamError> {
+        if repeatable.needs_own_connection() {
+            return Ok((self.own_carrier().await?, Origin::Opened));
+        }
         loop {
             if let Some(permit) = self.free_stream() {
                 return Ok((Carrier::Stream(permit), Origin::Pooled));
             }
-            if let Some(connection) = self.take_for(repeatable).await {
+            if !progress.refuses_kept()
+                && let Some(connection) = self.take_for(repeatable).await
+            {
                 return Ok((Carrier::Connection(connection), Origin::Pooled));
             }
             let is_shared = !self.has_chosen_http1.get();
@@ -298,10 +312,10 @@ impl<B> Pool<B> {
 
 /// Leave for one exchange on a connection. Dropped, it goes to whoever waits for one.
 pub(super) struct Permit<B> {
-    connection: Rc<SharedConnection>,
-    pool: Rc<Pool<B>>,
+    pub(super) connection: Rc<SharedConnection>,
+    pub(super) pool: Rc<Pool<B>>,
     /// Since when it waits for an answer, and what had come by then.
-    waiting: Cell<Option<(Instant, u64)>>,
+    pub(super) waiting: Cell<Option<(Instant, u64)>>,
 }
 
 impl<B> Permit<B> {
@@ -348,6 +362,14 @@ impl<B> StreamLease<B> {
     pub(in crate::upstream) fn is_uploading(&self) -> bool {
         self.upload.is_some()
     }
+}
+
+/// Whether an answer says that its connection stays authenticated. A challenge does not: over HTTP/2 the credentials that
+/// follow it get a connection of their own, and to retire this one would cost its other callers.
+fn says_bound(headers: &HeaderMap) -> bool {
+    const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
+    let value = headers.get(PERSISTENT_AUTH);
+    value.is_some_and(|value| binds_connection(PERSISTENT_AUTH.as_str(), value.as_bytes()))
 }
 
 /// How long a connection may bring nothing before an exchange that is given up on it makes it suspect.

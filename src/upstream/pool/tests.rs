@@ -50,7 +50,7 @@ impl Stage {
     }
 
     async fn post(&self) -> Result<StatusCode, UpstreamError> {
-        self.send(Method::POST, Repeatable::OnlyIfNeverSent).await
+        self.send(Method::POST, Repeatable::OnlyIfNeverSent(SendOnce::Method)).await
     }
 
     /// Accepts a connection and answers the first request on it.

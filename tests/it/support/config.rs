@@ -44,6 +44,11 @@ impl Config {
         self.set(&format!("retry.{key}"), value)
     }
 
+    /// The cluster acts only once on a repeated `Idempotency-Key`.
+    pub(crate) fn honouring_keys(self) -> Self {
+        self.set("cluster.hosp.retry.idempotency_header", "Idempotency-Key")
+    }
+
     /// Every wait before a retry is `base` long: no growth, no jitter.
     pub(crate) fn backoff(self, base: &str) -> Self {
         self.retry("backoff.base", base).retry("backoff.max", base).retry("backoff.factor", 1.0)

@@ -506,3 +506,52 @@ hedge = "1s"
 "#,
     );
 }
+
+#[test]
+fn a_promise_that_every_cluster_honours_keys_is_warned_about_with_its_line() {
+    let text = ["[retry]\nidempotency_header = \"Idempotency-Key\"\n", LISTENER, CLUSTER, ROUTE].concat();
+    let config = accepted(&text);
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    let expected = r#"warning: `idempotency_header` in `[retry]` promises for every cluster that it honours idempotency keys
+ --> stent.toml:2:22
+  |
+2 | idempotency_header = "Idempotency-Key"
+  |                      ^^^^^^^^^^^^^^^^^ for all clusters
+  |
+  = help: set it in `[cluster.NAME.retry]` of each cluster that acts only once on a repeated key"#;
+    assert_eq!(warning.report(), expected, "is now:\n{}", warning.report());
+    for quiet in
+        ["[retry]\nidempotency_header = \"\"\n", "[cluster.hosp.retry]\nidempotency_header = \"K\"\n"]
+    {
+        assert!(accepted(&[LISTENER, CLUSTER, ROUTE, quiet].concat()).warnings.is_empty(), "{quiet}");
+    }
+}
+
+#[test]
+fn a_rule_that_sets_the_key_makes_it_the_same_for_every_request() {
+    let rule = "[route.request_headers]\nset = { Idempotency-Key = \"k\" }\n";
+    let honours = "[cluster.hosp.retry]\nidempotency_header = \"idempotency-key\"\n";
+    assert_rejected(
+        &[LISTENER, CLUSTER, honours, ROUTE, rule],
+        r#"error: an idempotency key that is the same for every request
+  --> stent.toml:12:9
+   |
+ 6 | idempotency_header = "idempotency-key"
+   |                      ----------------- which makes every request repeatable
+...
+12 | set = { Idempotency-Key = "k" }
+   |         ^^^^^^^^^^^^^^^ is no key
+   |
+   = help: leave the key to the caller, or give this route `retry = { idempotency_header = "" }`
+
+1 error in stent.toml
+"#,
+    );
+    let add = rule.replace("set", "add");
+    assert!(parse(&[LISTENER, CLUSTER, honours, ROUTE, &add].concat(), "stent.toml").is_err());
+    accepted(&[LISTENER, CLUSTER, ROUTE, rule].concat());
+    let off = "[route.retry]\nidempotency_header = \"\"\n";
+    accepted(&[LISTENER, CLUSTER, honours, ROUTE, rule, off].concat());
+    let removed = "[route.request_headers]\nremove = [\"Idempotency-Key\"]\n";
+    accepted(&[LISTENER, CLUSTER, honours, ROUTE, removed].concat());
+}

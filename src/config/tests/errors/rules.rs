@@ -278,10 +278,11 @@ fn a_secret_that_everybody_may_read_is_warned_about_and_shown_nowhere() {
     let secret = SecretFile::new("open", b"0123456789abcdef\n", 0o644);
     let config = accepted(&guarded(&[&secret.shown()]));
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
-    assert!(warning.contains(&secret.shown()) && warning.contains("chmod o-rwx"), "{warning}");
+    let said = warning.to_string();
+    assert!(said.contains(&secret.shown()) && said.contains("chmod o-rwx"), "{said}");
     let written = effective(&config);
     assert_eq!(accepted(&written), config);
-    for shown in [written, format!("{config:?}"), warning.to_string()] {
+    for shown in [written, format!("{config:?}"), warning.report().to_owned()] {
         assert!(!shown.contains("0123456789abcdef"), "{shown}");
     }
     let secret = SecretFile::new("closed", b"0123456789abcdef\n", 0o640);

@@ -18,7 +18,6 @@ fn a_head_is_written_as_it_is_with_a_framing_of_its_body() {
         |method| Request::builder().method(method).uri("/a?b=c").header("Host", "h").header("x-A", "1");
     let begin = "/a?b=c HTTP/1.1\r\nhost: h\r\nx-a: 1\r\n";
     for (size, framing, plan) in [
-        (Size::None, "", Plan::Length(0)),
         (Size::Known(5), "content-length: 5\r\n", Plan::Length(5)),
         (Size::Unknown, "transfer-encoding: chunked\r\n", Plan::Chunked),
     ] {
@@ -27,6 +26,25 @@ fn a_head_is_written_as_it_is_with_a_framing_of_its_body() {
             assert_eq!(text, format!("{method} {begin}{framing}\r\n"));
             assert_eq!((planned, persistence), (plan, Persistence::Keep));
         }
+    }
+}
+
+#[test]
+fn a_request_without_a_body_has_a_length_where_its_method_anticipates_one() {
+    for (method, framing) in [
+        ("POST", "content-length: 0\r\n"),
+        ("PUT", "content-length: 0\r\n"),
+        ("PATCH", "content-length: 0\r\n"),
+        ("GET", ""),
+        ("HEAD", ""),
+        ("DELETE", ""),
+        ("OPTIONS", ""),
+        ("REPORT", ""),
+    ] {
+        let (text, plan, persistence) =
+            encode(Request::builder().method(method).uri("/"), Size::None).unwrap();
+        assert_eq!(text, format!("{method} / HTTP/1.1\r\n{framing}\r\n"));
+        assert_eq!((plan, persistence), (Plan::Length(0), Persistence::Keep));
     }
 }
 
@@ -47,7 +65,7 @@ fn one_framing_is_written_whatever_the_head_names() {
     assert_eq!(with(&[("content-length", "0")], Size::None), Ok((length(0), Plan::Length(0))));
     let both = [("transfer-encoding", "gzip"), ("content-length", "5")];
     assert_eq!(with(&both, Size::Known(5)), Ok((text("transfer-encoding: chunked\r\n"), Plan::Chunked)));
-    assert_eq!(with(&[("transfer-encoding", "chunked")], Size::None), Ok((text(""), Plan::Length(0))));
+    assert_eq!(with(&[("transfer-encoding", "chunked")], Size::None), Ok((length(0), Plan::Length(0))));
     for fields in [&[("content-length", "5"), ("content-length", "6")][..], &[("content-length", "+5")]] {
         assert!(with(fields, Size::Known(5)).is_err(), "{fields:?}");
     }

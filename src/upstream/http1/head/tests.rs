@@ -34,6 +34,12 @@ fn a_head_tells_what_follows_it() {
         ("204 No Content\r\nContent-Length: 5", (Length(0), Keep)),
         ("304 Not Modified\r\nTransfer-Encoding: chunked", (Length(0), Keep)),
         ("101 Switching Protocols\r\nUpgrade: x", (Switched, Close)),
+        ("401 Unauthorized\r\nContent-Length: 5\r\nWWW-Authenticate: Basic realm=\"a\"", (Length(5), Keep)),
+        (
+            "401 Unauthorized\r\nContent-Length: 5\r\nWWW-Authenticate: Basic realm=\"a\", ntlm",
+            (Length(5), Close),
+        ),
+        ("200 OK\r\nTransfer-Encoding: chunked\r\nPersistent-Auth: true", (Chunked, Close)),
     ] {
         assert_eq!(framing(head), Ok(expected), "{head}");
     }

@@ -172,6 +172,13 @@ impl Action {
         self
     }
 
+    /// Sends these bytes when the connection has been idle for this long, and closes.
+    pub(crate) fn then_say(mut self, bytes: impl AsRef<[u8]>, idle: Duration) -> Self {
+        self.steps.extend([Step::Pause(idle), Step::Write(bytes.as_ref().to_vec())]);
+        self.end = End::Close;
+        self
+    }
+
     /// Sends RST after the last byte has had time to arrive: an RST takes unread bytes with it.
     pub(crate) fn then_reset(mut self) -> Self {
         self.steps.push(Step::Pause(Duration::from_millis(100)));

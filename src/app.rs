@@ -181,7 +181,7 @@ fn spawn_control(
     orders: mpsc::UnboundedReceiver<Command>,
 ) -> io::Result<JoinHandle<()>> {
     let spawned = std::thread::Builder::new().name("stent-control".into());
-    spawned.spawn(move || control.run(&runtime, orders))
+    spawned.spawn(move || control.run(runtime, orders))
 }
 
 /// `stent run`: reads the file, starts, obeys signals, and returns when all is over.

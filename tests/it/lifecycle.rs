@@ -9,7 +9,10 @@ use crate::support::stent::Signal;
 use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 
 mod files;
+mod log;
+mod names;
 mod reload;
+mod signals;
 mod start;
 
 #[test]

@@ -97,13 +97,13 @@ fn own_stream(path: &Path) -> Option<File> {
 
 /// What a write that failed lost.
 #[derive(Debug)]
-struct Lost {
-    lines: u64,
+pub(crate) struct Lost {
+    pub(crate) lines: u64,
     error: io::Error,
 }
 
 /// Writes whole lines. `torn` is whether the last line written lacks its end; the next write then begins with a line end.
-fn write_lines(output: &mut impl Write, lines: &[u8], torn: &mut bool) -> Result<(), Lost> {
+pub(crate) fn write_lines(output: &mut impl Write, lines: &[u8], torn: &mut bool) -> Result<(), Lost> {
     if *torn && !lines.is_empty() {
         // What is left of the line that failed must not spoil the next one too.
         output.write_all(b"\n").map_err(|error| Lost { lines: count(lines), error })?;

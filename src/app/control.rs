@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::admin::{self, Admin, AdminState, Readiness};
+use crate::admin::{self, Admin, AdminState, Liveness, Readiness};
 use crate::app::parts::{self, Parts};
 use crate::app::tls::{self, Prepared};
 use crate::app::{Command, StartError};
@@ -27,6 +27,7 @@ use crate::record::metrics::Metrics;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::health;
 use crate::upstream::resolve::Resolver;
+use crate::worker::heartbeat::Heartbeats;
 use crate::worker::{WorkerParts, Workers};
 
 /// Everything that runs, as the control thread holds it.
@@ -56,6 +57,7 @@ impl Control {
         let (log, log_writer) = start_log(&config.access_log, &metrics)?;
         let Parts { clusters, site } = Parts::build(config, &[], &metrics);
         let clusters = Arc::new(ArcSwap::from_pointee(clusters));
+        let heartbeats = Arc::new(Heartbeats::new(config.server.workers));
         let worker_parts = WorkerParts {
             site: Arc::new(ArcSwap::from_pointee(site)),
             log,
@@ -63,6 +65,7 @@ impl Control {
             replay_memory: replay_memory.clone(),
             start,
             is_stopping: Arc::default(),
+            heartbeats: heartbeats.clone(),
         };
         let readiness = Arc::new(AtomicU8::new(STARTING));
         let state = AdminState {
@@ -74,6 +77,11 @@ impl Control {
                 let readiness = readiness.clone();
                 Arc::new(move || describe(readiness.load(Ordering::Relaxed)))
             },
+            alive: {
+                let heartbeats = heartbeats.clone();
+                Arc::new(move || liveness(&heartbeats))
+            },
+            turn: Arc::new(move || heartbeats.look()),
         };
         let admin = admin::start(config.admin, state)
             .map_err(|source| StartError::Admin { address: config.admin, source })?;
@@ -402,6 +410,14 @@ async fn told_to_stop(orders: &mut UnboundedReceiver<Command>) {
     }
 }
 
+/// The answer of `/livez`.
+fn liveness(heartbeats: &Heartbeats) -> Liveness {
+    match heartbeats.stuck() {
+        Some(number) => Liveness::Stuck(format!("worker {number} is stuck")),
+        None => Liveness::Alive,
+    }
+}
+
 fn describe(readiness: u8) -> Readiness {
     match readiness {
         READY => Readiness::Ready,
@@ -422,3 +438,6 @@ const DRAIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// How long the access log may take to be written out.
 const LOG_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::support::{Backend, Config, TempDir, eventually, ms};
+use crate::support::stent::Signal;
+use crate::support::{Backend, Config, Stent, TempDir, eventually, ms};
 
 /// A proxy whose configuration comes through a pipe, which is still open: it is about to start.
 fn starting() -> Child {
@@ -55,5 +56,21 @@ fn a_signal_to_stop_is_obeyed_before_the_configuration_is_read() {
         let status = eventually("the end", || child.try_wait().expect("a child of ours"));
         assert_eq!(status.code(), Some(0));
         assert!(begun.elapsed() < ms(2000), "{name}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_pause_of_the_whole_process_is_held_against_no_worker() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("server.workers", 2));
+    for _ in 0..2 {
+        stent.signal(Signal::Stop);
+        // Time is what is tried here: longer than a worker may be silent.
+        std::thread::sleep(ms(2600));
+        stent.signal(Signal::Continue);
+        let end = Instant::now() + ms(700);
+        while Instant::now() < end {
+            assert_eq!(stent.admin_get("/livez").status, 200);
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,19 +21,24 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 #[cfg(test)]
 mod tests;
 
-/// What the listener tells. Both are called on its thread, once per request, and must not block.
+/// What the listener tells and does. All are called on its thread and must not block, the first three once per request.
 #[derive(Clone)]
 pub struct AdminState {
     /// The body of `/metrics`, in the Prometheus text format.
     pub render: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// The answer of `/readyz`.
     pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// The answer of `/livez`.
+    pub alive: Arc<dyn Fn() -> Liveness + Send + Sync>,
+    /// Called every 500 ms, later only while the thread itself is kept from it.
+    pub turn: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl fmt::Debug for AdminState {
@@ -48,6 +54,15 @@ pub enum Readiness {
     Ready,
     /// They should not, for this reason, such as `draining`.
     Unready(&'static str),
+}
+
+/// Whether the process works, or had better be started anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It works.
+    Alive,
+    /// It does not, for this reason.
+    Stuck(String),
 }
 
 /// Binds `address` and answers there until [`Admin::stop`], or until the handle is dropped.
@@ -103,43 +118,76 @@ impl Admin {
 }
 
 async fn serve(listener: TcpListener, state: AdminState, limits: Limits, mut stopped: watch::Receiver<()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
-    let for_connections = stopped.clone();
-    select! {
-        _ = stopped.changed() => {}
-        () = accept(&listener, &state, limits, &for_connections, &places) => {}
+    let mut connections = Connections::default();
+    let mut turns = interval(TURN);
+    // After a pause of the whole process there is one turn to make up for, not one for each that was missed.
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        select! {
+            _ = stopped.changed() => break,
+            _ = turns.tick() => (state.turn)(),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.make_room();
+                    connections.add(|has_asked| {
+                        serve_connection(stream, state.clone(), limits, stopped.clone(), has_asked)
+                    });
+                    // What the connection has sent already is looked at before the next can take its place.
+                    yield_now().await;
+                }
+                Err(error) => {
+                    // Most likely there is no file descriptor left, and the connection stays in the backlog:
+                    // without a pause this would spin until there is one.
+                    tracing::warn!(%error, "the admin listener cannot accept; it goes on trying");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
     }
     drop(listener);
-    let finished = places.acquire_many(CONNECTIONS);
     // What has not finished by then is cut off as the runtime ends.
-    let _ = timeout(limits.stop_grace, finished).await;
+    let _ = timeout(limits.stop_grace, connections.finish()).await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    state: &AdminState,
-    limits: Limits,
-    stopped: &watch::Receiver<()>,
-    places: &Arc<Semaphore>,
-) {
-    let mut failing = false;
-    // Without a free place nothing is accepted, and callers wait in the system's backlog.
-    while let Ok(place) = places.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                failing = false;
-                tokio::spawn(serve_connection(stream, state.clone(), limits, stopped.clone(), place));
-            }
-            Err(error) => {
-                // Most likely there is no file descriptor left, and the connection stays in the backlog:
-                // without a pause this would spin until there is one.
-                if !failing {
-                    tracing::warn!(%error, "the admin listener cannot accept; it goes on trying");
-                }
-                failing = true;
-                sleep(ACCEPT_PAUSE).await;
-            }
+/// The open connections, at most [`CONNECTIONS`].
+///
+/// At the limit one of them is given up for the next. So no caller that is silent or does not read keeps a probe from its
+/// answer. The evidence is the limit itself: it takes that many open connections, of one caller or of many. If all of
+/// them mean well, the one that has had most time has to ask again.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// In the order in which they were accepted; some may have ended.
+    open: Vec<Connection>,
+}
+
+struct Connection {
+    task: AbortHandle,
+    /// Set once it has sent a whole request.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// At the limit gives up the oldest connection that has not sent a whole request, else the oldest of all.
+    fn make_room(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() >= CONNECTIONS {
+            let silent =
+                self.open.iter().position(|connection| !connection.has_asked.load(Ordering::Relaxed));
+            self.open.remove(silent.unwrap_or(0)).task.abort();
         }
+    }
+
+    fn add<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F) {
+        let has_asked = Arc::<AtomicBool>::default();
+        let task = self.tasks.spawn(serve(has_asked.clone()));
+        self.open.push(Connection { task, has_asked });
+    }
+
+    /// Waits for the end of all.
+    async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -148,9 +196,12 @@ async fn serve_connection(
     state: AdminState,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
-    _place: OwnedSemaphorePermit,
+    has_asked: Arc<AtomicBool>,
 ) {
-    let service = service_fn(move |request| ready(Ok::<_, Infallible>(answer(&request, &state))));
+    let service = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        ready(Ok::<_, Infallible>(answer(&request, &state)))
+    });
     // One request per connection: scrapes are rare, and no idle connection then takes a place or is closed
     // just as its next scrape comes.
     let connection = http1::Builder::new()
@@ -173,7 +224,10 @@ async fn serve_connection(
 fn answer<B>(request: &Request<B>, state: &AdminState) -> Response<Full<Bytes>> {
     let page: fn(&AdminState) -> Response<Full<Bytes>> = match request.uri().path() {
         "/" => |_| plain(StatusCode::OK, "/livez\n/metrics\n/readyz\n"),
-        "/livez" => |_| plain(StatusCode::OK, "alive\n"),
+        "/livez" => |state| match (state.alive)() {
+            Liveness::Alive => plain(StatusCode::OK, "alive\n"),
+            Liveness::Stuck(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
         "/metrics" => |state| reply(StatusCode::OK, METRICS_TYPE, (state.render)()),
         "/readyz" => |state| match (state.ready)() {
             Readiness::Ready => plain(StatusCode::OK, "ready\n"),
@@ -215,13 +269,16 @@ struct Limits {
 }
 
 const LIMITS: Limits = Limits {
-    header_timeout: Duration::from_secs(10),
+    header_timeout: Duration::from_secs(1),
     connection_timeout: Duration::from_secs(30),
     stop_grace: Duration::from_secs(2),
 };
 
 /// Connections at once.
-const CONNECTIONS: u32 = 64;
+const CONNECTIONS: usize = 64;
+
+/// Between two calls of [`AdminState::turn`].
+const TURN: Duration = Duration::from_millis(500);
 
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

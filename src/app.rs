@@ -2,26 +2,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::control::Control;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::downstream::tls::TlsError;
 use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
 pub(crate) mod parts;
+mod run;
 mod tls;
+
+pub use self::run::run;
 
 /// What an operator sets for the process, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,99 +182,5 @@ fn spawn_control(
     orders: mpsc::UnboundedReceiver<Command>,
 ) -> io::Result<JoinHandle<()>> {
     let spawned = std::thread::Builder::new().name("stent-control".into());
-    spawned.spawn(move || control.run(&runtime, orders))
-}
-
-/// `stent run`: reads the file, starts, obeys signals, and returns when all is over.
-pub fn run(path: &Path) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(2);
-        }
-    };
-    logging::start(&config.log);
-    warn(&config);
-    match serve(path, &config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "not started");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve(path: &Path, config: &Config) -> Result<(), StartError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    // Before the start, so that a signal that comes meanwhile is not lost.
-    let (hangup, stop) = {
-        let _runtime = runtime.enter();
-        (signal(SignalKind::hangup())?, StopSignals::new()?)
-    };
-    warn(config);
-    let running = start(config)?;
-    runtime.block_on(obey(&running, path, hangup, stop));
-    running.join();
-    Ok(())
-}
-
-/// Waits for signals and does what they say, until the end has begun.
-async fn obey(running: &Running, path: &Path, mut hangup: Signal, mut stop: StopSignals) {
-    loop {
-        tokio::select! {
-            () = stop.received() => break,
-            _ = hangup.recv() => reload(running, path).await,
-        }
-    }
-    running.drain();
-    tokio::select! {
-        () = stop.received() => running.stop_now(),
-        () = running.closed() => {}
-    }
-}
-
-/// Reads the file anew. Whatever is wrong with it is logged and leaves the old configuration in force.
-async fn reload(running: &Running, path: &Path) {
-    match config::load(path) {
-        Ok(config) => {
-            warn(&config);
-            match running.reload(config).await {
-                Ok(()) => tracing::info!("configuration reloaded"),
-                Err(error) => {
-                    tracing::error!(%error, "configuration not reloaded, the old one stays in force");
-                }
-            }
-        }
-        Err(errors) => {
-            running.metrics.reload_failed();
-            tracing::error!(%errors, "configuration not reloaded, the old one stays in force");
-        }
-    }
-}
-
-/// Says what is allowed and should be changed all the same.
-fn warn(config: &Config) {
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-}
-
-/// The signals that end the process.
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    spawned.spawn(move || control.run(runtime, orders))
 }

@@ -1,6 +1,6 @@
 //! The configuration file: [`load`] reads it, checks it whole, and gives either a [`Config`] or every error in it.
 
-use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -29,6 +29,7 @@ mod reader;
 mod relations;
 mod report;
 mod secrets;
+mod source;
 mod syntax;
 pub(crate) mod units;
 mod values;
@@ -74,17 +75,29 @@ pub enum LogFormat {
     Text,
 }
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path`, or what comes through an unnamed pipe within 5 s, as from `<(…)` in a shell.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once; or the one thing that kept it from being read.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    load_source(path, source::read)
+}
+
+/// The same for the configuration of a running process: only a file can be read a second time.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_again(path: &Path) -> Result<Config, ConfigErrors> {
+    load_source(path, source::read_file)
+}
+
+fn load_source(path: &Path, read: fn(&Path) -> io::Result<Vec<u8>>) -> Result<Config, ConfigErrors> {
     let name = path.display().to_string();
     let unreadable = |reason: String, help: &str| {
         let fault = Fault::new(format!("cannot read the configuration: {reason}")).help(help);
         ConfigErrors::new(&name, "", vec![fault])
     };
-    let bytes = fs::read(path).map_err(|error| {
+    let bytes = read(path).map_err(|error| {
         let help = "name a file that this user may read; config/minimal.toml is the least that works";
         unreadable(error.to_string(), help)
     })?;

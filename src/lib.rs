@@ -32,6 +32,7 @@ pub mod demo;
 pub mod downstream;
 pub mod error;
 pub mod fields;
+pub mod files;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

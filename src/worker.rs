@@ -3,12 +3,14 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -20,6 +22,9 @@ use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::upstream::pool::Pools;
+use crate::worker::heartbeat::Heartbeats;
+
+pub mod heartbeat;
 
 /// What workers share.
 #[derive(Clone, Debug)]
@@ -36,13 +41,18 @@ pub struct WorkerParts {
     pub start: Instant,
     /// Set when what still runs is given up.
     pub is_stopping: Arc<AtomicBool>,
+    /// Where each worker tells that it turns.
+    pub heartbeats: Arc<Heartbeats>,
 }
 
 /// The process's workers.
 #[derive(Debug)]
 pub struct Workers {
-    workers: Vec<Worker>,
+    threads: Vec<Worker>,
     is_stopping: Arc<AtomicBool>,
+    heartbeats: Arc<Heartbeats>,
+    /// Nothing is ever sent: that all threads have ended shows in the loss of their halves.
+    ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -56,47 +66,78 @@ struct Worker {
 impl Workers {
     /// Starts `count` threads.
     pub fn start(count: usize, parts: &WorkerParts) -> io::Result<Self> {
-        let workers = (0..count).map(|number| Worker::start(number, parts.clone()));
-        Ok(Self { workers: workers.collect::<io::Result<_>>()?, is_stopping: parts.is_stopping.clone() })
+        let (alive, ended) = sync_channel(1);
+        let workers = (0..count).map(|number| Worker::start(number, parts.clone(), alive.clone()));
+        Ok(Self {
+            threads: workers.collect::<io::Result<_>>()?,
+            is_stopping: parts.is_stopping.clone(),
+            heartbeats: parts.heartbeats.clone(),
+            ended: Mutex::new(ended),
+        })
     }
 
-    /// Hands a connection to the worker that has the fewest open ones.
+    /// Hands a connection to the worker that has the fewest open ones, and to one that is stuck only if all are.
     ///
     /// Hashing, as `SO_REUSEPORT` does it, leaves workers uneven when a load balancer keeps few long-lived connections.
     pub fn assign(&self, accepted: Accepted) {
-        let least = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
-        if let Some(worker) = least {
+        let workers = self.threads.iter().enumerate();
+        let least = workers.min_by_key(|(number, worker)| {
+            (self.heartbeats.is_stuck(*number), worker.open.load(Ordering::Relaxed))
+        });
+        if let Some((_, worker)) = least {
             worker.open.fetch_add(1, Ordering::Relaxed);
             // It fails only after the worker has stopped: then the connection is closed, as it should be.
             let _ = worker.connections.send(accepted);
         }
     }
 
-    /// Ends the workers and whatever they still do.
+    /// Ends the workers and whatever they still do, within 5 s. A worker that is stuck for longer is left to itself.
     pub fn stop(self) {
         self.is_stopping.store(true, Ordering::Relaxed);
         let (connections, threads): (Vec<_>, Vec<_>) =
-            self.workers.into_iter().map(|worker| (worker.connections, worker.thread)).unzip();
+            self.threads.into_iter().map(|worker| (worker.connections, worker.thread)).unzip();
         drop(connections);
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
+        let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let have_ended = ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Disconnected);
+        for (number, thread) in threads.into_iter().enumerate() {
+            if !have_ended && !thread.is_finished() {
+                tracing::error!(worker = number, "the worker did not stop");
+            } else if thread.join().is_err() {
+                tracing::error!(worker = number, "the worker's thread panicked");
             }
         }
     }
 }
 
 impl Worker {
-    fn start(number: usize, parts: WorkerParts) -> io::Result<Self> {
+    /// Starts a thread that keeps `alive` to its end.
+    fn start(number: usize, parts: WorkerParts, alive: SyncSender<()>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (connections, accepted) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
         let serving = open.clone();
         let thread = std::thread::Builder::new().name(format!("stent-worker-{number}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, work(parts, accepted, serving));
+            let _alive = alive;
+            let heartbeats = parts.heartbeats.clone();
+            turn(&runtime, &heartbeats, number, work(parts, accepted, serving));
         })?;
         Ok(Self { connections, open, thread })
     }
+}
+
+/// Runs a worker to its end, and counts the turns of its event loop meanwhile.
+pub(crate) fn turn(
+    runtime: &Runtime,
+    heartbeats: &Arc<Heartbeats>,
+    number: usize,
+    work: impl Future<Output = ()>,
+) {
+    LocalSet::new().block_on(runtime, async {
+        let beating = heartbeats.clone();
+        tokio::task::spawn_local(async move { beating.beat(number).await });
+        work.await;
+        heartbeats.end(number);
+    });
 }
 
 /// Serves connections until no more can come. Those that are open then are dropped with the runtime.
@@ -130,12 +171,14 @@ impl Drop for Open {
     }
 }
 
+/// How long the workers may take to end.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use tokio::net::TcpStream;
-    use tokio::runtime::Runtime;
 
     use super::*;
     use crate::downstream::acceptor::{Listener, ListenerSettings};
@@ -150,11 +193,12 @@ mod tests {
             replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
             start: Instant::now(),
             is_stopping: Arc::default(),
+            heartbeats: Arc::new(Heartbeats::new(2)),
         }
     }
 
     fn open(workers: &Workers) -> Vec<usize> {
-        workers.workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).collect()
+        workers.threads.iter().map(|worker| worker.open.load(Ordering::Relaxed)).collect()
     }
 
     async fn until(what: impl Fn() -> bool) {
@@ -187,6 +231,33 @@ mod tests {
             callers.push(TcpStream::connect(listener.address()).await.unwrap());
             callers.push(TcpStream::connect(listener.address()).await.unwrap());
             until(|| open(&workers) == [2, 2]).await;
+            listener.drain();
+            accepting.await.unwrap();
+        });
+        Arc::into_inner(workers).unwrap().stop();
+    }
+
+    #[test]
+    fn a_connection_goes_past_a_worker_that_is_stuck() {
+        let metrics = Metrics::new();
+        let parts = parts(&metrics);
+        let workers = Arc::new(Workers::start(2, &parts).unwrap());
+        // Faster than a worker turns, so that the first seems to stand still; the second is taken for well.
+        parts.heartbeats.end(1);
+        while !parts.heartbeats.is_stuck(0) {
+            parts.heartbeats.look();
+        }
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (listener, socket) =
+                Listener::bind(ListenerSettings::for_tests(), None, metrics.listener("test")).unwrap();
+            let to = workers.clone();
+            let accepting = tokio::spawn(listener.accept(socket, move |accepted| to.assign(accepted)));
+            let mut callers = Vec::new();
+            for _ in 0..4 {
+                callers.push(TcpStream::connect(listener.address()).await.unwrap());
+            }
+            until(|| open(&workers) == [0, 4]).await;
             listener.drain();
             accepting.await.unwrap();
         });

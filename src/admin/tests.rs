@@ -104,17 +104,76 @@ fn a_caller_that_takes_no_answer_is_cut_off() {
     assert!(received.len() < LARGE, "{}", received.len());
 }
 
+/// Limits that nothing in a test reaches: what makes room is then the newcomer alone.
+const PATIENT: Limits = Limits { header_timeout: LONG, connection_timeout: LONG, ..LIMITS };
+
+fn assert_answers_at_once(admin: &Admin) {
+    let begin = Instant::now();
+    assert_eq!(ask(admin, "GET /readyz").status, 200);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
 #[test]
-fn connections_beyond_the_limit_wait_in_the_backlog() {
-    let admin = start(ANY_PORT, state()).unwrap();
-    let mut holders: Vec<_> = (0..CONNECTIONS).map(|_| connect(&admin)).collect();
-    let mut waiting = connect(&admin);
-    waiting.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    assert_eq!(waiting.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    drop(holders.pop());
-    waiting.set_read_timeout(Some(LONG)).unwrap();
-    assert_eq!(Answer::read(&mut waiting).status, 200);
+fn silent_connections_in_any_number_keep_nobody_from_an_answer() {
+    let admin = start_within(ANY_PORT, state(), PATIENT).unwrap();
+    let mut silent = Vec::new();
+    for number in [64, 1000] {
+        while silent.len() < number {
+            silent.push(connect(&admin));
+        }
+        assert_answers_at_once(&admin);
+    }
+}
+
+#[test]
+fn connections_that_send_a_part_of_a_head_keep_nobody_from_an_answer() {
+    let admin = start_within(ANY_PORT, state(), PATIENT).unwrap();
+    let slow: Vec<_> = (0..200)
+        .map(|_| {
+            let mut slow = connect(&admin);
+            slow.write_all(b"GET /metrics HTTP/1.1\r\nhost:").unwrap();
+            slow
+        })
+        .collect();
+    assert_answers_at_once(&admin);
+    drop(slow);
+}
+
+#[test]
+fn connections_that_do_not_read_their_answers_keep_nobody_from_one() {
+    let admin = start_within(ANY_PORT, large(), PATIENT).unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..CONNECTIONS + 6 {
+        let mut connection = connect(&admin);
+        connection.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        connection.read_exact(&mut [0; 1]).unwrap();
+        stalled.push(connection);
+    }
+    assert_answers_at_once(&admin);
+}
+
+#[test]
+fn at_the_limit_a_silent_connection_goes_before_one_that_is_being_answered() {
+    let admin = start_within(ANY_PORT, large(), PATIENT).unwrap();
+    let mut scrape = connect(&admin);
+    scrape.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    scrape.read_exact(&mut [0; 1]).unwrap();
+    let mut oldest = connect(&admin);
+    let silent: Vec<_> = (2..CONNECTIONS).map(|_| connect(&admin)).collect();
+    assert_answers_at_once(&admin);
+    assert!(matches!(oldest.read(&mut [0; 1]), Ok(0) | Err(_)), "the oldest silent one made room");
+    let mut rest = Vec::new();
+    scrape.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() > LARGE, "the scrape went on");
+    drop(silent);
+}
+
+#[test]
+fn life_follows_the_state_and_says_why_not() {
+    let alive = || Liveness::Stuck("worker 1 is stuck".to_owned());
+    let admin = start(ANY_PORT, AdminState { alive: Arc::new(alive), ..state() }).unwrap();
+    assert_eq!(ask(&admin, "GET /livez").status_and_body(), (503, "worker 1 is stuck\n"));
+    assert_eq!(ask(&admin, "GET /readyz").status, 200);
 }
 
 #[test]
@@ -197,7 +256,12 @@ const LONG: Duration = Duration::from_secs(30);
 const LARGE: usize = 32 * 1024 * 1024;
 
 fn state() -> AdminState {
-    AdminState { render: Arc::new(|| b"stent_up 1\n".to_vec()), ready: Arc::new(|| Readiness::Ready) }
+    AdminState {
+        render: Arc::new(|| b"stent_up 1\n".to_vec()),
+        ready: Arc::new(|| Readiness::Ready),
+        alive: Arc::new(|| Liveness::Alive),
+        turn: Arc::new(|| {}),
+    }
 }
 
 fn large() -> AdminState {

@@ -1,6 +1,8 @@
 //! The control thread: it holds the listeners, takes new configurations, and leads the process to its end.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -9,9 +11,11 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::admin::{self, Admin, AdminState, Readiness};
+use crate::admin::{self, Admin, AdminState, Liveness, Readiness};
 use crate::app::parts::{self, Parts};
 use crate::app::tls::{self, Prepared};
 use crate::app::{Command, StartError};
@@ -23,6 +27,7 @@ use crate::record::metrics::Metrics;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::health;
 use crate::upstream::resolve::Resolver;
+use crate::worker::heartbeat::Heartbeats;
 use crate::worker::{WorkerParts, Workers};
 
 /// Everything that runs, as the control thread holds it.
@@ -52,6 +57,7 @@ impl Control {
         let (log, log_writer) = start_log(&config.access_log, &metrics)?;
         let Parts { clusters, site } = Parts::build(config, &[], &metrics);
         let clusters = Arc::new(ArcSwap::from_pointee(clusters));
+        let heartbeats = Arc::new(Heartbeats::new(config.server.workers));
         let worker_parts = WorkerParts {
             site: Arc::new(ArcSwap::from_pointee(site)),
             log,
@@ -59,6 +65,7 @@ impl Control {
             replay_memory: replay_memory.clone(),
             start,
             is_stopping: Arc::default(),
+            heartbeats: heartbeats.clone(),
         };
         let readiness = Arc::new(AtomicU8::new(STARTING));
         let state = AdminState {
@@ -70,6 +77,11 @@ impl Control {
                 let readiness = readiness.clone();
                 Arc::new(move || describe(readiness.load(Ordering::Relaxed)))
             },
+            alive: {
+                let heartbeats = heartbeats.clone();
+                Arc::new(move || liveness(&heartbeats))
+            },
+            turn: Arc::new(move || heartbeats.look()),
         };
         let admin = admin::start(config.admin, state)
             .map_err(|source| StartError::Admin { address: config.admin, source })?;
@@ -94,8 +106,8 @@ impl Control {
     async fn open(&mut self) -> Result<(), StartError> {
         let prepared = tls::prepare(&self.config.listeners, &[], &self.metrics).await?;
         let bound = self.bind(prepared)?;
+        start_resolvers(&self.clusters.load_full(), &[]).await;
         for cluster in self.clusters.load().iter() {
-            start_resolver(cluster).await;
             self.start_checks(cluster);
         }
         self.accept(bound);
@@ -116,29 +128,62 @@ impl Control {
     }
 
     /// Obeys until the process shall end, then ends it.
-    pub(super) fn run(mut self, runtime: &Runtime, mut orders: UnboundedReceiver<Command>) {
+    pub(super) fn run(mut self, runtime: Runtime, mut orders: UnboundedReceiver<Command>) {
         runtime.block_on(async {
-            loop {
-                match orders.recv().await {
+            let mut end = None;
+            while end.is_none() {
+                end = match orders.recv().await {
                     Some(Command::Reload(config, answer)) => {
-                        // Whoever asked may have gone; the configuration is in force all the same.
-                        let _ = answer.send(self.reload(*config).await);
+                        self.reload_unless_ended(*config, answer, &mut orders).await
                     }
-                    Some(Command::Drain) => break,
+                    Some(Command::Drain) => Some(End::Drain),
                     // Nobody holds the handle any more, or somebody is in a hurry.
-                    Some(Command::StopNow) | None => return,
+                    Some(Command::StopNow) | None => Some(End::Now),
+                };
+            }
+            if end == Some(End::Drain) {
+                tokio::select! {
+                    () = self.drain() => {}
+                    () = told_to_stop(&mut orders) => self.stop_accepting().await,
                 }
             }
-            tokio::select! {
-                () = self.drain() => {}
-                () = told_to_stop(&mut orders) => self.stop_accepting().await,
-            }
         });
+        // A look-up or a file that takes its time must not keep the process: its thread is left to itself.
+        runtime.shutdown_background();
         self.close();
     }
 
-    /// Takes a new configuration: first what can fail, then the exchange.
-    async fn reload(&mut self, config: Config) -> Result<(), StartError> {
+    /// Takes new configurations, one after the other, or gives that up when the process shall end first.
+    async fn reload_unless_ended(
+        &mut self,
+        config: Config,
+        answer: oneshot::Sender<Result<(), StartError>>,
+        orders: &mut UnboundedReceiver<Command>,
+    ) -> Option<End> {
+        let mut waiting = VecDeque::from([(config, answer)]);
+        while let Some((config, answer)) = waiting.pop_front() {
+            let prepared = {
+                let mut preparing = pin!(self.prepare(config));
+                loop {
+                    tokio::select! {
+                        prepared = preparing.as_mut() => break prepared,
+                        order = orders.recv() => match order {
+                            Some(Command::Reload(config, answer)) => waiting.push_back((*config, answer)),
+                            Some(Command::Drain) => return Some(End::Drain),
+                            Some(Command::StopNow) | None => return Some(End::Now),
+                        },
+                    }
+                }
+            };
+            let result = prepared.map(|prepared| self.put_in_force(prepared));
+            // The caller may have gone; the configuration is in force all the same.
+            let _ = answer.send(result);
+        }
+        None
+    }
+
+    /// Makes the parts of a new configuration: whatever can fail or wait. Nothing of it is in force yet.
+    async fn prepare(&self, config: Config) -> Result<Change, StartError> {
         let prepared = tls::prepare(&config.listeners, &self.listeners, &self.metrics).await?;
         let (added, changed): (Vec<_>, Vec<_>) = prepared.into_iter().partition(|prepared| {
             self.listeners.iter().all(|(address, _)| *address != prepared.settings.address)
@@ -150,17 +195,18 @@ impl Control {
                 return Err(error);
             }
         };
-        self.warn_of_fixed_settings(&config);
-
         let old = self.clusters.load_full();
-        let Parts { clusters, site } = Parts::build(&config, &old, &self.metrics);
-        let is_kept = |cluster: &Arc<Cluster>, among: &[Arc<Cluster>]| {
-            among.iter().any(|other| Arc::ptr_eq(cluster, other))
-        };
-        for cluster in clusters.iter().filter(|cluster| !is_kept(cluster, &old)) {
-            start_resolver(cluster).await;
-        }
-        let gone: Vec<_> = old.iter().filter(|cluster| !is_kept(cluster, &clusters)).cloned().collect();
+        let parts = Parts::build(&config, &old, &self.metrics);
+        start_resolvers(&parts.clusters, &old).await;
+        Ok(Change { config, parts, bound, changed })
+    }
+
+    /// Exchanges the old configuration for the new. It neither fails nor waits.
+    fn put_in_force(&mut self, change: Change) {
+        let Change { config, parts: Parts { clusters, site }, bound, changed } = change;
+        self.warn_of_fixed_settings(&config);
+        let old = self.clusters.load_full();
+        let gone: Vec<_> = old.iter().filter(|cluster| !is_among(cluster, &clusters)).cloned().collect();
         self.worker_parts.replay_memory.change_limit(config.server.replay_memory);
         self.worker_parts.site.store(Arc::new(site));
         self.clusters.store(Arc::new(clusters));
@@ -168,7 +214,7 @@ impl Control {
             cluster.retire();
         }
         // Only now, so that nothing that the old checks still say stands in the metrics of the new.
-        for cluster in self.clusters.load().iter().filter(|cluster| !is_kept(cluster, &old)) {
+        for cluster in self.clusters.load().iter().filter(|cluster| !is_among(cluster, &old)) {
             self.start_checks(cluster);
         }
 
@@ -195,7 +241,6 @@ impl Control {
         }
         self.log_writer.reopen();
         self.config = config;
-        Ok(())
     }
 
     /// Checks the cluster's health, if it is to be checked, until it is retired or the process ends.
@@ -303,6 +348,22 @@ impl Control {
     }
 }
 
+/// A configuration whose parts are made and not yet in force.
+struct Change {
+    config: Config,
+    parts: Parts,
+    bound: Vec<Bound>,
+    /// What listeners that stay are to get.
+    changed: Vec<Prepared>,
+}
+
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Drain,
+    Now,
+}
+
 /// A listener that does not accept yet.
 struct Bound {
     prepared: Prepared,
@@ -310,12 +371,24 @@ struct Bound {
     socket: TcpListener,
 }
 
-/// Resolves a cluster's names, and goes on doing so. A name that does not resolve does not keep the rest from starting.
-async fn start_resolver(cluster: &Arc<Cluster>) {
-    if Resolver::is_needed(cluster) {
-        let mut resolver = Resolver::default();
-        resolver.refresh(cluster).await;
-        tokio::spawn(resolver.run(Arc::downgrade(cluster)));
+fn is_among(cluster: &Arc<Cluster>, others: &[Arc<Cluster>]) -> bool {
+    others.iter().any(|other| Arc::ptr_eq(cluster, other))
+}
+
+/// Resolves the names of all clusters that are not among the `old` ones at once, and goes on doing so. The bound on one
+/// look-up bounds them all. A name that does not resolve does not keep the rest from starting.
+async fn start_resolvers(clusters: &[Arc<Cluster>], old: &[Arc<Cluster>]) {
+    let is_new = |cluster: &&Arc<Cluster>| !is_among(cluster, old) && Resolver::is_needed(cluster);
+    let mut first_rounds = JoinSet::new();
+    for cluster in clusters.iter().filter(is_new).cloned() {
+        let mut resolver = Resolver::after(&cluster, old);
+        first_rounds.spawn(async move {
+            resolver.refresh(&cluster).await;
+            (resolver, cluster)
+        });
+    }
+    for (resolver, cluster) in first_rounds.join_all().await {
+        tokio::spawn(resolver.run(Arc::downgrade(&cluster)));
     }
 }
 
@@ -334,6 +407,14 @@ async fn told_to_stop(orders: &mut UnboundedReceiver<Command>) {
             // Too late for that; whoever asked is told so by the lost channel.
             Command::Reload(..) => {}
         }
+    }
+}
+
+/// The answer of `/livez`.
+fn liveness(heartbeats: &Heartbeats) -> Liveness {
+    match heartbeats.stuck() {
+        Some(number) => Liveness::Stuck(format!("worker {number} is stuck")),
+        None => Liveness::Alive,
     }
 }
 
@@ -357,3 +438,6 @@ const DRAIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// How long the access log may take to be written out.
 const LOG_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

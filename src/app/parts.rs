@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::app::logging;
 use crate::config::Config;
 use crate::fields::via::Via;
 use crate::policy::hedge::Hedging;
@@ -70,6 +71,8 @@ pub(super) fn render(
     }
     let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
     let held = memory.held();
+    let dropped = logging::dropped();
+    metrics.log_dropped.inc_by(dropped.saturating_sub(metrics.log_dropped.get()));
     metrics.held_bytes.set(gauge(held));
     metrics.replay_bytes.set(gauge(memory.used().saturating_sub(held)));
     metrics.render()

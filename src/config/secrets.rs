@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use crate::config::report::{Fault, Faults};
 use crate::fields::guard::{InvalidSecret, Secret};
+use crate::files::FileKind;
 
 /// Reads the secrets of a guard. Each file that cannot be used is a fault at its place, and each that others may read a
 /// warning. Relative paths start at `directory`.
@@ -62,12 +63,13 @@ impl From<io::Error> for Unusable {
 
 /// The secret, and whether every user of the machine may read it.
 fn read_one(path: &Path) -> Result<(Secret, bool), Unusable> {
+    // Before it is opened, because opening a pipe waits for its writer.
+    let kind = FileKind::of(path)?;
+    if kind != FileKind::Regular {
+        return Err(kind.refusal().into());
+    }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        // Reading a pipe or a terminal would wait for whoever writes to it.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file").into());
-    }
     let mut content = Vec::new();
     // A line end may follow the longest secret, and one byte more shows that it is too long.
     file.take(Secret::LONGEST as u64 + 3).read_to_end(&mut content)?;

@@ -411,9 +411,9 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn a_file_that_is_not_utf_8_says_where() {
     let path = std::env::temp_dir().join(format!("stent-not-utf-8-{}.toml", std::process::id()));
-    fs::write(&path, b"[log]\nlevel = \"info\"\n# \xff\n").unwrap();
+    std::fs::write(&path, b"[log]\nlevel = \"info\"\n# \xff\n").unwrap();
     let errors = load(&path).unwrap_err().to_string();
-    fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
     assert!(errors.contains("line 3 is not UTF-8"), "{errors}");
 }
 

@@ -29,6 +29,8 @@ mod query;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::destination::write_lines;
+
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogOutput {

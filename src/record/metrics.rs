@@ -88,6 +88,8 @@ pub struct Metrics {
     pub access_log_lost: IntCounter,
     /// Exchanges that waited for room in the access log's queue.
     pub access_log_waits: IntCounter,
+    /// Lines of the program's own log that were lost.
+    pub log_dropped: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: Gauge,
     endpoints: LiveEndpoints,
@@ -288,6 +290,10 @@ impl Metrics {
             access_log_waits: new.counter(
                 "access_log_waits_total",
                 "Exchanges that waited for room in the access log's queue.",
+            ),
+            log_dropped: new.counter(
+                "log_dropped_total",
+                "Lines of the program's own log lost because standard error failed or its reader was too slow.",
             ),
             reload_successful: new.int_gauge(
                 "config_last_reload_successful",

@@ -1,11 +1,12 @@
 //! Keeps a cluster's endpoints as its host names resolve.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::upstream::cluster::Cluster;
@@ -18,30 +19,61 @@ pub struct Resolver {
 }
 
 impl Resolver {
+    /// Starts from what `others` last resolved the same names to: a reload then loses no address while no name server
+    /// answers.
+    pub fn after(cluster: &Cluster, others: &[Arc<Cluster>]) -> Self {
+        let known = cluster.settings.endpoints.iter().map(|url| {
+            let endpoints = others.iter().flat_map(|other| other.endpoints().to_vec());
+            let same = endpoints.filter(|other| other.host == url.host && other.address.port() == url.port);
+            same.map(|endpoint| url.at(endpoint.address.ip())).collect()
+        });
+        Self { known: known.collect() }
+    }
+
     /// Whether the cluster has a name to resolve.
     pub fn is_needed(cluster: &Cluster) -> bool {
         cluster.settings.endpoints.iter().any(|url| matches!(url.host, EndpointHost::Name(_)))
     }
 
-    /// Resolves every name once. A name that fails keeps what it last resolved to, and is counted and logged.
+    /// Resolves every name once, all of them at the same time, within 5 s. A name that fails keeps what it last resolved
+    /// to, and is counted and logged.
     pub async fn refresh(&mut self, cluster: &Cluster) {
-        self.known.resize_with(cluster.settings.endpoints.len(), Vec::new);
-        for (url, known) in cluster.settings.endpoints.iter().zip(&mut self.known) {
+        self.refresh_with(cluster, |name, port| async move {
+            Ok(lookup_host((&*name, port)).await?.map(|address| address.ip()).collect())
+        })
+        .await;
+    }
+
+    async fn refresh_with<F>(&mut self, cluster: &Cluster, ask: impl Fn(Box<str>, u16) -> F)
+    where
+        F: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+    {
+        let urls = &cluster.settings.endpoints;
+        self.known.resize_with(urls.len(), Vec::new);
+        let mut look_ups = JoinSet::new();
+        for (index, (url, known)) in urls.iter().zip(&mut self.known).enumerate() {
             match &url.host {
                 EndpointHost::Address(address) => *known = vec![url.at(*address)],
-                EndpointHost::Name(name) => match look_up(name, url.port).await {
-                    Ok(addresses) => {
-                        cluster.metrics.dns_resolved.inc();
-                        *known = addresses.into_iter().map(|address| url.at(address)).collect();
-                    }
-                    Err(error) => {
-                        cluster.metrics.dns_failed.inc();
-                        tracing::warn!(
-                            cluster = %cluster.settings.name, host = %name, %error, kept = known.len(),
-                            "endpoint name does not resolve"
-                        );
-                    }
-                },
+                EndpointHost::Name(name) => {
+                    let (name, answer) = (name.clone(), look_up(ask(name.clone(), url.port)));
+                    look_ups.spawn(async move { (index, name, answer.await) });
+                }
+            }
+        }
+        for (index, name, result) in look_ups.join_all().await {
+            let (url, known) = (&urls[index], &mut self.known[index]);
+            match result {
+                Ok(addresses) => {
+                    cluster.metrics.dns_resolved.inc();
+                    *known = addresses.into_iter().map(|address| url.at(address)).collect();
+                }
+                Err(error) => {
+                    cluster.metrics.dns_failed.inc();
+                    tracing::warn!(
+                        cluster = %cluster.settings.name, host = %name, %error, kept = known.len(),
+                        "endpoint name does not resolve"
+                    );
+                }
             }
         }
         cluster.set_locations(&self.known.concat());
@@ -63,11 +95,10 @@ fn pause(cluster: &Arc<Cluster>) -> Duration {
     if cluster.endpoints().is_empty() { refresh.min(UNRESOLVED_PAUSE) } else { refresh }
 }
 
-async fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
-    let found = timeout(LOOK_UP_TIMEOUT, lookup_host((name, port)))
+async fn look_up(answer: impl Future<Output = io::Result<Vec<IpAddr>>>) -> io::Result<Vec<IpAddr>> {
+    let mut addresses = timeout(LOOK_UP_TIMEOUT, answer)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer from the resolver"))??;
-    let mut addresses: Vec<_> = found.map(|address| SocketAddr::ip(&address)).collect();
     // The order of answers turns; ours must not, or every refresh would look like a change.
     addresses.sort_unstable();
     addresses.dedup();
@@ -82,3 +113,58 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How soon a cluster without any address is tried again.
 const UNRESOLVED_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::record::metrics::Metrics;
+    use crate::upstream::cluster::tests::settings;
+    use crate::upstream::cluster::{Balance, ClusterSettings};
+    use crate::upstream::endpoint::EndpointUrl;
+
+    fn cluster(urls: &[&str]) -> Arc<Cluster> {
+        let endpoints = urls.iter().map(|url| EndpointUrl::parse(url).unwrap()).collect();
+        let settings = ClusterSettings { endpoints, ..settings(0, Balance::P2c) };
+        Arc::new(Cluster::new(settings, Arc::new(Metrics::new())))
+    }
+
+    fn addresses(cluster: &Cluster) -> Vec<String> {
+        cluster.endpoints().iter().map(|endpoint| endpoint.address.to_string()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_without_an_answer_cost_one_bound_together_and_the_others_nothing() {
+        let cluster = cluster(&["http://a:1", "http://b:1", "http://c:1", "http://d:1", "http://10.0.0.1:1"]);
+        let start = Instant::now();
+        Resolver::default()
+            .refresh_with(&cluster, |name, _| async move {
+                match &*name {
+                    "c" => Ok(vec![[10, 0, 0, 3].into()]),
+                    _ => pending().await,
+                }
+            })
+            .await;
+        assert_eq!(start.elapsed(), LOOK_UP_TIMEOUT);
+        assert_eq!(addresses(&cluster), ["10.0.0.3:1", "10.0.0.1:1"]);
+        assert_eq!((cluster.metrics.dns_resolved.get(), cluster.metrics.dns_failed.get()), (1, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_made_anew_keeps_the_addresses_of_its_names_while_no_name_server_answers() {
+        let old = cluster(&["http://a:1", "http://b:1"]);
+        let answer = |name: Box<str>, _| {
+            ready(Ok(vec![if &*name == "a" { [10, 0, 0, 1].into() } else { [10, 0, 0, 2].into() }]))
+        };
+        Resolver::default().refresh_with(&old, answer).await;
+        let new = cluster(&["http://b:1", "http://a:2", "http://c:1"]);
+        let mut resolver = Resolver::after(&new, &[old]);
+        resolver.refresh_with(&new, |_, _| ready(Err(io::ErrorKind::TimedOut.into()))).await;
+        assert_eq!(addresses(&new), ["10.0.0.2:1"], "the same name at the same port, and nothing else");
+        resolver.refresh_with(&new, |_, _| ready(Ok(vec![[10, 0, 0, 9].into()]))).await;
+        assert_eq!(addresses(&new), ["10.0.0.9:1", "10.0.0.9:2"]);
+    }
+}

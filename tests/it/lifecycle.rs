@@ -8,7 +8,11 @@ use crate::support::load::{Connections, Load, Tally};
 use crate::support::stent::Signal;
 use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 
+mod files;
+mod log;
+mod names;
 mod reload;
+mod signals;
 mod start;
 
 #[test]

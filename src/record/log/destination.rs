@@ -1,11 +1,13 @@
 //! Where lines are written to, and what becomes of them when that fails.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::files::FileKind;
 
 /// An open output. A failed write loses its lines, never the process.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub(super) struct Destination {
 
 impl Destination {
     /// A file, made if need be, to which lines are appended.
+    ///
+    /// What is no file is opened only if that cannot wait: one of the process's own standard streams, an unnamed pipe or
+    /// a device such as `/dev/null`.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
         Ok(Self { path: Some(path.to_owned()), ..Self::new(open(path)?) })
     }
@@ -67,16 +72,38 @@ impl Destination {
 
 /// Patients' identifiers stand in paths, so that others may not read the file.
 fn open(path: &Path) -> io::Result<File> {
+    match FileKind::of(path) {
+        // It may be made, or is opened in vain at once.
+        Ok(FileKind::Regular) | Err(_) => {}
+        Ok(kind) => match own_stream(path) {
+            // Not opened but shared: it is open, whatever it is.
+            Some(stream) => return Ok(stream),
+            None if matches!(kind, FileKind::UnnamedPipe | FileKind::MemoryDevice) => {}
+            None => return Err(kind.refusal()),
+        },
+    }
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
+/// Standard output or standard error, if the path leads to what one of them writes to, as `/dev/stdout` does.
+fn own_stream(path: &Path) -> Option<File> {
+    let wanted = fs::metadata(path).ok()?;
+    let streams = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
+    streams.into_iter().flatten().map(File::from).find(|stream| {
+        let is_same = |found: Metadata| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino());
+        stream.metadata().is_ok_and(is_same)
+    })
+}
+
+/// What a write that failed lost.
 #[derive(Debug)]
-struct Lost {
-    lines: u64,
+pub(crate) struct Lost {
+    pub(crate) lines: u64,
     error: io::Error,
 }
 
-fn write_lines(output: &mut impl Write, lines: &[u8], torn: &mut bool) -> Result<(), Lost> {
+/// Writes whole lines. `torn` is whether the last line written lacks its end; the next write then begins with a line end.
+pub(crate) fn write_lines(output: &mut impl Write, lines: &[u8], torn: &mut bool) -> Result<(), Lost> {
     if *torn && !lines.is_empty() {
         // What is left of the line that failed must not spoil the next one too.
         output.write_all(b"\n").map_err(|error| Lost { lines: count(lines), error })?;

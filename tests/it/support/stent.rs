@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -20,6 +21,19 @@ pub(crate) struct Stent {
     child: Child,
     directory: TempDir,
     log: Arc<Log>,
+    /// Dropped with the proxy; a reader that stalls waits for that.
+    _stalled: Sender<()>,
+}
+
+/// What the reader of the proxy's standard error does once the proxy is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogReader {
+    /// Goes on reading.
+    Reads,
+    /// Closes its end of the pipe.
+    Leaves,
+    /// Reads no more, and keeps its end open.
+    Stalls,
 }
 
 /// A signal that an operator sends.
@@ -40,24 +54,34 @@ pub(crate) enum Signal {
 impl Stent {
     /// Starts the proxy and waits until it says that it is ready.
     pub(crate) fn start(config: &Config) -> Self {
-        Self::launch(Command::new(env!("CARGO_BIN_EXE_stent")), config)
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_stent")), config, LogReader::Reads)
+    }
+
+    /// The same with another reader of the log. What the proxy says once it is ready is not to be seen then.
+    pub(crate) fn start_with_log_reader(reader: LogReader, config: &Config) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_stent")), config, reader)
     }
 
     /// The same with variables of the environment.
     pub(crate) fn start_with_environment(variables: &[(&str, &str)], config: &Config) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stent"));
         command.envs(variables.iter().copied());
-        Self::launch(command, config)
+        Self::launch(command, config, LogReader::Reads)
     }
 
     /// The same for a proxy that may have `most` files open, connections included.
     pub(crate) fn start_with_open_files(most: u32, config: &Config) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_stent")]);
-        Self::launch(command, config)
+        Self::launch(command, config, LogReader::Reads)
     }
 
-    fn launch(mut command: Command, config: &Config) -> Self {
+    /// The same inside a program that runs another, such as `unshare`.
+    pub(crate) fn start_within(command: Command, config: &Config) -> Self {
+        Self::launch(command, config, LogReader::Reads)
+    }
+
+    fn launch(mut command: Command, config: &Config, reads: LogReader) -> Self {
         let directory = TempDir::new();
         let log = Arc::new(Log::default());
         std::fs::write(directory.path().join(CONFIG), config.text(&directory.path().join(ACCESS_LOG)))
@@ -77,11 +101,23 @@ impl Stent {
             .expect("the proxy starts");
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let reader = log.clone();
+        let (stalled, end) = channel::<()>();
         std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| reader.push(Some(line)));
+            let mut lines = stderr.lines().map_while(Result::ok);
+            for line in lines.by_ref() {
+                let is_last = reads != LogReader::Reads && line.contains("\"ready\"");
+                reader.push(Some(line));
+                if is_last {
+                    if reads == LogReader::Stalls {
+                        let _ = end.recv();
+                    }
+                    break;
+                }
+            }
+            drop(lines);
             reader.push(None);
         });
-        let stent = Self { child, directory, log };
+        let stent = Self { child, directory, log, _stalled: stalled };
         stent.log.wait("the proxy is ready", |lines| messages(lines, "ready").next().map(drop));
         stent
     }

@@ -1,5 +1,6 @@
 //! Errors in redirects, header rules and origin guards.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::*;

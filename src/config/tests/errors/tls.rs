@@ -1,5 +1,6 @@
 //! Errors in `[listener.tls]`; those of the files themselves are told in `certificate`.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

@@ -35,7 +35,7 @@ use crate::route::Route;
 use crate::upstream::admission::{Refusal, Slot};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Asked, Cluster};
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
@@ -208,7 +208,7 @@ fn end(exchange: &mut Exchange, outbound: &Outbound, made: Made) -> Result<Ended
         return Err(fault);
     }
     let told = outcome.as_ref().map(brought).map_err(|failure| &failure.error);
-    exchange.finish_attempt(number, told, &outbound.subject(), at);
+    exchange.finish_attempt(number, told, outbound, at);
     if told.is_err_and(|error| error.delivery == Delivery::Never) && outbound.cluster.line.is_in_force() {
         exchange.forgive_attempt();
     }
@@ -596,6 +596,14 @@ fn no_endpoint(cluster: &Cluster) -> ProxyError {
     }
 }
 
+impl Asked for Outbound {
+    fn subject(&self) -> Subject<'_> {
+        let settings = &self.route.settings;
+        let rest = settings.pattern.path.rest_of(self.head.uri.path());
+        Subject { route: &settings.name, method: &self.head.method, rest }
+    }
+}
+
 impl Outbound {
     fn policy(&self) -> &RetryPolicy {
         &self.route.settings.retry
@@ -617,13 +625,6 @@ impl Outbound {
     fn limits(&self) -> TimeLimits {
         let per_try = self.policy().per_try_timeout;
         TimeLimits { deadline: self.deadline, per_try, caller_silence: self.caller_silence }
-    }
-
-    /// What the request asks for, as far as it matters for what to expect of it.
-    fn subject(&self) -> Subject<'_> {
-        let settings = &self.route.settings;
-        let rest = settings.pattern.path.rest_of(self.head.uri.path());
-        Subject { route: &settings.name, method: &self.head.method, rest }
     }
 
     /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by

@@ -10,7 +10,7 @@ use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::error::{Delivery, Origin, ProxyError, UpstreamError, UpstreamErrorKind};
-use crate::policy::expect::{Kind, Subject};
+use crate::policy::expect::Kind;
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
@@ -21,7 +21,7 @@ use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
 use crate::upstream::balance::Pick;
-use crate::upstream::cluster::{Attempt, Cluster, Report};
+use crate::upstream::cluster::{Asked, Attempt, Cluster, Report};
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::line::Turn;
 
@@ -275,6 +275,9 @@ impl Exchange {
 
     /// Takes the attempt of this number out of those that run.
     fn take_running(&mut self, number: u32) -> Option<RunningAttempt> {
+        if self.beside.is_none() {
+            return self.running.take().filter(|attempt| attempt.number == number); // nearly always
+        }
         let is_it = |attempt: &mut RunningAttempt| attempt.number == number;
         self.beside.take_if(is_it).or_else(|| {
             let taken = self.running.take_if(is_it)?;
@@ -300,7 +303,7 @@ impl Exchange {
         &mut self,
         number: u32,
         outcome: Result<Brought, &UpstreamError>,
-        subject: &Subject<'_>,
+        subject: &dyn Asked,
         now: Instant,
     ) {
         let Some(attempt) = self.take_running(number) else { return };
@@ -347,7 +350,7 @@ impl Exchange {
         cluster: &Cluster,
         attempt: RunningAttempt,
         report: Report,
-        subject: &Subject<'_>,
+        subject: &dyn Asked,
         now: Instant,
     ) {
         let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };

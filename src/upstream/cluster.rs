@@ -1,5 +1,6 @@
 //! A named group of endpoints.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -143,6 +144,18 @@ pub enum Report {
     Success,
 }
 
+/// What a request asks for: told only if somebody wants to know.
+pub trait Asked: fmt::Debug {
+    /// It.
+    fn subject(&self) -> Subject<'_>;
+}
+
+impl Asked for Subject<'_> {
+    fn subject(&self) -> Subject<'_> {
+        *self
+    }
+}
+
 /// The end of an attempt.
 #[derive(Debug)]
 pub struct Attempt<'a> {
@@ -153,7 +166,7 @@ pub struct Attempt<'a> {
     /// The right that it was made by, if the cluster was not up.
     pub turn: Option<Turn>,
     /// What was asked for.
-    pub subject: &'a Subject<'a>,
+    pub subject: &'a dyn Asked,
     /// The exchange, by a number that few others have.
     pub exchange: u32,
     /// When the attempt began.
@@ -331,7 +344,7 @@ impl Cluster {
                 if turn.is_none() && self.line.is_calm() {
                     return 0.0;
                 }
-                let key = self.line.expect.key(subject);
+                let key = self.line.expect.key(&subject.subject());
                 self.note_lean(endpoint, false, || self.line.expect.q(&key, now));
                 let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
                 self.note_outage(self.line.succeeded(finished));
@@ -341,7 +354,7 @@ impl Cluster {
                 0.0
             }
             Report::Failure(kind) => {
-                let key = self.line.expect.key(subject);
+                let key = self.line.expect.key(&subject.subject());
                 let weight = self.line.weight(kind, &key, now);
                 if kind == Kind::Refused {
                     endpoint.note_refusal();
@@ -355,7 +368,7 @@ impl Cluster {
                     .map(|endpoint| (endpoint.id, endpoint.is_refusing()))
                     .collect();
                 let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
-                let show = || subject.show();
+                let show = || subject.subject().show();
                 self.note_outage(
                     self.line
                         .failed(finished, Failed { kind, exchange, weight, endpoints: &open, show, pause }),

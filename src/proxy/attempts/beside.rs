@@ -27,6 +27,7 @@ use crate::proxy::replay::AttemptBody;
 use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::cluster::Asked;
 use crate::upstream::pool::Progress;
 
 /// What a transport's answer is made of.
@@ -173,7 +174,7 @@ impl<'a, T: Transport> Race<'a, T> {
         if running.len() > 1 {
             let older = running.remove(0);
             let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
-            exchange.finish_attempt(older.number, Err(&late), &outbound.subject(), now);
+            exchange.finish_attempt(older.number, Err(&late), outbound, now);
             if older.number == self.current.number {
                 // Its lesson says that it takes at least so long, when it is dropped with the race.
             } else {
@@ -240,7 +241,7 @@ impl<'a, T: Transport> Race<'a, T> {
             let is_late = other.started + self.outbound.policy().per_try_timeout <= now;
             if is_late && other.number < winner.number {
                 let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
-                exchange.finish_attempt(other.number, Err(&late), &self.outbound.subject(), now);
+                exchange.finish_attempt(other.number, Err(&late), self.outbound, now);
             } else {
                 exchange.cancel_attempt(other.number, now);
             }
@@ -265,7 +266,7 @@ impl<'a, T: Transport> Race<'a, T> {
             if entrant.number != oldest {
                 exchange.cancel_attempt(entrant.number, now);
             } else if failed.is_some() {
-                exchange.finish_attempt(oldest, Err(&cut.error), &self.outbound.subject(), now);
+                exchange.finish_attempt(oldest, Err(&cut.error), self.outbound, now);
             }
             if entrant.number != self.current.number {
                 self.lose(exchange, &entrant, HedgeEnd::Failed, now);
@@ -320,7 +321,7 @@ fn finish(
         Ok(answer) => Ok(Brought { status: answer.status(), grpc: None }),
         Err(failure) => Err(&failure.error),
     };
-    exchange.finish_attempt(number, told, &outbound.subject(), now);
+    exchange.finish_attempt(number, told, outbound, now);
 }
 
 /// What a bad outcome is to the policy.

@@ -9,6 +9,7 @@ use crate::error::ProxyError;
 use crate::policy::outage::Means;
 use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
 use crate::proxy::exchange::Exchange;
+use crate::upstream::cluster::Asked;
 use crate::upstream::line::{Refusal, Wait};
 
 /// Waits for the exchange's turn, or for the end of the outage.

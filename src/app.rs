@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::control::Control;
 use crate::config::{self, Config};
+use crate::descriptors;
 use crate::downstream::tls::TlsError;
 use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
+pub(crate) mod open_files;
 pub(crate) mod parts;
 mod tls;
 
@@ -206,6 +208,10 @@ pub fn run(path: &Path) -> ExitCode {
 
 fn serve(path: &Path, config: &Config) -> Result<(), StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    match descriptors::raise_limit() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
     // Before the start, so that a signal that comes meanwhile is not lost.
     let (hangup, stop) = {
         let _runtime = runtime.enter();
@@ -255,6 +261,9 @@ async fn reload(running: &Running, path: &Path) {
 /// Says what is allowed and should be changed all the same.
 fn warn(config: &Config) {
     for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = open_files::warning(config) {
         tracing::warn!("{warning}");
     }
 }

@@ -111,7 +111,10 @@ impl Terminal<'_> {
             Command::Run { config } => app::run(&config),
             Command::Check { config, effective } => match config::load(&config) {
                 Ok(checked) => {
-                    for warning in &checked.warnings {
+                    let of_system = app::open_files::warning(&checked);
+                    for warning in
+                        checked.warnings.iter().map(|warning| &**warning).chain(of_system.as_deref())
+                    {
                         // The exit code does not depend on it.
                         let _ = writeln!(self.errors, "warning: {warning}");
                     }

@@ -41,7 +41,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Which of our modules a top-level module may import, beside itself; a module that is not listed may not
 /// exist.
-const IMPORTS: [(&str, Imports); 20] = [
+const IMPORTS: [(&str, Imports); 21] = [
     ("admin", Imports::Only(&["record"])),
     ("app", Imports::All),
     ("bench", Imports::All),
@@ -64,7 +64,11 @@ const IMPORTS: [(&str, Imports); 20] = [
         ]),
     ),
     ("demo", Imports::Only(&["app", "config"])),
-    ("downstream", Imports::Only(&["certificate", "error", "fields", "memory", "proxy", "record"])),
+    ("descriptors", Imports::Only(&[])),
+    (
+        "downstream",
+        Imports::Only(&["certificate", "descriptors", "error", "fields", "memory", "proxy", "record"]),
+    ),
     ("error", Imports::Only(&[])),
     ("fields", Imports::Only(&[])),
     ("fuzzing", Imports::All),
@@ -76,9 +80,24 @@ const IMPORTS: [(&str, Imports); 20] = [
     // It names vetoes and reasons.
     ("record", Imports::Only(&["error", "policy"])),
     ("route", Imports::Only(&["fields", "policy", "record", "upstream"])),
-    ("upstream", Imports::Only(&["certificate", "error", "fields", "memory", "policy", "record"])),
+    (
+        "upstream",
+        Imports::Only(&["certificate", "descriptors", "error", "fields", "memory", "policy", "record"]),
+    ),
     // It owns what a thread needs of each.
-    ("worker", Imports::Only(&["downstream", "error", "policy", "proxy", "record", "route", "upstream"])),
+    (
+        "worker",
+        Imports::Only(&[
+            "descriptors",
+            "downstream",
+            "error",
+            "policy",
+            "proxy",
+            "record",
+            "route",
+            "upstream",
+        ]),
+    ),
 ];
 
 #[derive(Clone, Copy)]

@@ -15,6 +15,7 @@ use crate::app::parts::Parts;
 use crate::config;
 use crate::downstream::acceptor::Listener;
 use crate::downstream::connection::serve;
+use crate::downstream::eviction::Roster;
 use crate::memory;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Surroundings};
@@ -119,7 +120,8 @@ impl Pipeline {
         let accepted = accepted.recv().await.expect("the acceptor lives as long as the listener");
         let caller = memory::call();
         spawn_local(async move {
-            serve(accepted, proxy.clone().service(), |client, status| proxy.refuse(client, status)).await;
+            let refused = |client, status| proxy.refuse(client, status);
+            serve(accepted, &Roster::default(), proxy.clone().service(), refused).await;
         });
         spawn_local(backend(work));
         let answer = Vec::with_capacity(2 * LARGE);

@@ -6,7 +6,9 @@
 mod admission;
 mod adversarial;
 mod commands;
+mod descriptors;
 mod endpoints;
+mod eviction;
 mod framing;
 mod harness;
 mod headers;

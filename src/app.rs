@@ -18,6 +18,7 @@ use crate::record::metrics::Metrics;
 
 mod control;
 mod logging;
+pub(crate) mod open_files;
 pub(crate) mod parts;
 mod run;
 mod tls;

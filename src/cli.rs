@@ -111,9 +111,13 @@ impl Terminal<'_> {
             Command::Run { config } => app::run(&config),
             Command::Check { config, effective } => match config::load(&config) {
                 Ok(checked) => {
+                    let of_system = app::open_files::warning(&checked);
+                    // The exit code does not depend on them.
                     for warning in &checked.warnings {
-                        // The exit code does not depend on it.
                         let _ = writeln!(self.errors, "{}\n", warning.report());
+                    }
+                    if let Some(warning) = of_system {
+                        let _ = writeln!(self.errors, "warning: {warning}\n");
                     }
                     self.print(&if effective {
                         config::effective(&checked)

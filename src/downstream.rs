@@ -2,6 +2,7 @@
 
 pub mod acceptor;
 pub mod connection;
+pub mod eviction;
 pub(crate) mod forwarded;
 mod http1;
 pub mod http2;

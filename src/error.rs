@@ -9,6 +9,10 @@ use std::time::Duration;
 use http::StatusCode;
 use thiserror::Error;
 
+pub use self::shortage::Shortage;
+
+mod shortage;
+
 /// How much of a request may have reached the upstream when its attempt ended.
 ///
 /// It decides whether a request that must not be sent twice may be sent again.
@@ -111,7 +115,7 @@ pub enum UpstreamErrorKind {
     ConnectRefused,
     /// No connection within `connect_timeout`.
     ConnectTimeout,
-    /// No way to the endpoint, or no local resource for a connection.
+    /// No way to the endpoint.
     ConnectUnreachable,
     /// Every connection that `max_connections` allows stayed in use for `connection_wait`.
     ConnectionLimit,
@@ -123,6 +127,8 @@ pub enum UpstreamErrorKind {
     HeadTimeout,
     /// A response head over the limit.
     HeadTooLarge,
+    /// This machine has no file descriptor, memory or port for a connection ([`Shortage`]). The endpoint was not asked.
+    LocalResource,
     /// Bytes that are not an HTTP response, or one that was not asked for.
     Protocol,
     /// The response broke off inside its body.
@@ -145,7 +151,7 @@ struct Row {
 
 impl UpstreamErrorKind {
     /// Every kind, for metrics and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectUnreachable,
@@ -154,6 +160,7 @@ impl UpstreamErrorKind {
         Self::Dns,
         Self::HeadTimeout,
         Self::HeadTooLarge,
+        Self::LocalResource,
         Self::Protocol,
         Self::ResponseIncomplete,
         Self::TlsAlert,
@@ -178,6 +185,9 @@ impl UpstreamErrorKind {
             Self::Dns => row(bad, "dns_error", "dns", Some(Connect)),
             Self::HeadTimeout => row(late, "http_response_timeout", "timeout", Some(Timeout)),
             Self::HeadTooLarge => row(bad, "http_response_header_section_size", "head_too_large", None),
+            // The token for a limit of the intermediary's own. No class: the connect was tried again already, and a
+            // retry would only hold the caller's descriptor for longer.
+            Self::LocalResource => row(full, "connection_limit_reached", "local_resource", None),
             Self::Protocol => row(bad, "http_protocol_error", "protocol", Some(Protocol)),
             Self::ResponseIncomplete => row(bad, "http_response_incomplete", "truncated", Some(Truncated)),
             Self::TlsAlert => row(bad, "tls_alert_received", "tls_alert", Some(Tls)),
@@ -213,7 +223,12 @@ impl UpstreamErrorKind {
 
     /// Whether the failure says something about the endpoint, rather than about our own limits.
     pub fn blames_endpoint(self) -> bool {
-        !matches!(self, Self::ConnectionLimit | Self::Dns)
+        !matches!(self, Self::Dns) && !self.is_own_limit()
+    }
+
+    /// Whether a limit of the proxy or of its machine stood in the way, and the endpoint was not asked.
+    pub fn is_own_limit(self) -> bool {
+        matches!(self, Self::ConnectionLimit | Self::LocalResource)
     }
 }
 
@@ -273,6 +288,7 @@ impl UpstreamError {
     /// A connection that did not come to be; nothing was written.
     pub fn connect(error: io::Error) -> Self {
         let kind = match error.kind() {
+            _ if Shortage::of(&error).is_some() => UpstreamErrorKind::LocalResource,
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
                 UpstreamErrorKind::ConnectRefused
             }
@@ -280,6 +296,14 @@ impl UpstreamError {
             _ => UpstreamErrorKind::ConnectUnreachable,
         };
         Self { kind, delivery: Delivery::Never, source: Some(Cause::Io(Arc::new(error))) }
+    }
+
+    /// What this machine lacked, where that is why no connection came to be.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match &self.source {
+            Some(Cause::Io(error)) if self.kind == UpstreamErrorKind::LocalResource => Shortage::of(error),
+            _ => None,
+        }
     }
 
     /// A connection that broke under an exchange.
@@ -525,8 +549,17 @@ impl ProxyError {
             | Self::Outage { .. }
             | Self::Overloaded { .. }
             | Self::ShuttingDown => Origin::Proxy,
-            Self::Upstream(error) if error.kind == UpstreamErrorKind::ConnectionLimit => Origin::Proxy,
+            Self::Upstream(error) if error.kind.is_own_limit() => Origin::Proxy,
             Self::DeadlineExceeded | Self::Upstream(_) => Origin::Upstream,
+        }
+    }
+
+    /// When it may be worth coming again, where the reply says so (RFC 9110 section 10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Outage { retry_after } | Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Upstream(error) if error.kind == UpstreamErrorKind::LocalResource => Some(SHORTAGE_PAUSE),
+            _ => None,
         }
     }
 
@@ -545,6 +578,9 @@ impl ProxyError {
         }
     }
 }
+
+/// How soon descriptors, memory or ports may be free again.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -607,9 +643,38 @@ mod tests {
 
     #[test]
     fn our_own_limit_is_never_the_upstreams_fault() {
-        let limit = UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never);
-        assert_eq!(ProxyError::Upstream(limit).origin(), Origin::Proxy);
-        assert!(!UpstreamErrorKind::ConnectionLimit.blames_endpoint());
+        for kind in [UpstreamErrorKind::ConnectionLimit, UpstreamErrorKind::LocalResource] {
+            let limit = UpstreamError::new(kind, Delivery::Never);
+            assert_eq!(ProxyError::Upstream(limit).origin(), Origin::Proxy);
+            assert!(!kind.blames_endpoint());
+            assert_eq!((kind.status().as_u16(), kind.class()), (503, None));
+        }
+    }
+
+    #[test]
+    fn a_connect_that_this_machine_could_not_make_blames_no_endpoint() {
+        const EPERM: i32 = 1;
+        const EACCES: i32 = 13;
+        const ENETUNREACH: i32 = 101;
+        const EHOSTUNREACH: i32 = 113;
+        for code in [11, 12, 23, 24, 98, 99, 105] {
+            let error = UpstreamError::connect(io::Error::from_raw_os_error(code));
+            assert_eq!(
+                (error.kind, error.delivery),
+                (UpstreamErrorKind::LocalResource, Delivery::Never),
+                "{code}"
+            );
+            assert!(ProxyError::Upstream(error).retry_after().is_some());
+        }
+        for code in [EPERM, EACCES, ENETUNREACH, EHOSTUNREACH] {
+            let error = UpstreamError::connect(io::Error::from_raw_os_error(code));
+            assert_eq!(
+                error.kind,
+                UpstreamErrorKind::ConnectUnreachable,
+                "another endpoint may be allowed: {code}"
+            );
+            assert!(error.kind.blames_endpoint());
+        }
     }
 
     #[test]

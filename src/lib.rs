@@ -29,6 +29,7 @@ pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod downstream;
 pub mod error;
 pub mod fields;

@@ -1,22 +1,26 @@
 //! Worker threads: each owns a runtime, its pools of upstream connections and the connections it was handed. A request
 //! never moves to another thread.
 
+use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::downstream::acceptor::Accepted;
+use crate::descriptors::{Relief, ReliefRequests};
+use crate::downstream::acceptor::{Accepted, Serve};
 use crate::downstream::connection::serve;
+use crate::downstream::eviction::{Roster, Scope, Standing};
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::log::LogSender;
@@ -43,6 +47,8 @@ pub struct WorkerParts {
     pub is_stopping: Arc<AtomicBool>,
     /// Where each worker tells that it turns.
     pub heartbeats: Arc<Heartbeats>,
+    /// Whom to ask for a descriptor.
+    pub relief: Relief,
 }
 
 /// The process's workers.
@@ -57,10 +63,19 @@ pub struct Workers {
 
 #[derive(Debug)]
 struct Worker {
-    /// Unbounded, but never longer than the listeners' `max_connections`, which count what is in it.
-    connections: UnboundedSender<Accepted>,
+    /// Unbounded, but never longer than the listeners' `max_connections`, which count what is in it, and one eviction for
+    /// each listener and for [`relieve`].
+    orders: UnboundedSender<Order>,
     open: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
+}
+
+/// What a worker is told to do.
+#[derive(Debug)]
+enum Order {
+    Serve(Accepted),
+    /// To close a connection that carries nothing, and say whether it did.
+    Evict(Scope, Standing, oneshot::Sender<bool>),
 }
 
 impl Workers {
@@ -87,16 +102,32 @@ impl Workers {
         if let Some((_, worker)) = least {
             worker.open.fetch_add(1, Ordering::Relaxed);
             // It fails only after the worker has stopped: then the connection is closed, as it should be.
-            let _ = worker.connections.send(accepted);
+            let _ = worker.orders.send(Order::Serve(accepted));
         }
+    }
+
+    /// Tells a worker to close a connection of this standing; those with the most connections come first. None if there is
+    /// no such worker.
+    fn order_eviction(
+        &self,
+        place: usize,
+        scope: Scope,
+        standing: Standing,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let mut workers: Vec<_> = self.threads.iter().collect();
+        workers.sort_by_key(|worker| Reverse(worker.open.load(Ordering::Relaxed)));
+        let (answer, answered) = oneshot::channel();
+        // It fails only after the worker has stopped: then the answer fails too.
+        let _ = workers.get(place)?.orders.send(Order::Evict(scope, standing, answer));
+        Some(answered)
     }
 
     /// Ends the workers and whatever they still do, within 5 s. A worker that is stuck for longer is left to itself.
     pub fn stop(self) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        let (connections, threads): (Vec<_>, Vec<_>) =
-            self.threads.into_iter().map(|worker| (worker.connections, worker.thread)).unzip();
-        drop(connections);
+        let (orders, threads): (Vec<_>, Vec<_>) =
+            self.threads.into_iter().map(|worker| (worker.orders, worker.thread)).unzip();
+        drop(orders);
         let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         let have_ended = ended.recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Disconnected);
         for (number, thread) in threads.into_iter().enumerate() {
@@ -113,15 +144,15 @@ impl Worker {
     /// Starts a thread that keeps `alive` to its end.
     fn start(number: usize, parts: WorkerParts, alive: SyncSender<()>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (connections, accepted) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
         let serving = open.clone();
         let thread = std::thread::Builder::new().name(format!("stent-worker-{number}")).spawn(move || {
             let _alive = alive;
             let heartbeats = parts.heartbeats.clone();
-            turn(&runtime, &heartbeats, number, work(parts, accepted, serving));
+            turn(&runtime, &heartbeats, number, work(parts, ordered, serving));
         })?;
-        Ok(Self { connections, open, thread })
+        Ok(Self { orders, open, thread })
     }
 }
 
@@ -140,8 +171,58 @@ pub(crate) fn turn(
     });
 }
 
+/// The workers as a listener sees them.
+#[derive(Debug)]
+pub struct Dispatcher(Arc<Workers>);
+
+impl Dispatcher {
+    /// Dispatches to `workers`.
+    pub fn new(workers: Arc<Workers>) -> Self {
+        Self(workers)
+    }
+}
+
+impl Serve for Dispatcher {
+    fn serve(&self, accepted: Accepted) {
+        self.0.assign(accepted);
+    }
+
+    fn evict(&self, scope: Scope) -> impl Future<Output = bool> + Send {
+        evict(Arc::downgrade(&self.0), scope)
+    }
+}
+
+/// Closes idle connections of callers for workers that lack a descriptor to reach their backend, until the workers stop.
+pub async fn relieve(workers: Weak<Workers>, mut requests: ReliefRequests) {
+    while let Some(answer) = requests.next().await {
+        if evict(workers.clone(), Scope::Process).await {
+            // Whoever asked may have given up.
+            let _ = answer.send(());
+        }
+    }
+}
+
+/// Closes the connection in `scope` that costs least, whichever worker has it; false if there is none. It holds up no stop:
+/// the workers are borrowed only to be told.
+async fn evict(workers: Weak<Workers>, scope: Scope) -> bool {
+    for standing in Standing::ALL {
+        for place in 0.. {
+            let order = workers.upgrade().and_then(|workers| workers.order_eviction(place, scope, standing));
+            let Some(answered) = order else { break };
+            // A worker that is kept busy for so long is not waited for.
+            if matches!(timeout(EVICTION_TIME, answered).await, Ok(Ok(true))) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// How long a worker may take to find a connection that leaves.
+const EVICTION_TIME: Duration = Duration::from_millis(100);
+
 /// Serves connections until no more can come. Those that are open then are dropped with the runtime.
-async fn work(parts: WorkerParts, mut accepted: UnboundedReceiver<Accepted>, open: Arc<AtomicUsize>) {
+async fn work(parts: WorkerParts, mut orders: UnboundedReceiver<Order>, open: Arc<AtomicUsize>) {
     let around = Rc::new(Surroundings {
         log: parts.log,
         unmatched: parts.unmatched,
@@ -150,15 +231,27 @@ async fn work(parts: WorkerParts, mut accepted: UnboundedReceiver<Accepted>, ope
         is_stopping: parts.is_stopping,
         random: fastrand::Rng::new().into(),
     });
-    let proxy = Rc::new(Proxy::new(parts.site, Pools::new(), around));
-    while let Some(connection) = accepted.recv().await {
-        let proxy = proxy.clone();
-        let open = Open(open.clone());
-        tokio::task::spawn_local(async move {
-            let _open = open;
-            let refused = |client, status| proxy.refuse(client, status);
-            serve(connection, proxy.clone().service(), refused).await;
-        });
+    let proxy = Rc::new(Proxy::new(parts.site, Pools::with_relief(parts.relief), around));
+    let roster = Rc::new(Roster::default());
+    while let Some(order) = orders.recv().await {
+        let roster = roster.clone();
+        match order {
+            Order::Serve(connection) => {
+                let proxy = proxy.clone();
+                let open = Open(open.clone());
+                tokio::task::spawn_local(async move {
+                    let _open = open;
+                    let refused = |client, status| proxy.refuse(client, status);
+                    serve(connection, &roster, proxy.clone().service(), refused).await;
+                });
+            }
+            Order::Evict(scope, standing, answer) => {
+                tokio::task::spawn_local(async move {
+                    // The listener may have found room meanwhile.
+                    let _ = answer.send(roster.evict(scope, standing).await);
+                });
+            }
+        }
     }
 }
 
@@ -194,6 +287,7 @@ mod tests {
             start: Instant::now(),
             is_stopping: Arc::default(),
             heartbeats: Arc::new(Heartbeats::new(2)),
+            relief: Relief::none(),
         }
     }
 

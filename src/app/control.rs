@@ -20,6 +20,7 @@ use crate::app::parts::{self, Parts};
 use crate::app::tls::{self, Prepared};
 use crate::app::{Command, StartError};
 use crate::config::Config;
+use crate::descriptors::Relief;
 use crate::downstream::acceptor::Listener;
 use crate::proxy::replay::ReplayMemory;
 use crate::record::log::{self, AccessLogOutput, LogWriter};
@@ -28,7 +29,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::health;
 use crate::upstream::resolve::Resolver;
 use crate::worker::heartbeat::Heartbeats;
-use crate::worker::{WorkerParts, Workers};
+use crate::worker::{self, Dispatcher, WorkerParts, Workers};
 
 /// Everything that runs, as the control thread holds it.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl Control {
         let Parts { clusters, site } = Parts::build(config, &[], &metrics);
         let clusters = Arc::new(ArcSwap::from_pointee(clusters));
         let heartbeats = Arc::new(Heartbeats::new(config.server.workers));
+        let (relief, relief_requests) = Relief::channel();
         let worker_parts = WorkerParts {
             site: Arc::new(ArcSwap::from_pointee(site)),
             log,
@@ -66,6 +68,7 @@ impl Control {
             start,
             is_stopping: Arc::default(),
             heartbeats: heartbeats.clone(),
+            relief,
         };
         let readiness = Arc::new(AtomicU8::new(STARTING));
         let state = AdminState {
@@ -87,6 +90,7 @@ impl Control {
             .map_err(|source| StartError::Admin { address: config.admin, source })?;
         tracing::info!(address = %admin.address(), "admin listening");
         let workers = Arc::new(Workers::start(config.server.workers, &worker_parts)?);
+        runtime.spawn(worker::relieve(Arc::downgrade(&workers), relief_requests));
         let mut control = Self {
             config: config.clone(),
             metrics,
@@ -286,8 +290,7 @@ impl Control {
         for Bound { prepared, listener, socket } in bound {
             tracing::info!(address = %listener.address(), "listening");
             prepared.put_in_force();
-            let workers = self.workers.clone();
-            tokio::spawn(listener.accept(socket, move |accepted| workers.assign(accepted)));
+            tokio::spawn(listener.accept(socket, Dispatcher::new(self.workers.clone())));
             self.listeners.push((prepared.settings.address, listener));
         }
     }

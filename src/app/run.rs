@@ -10,8 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::app::logging::ProgramLog;
-use crate::app::{Running, StartError, start};
+use crate::app::{Running, StartError, open_files, start};
 use crate::config::{self, Config, ConfigErrors};
+use crate::descriptors;
 
 /// `stent run`: reads the file, starts, obeys signals, and returns when all is over.
 ///
@@ -58,6 +59,10 @@ async fn lead(path: &Path, log: &ProgramLog, signals: &mut Signals) -> ExitCode 
         }
     };
     log.start(&config.log);
+    match descriptors::raise_limit() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
     warn(&config);
     let starting = spawn_blocking(move || start(&config));
     let started = select! {
@@ -132,6 +137,9 @@ async fn reload(running: &Running, path: &Path) {
 /// Says what is allowed and should be changed all the same.
 fn warn(config: &Config) {
     for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = open_files::warning(config) {
         tracing::warn!("{warning}");
     }
 }

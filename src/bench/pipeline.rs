@@ -15,6 +15,7 @@ use crate::app::parts::Parts;
 use crate::config;
 use crate::downstream::acceptor::Listener;
 use crate::downstream::connection::serve;
+use crate::downstream::eviction::Roster;
 use crate::memory;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Surroundings};
@@ -126,7 +127,8 @@ impl Pipeline {
         let connections = memory::listen();
         let caller = memory::call();
         spawn_local(async move {
-            serve(accepted, proxy.clone().service(), |client, status| proxy.refuse(client, status)).await;
+            let refused = |client, status| proxy.refuse(client, status);
+            serve(accepted, &Roster::default(), proxy.clone().service(), refused).await;
         });
         spawn_local(backend(work, connections));
         let answer = Vec::with_capacity(2 * LARGE);

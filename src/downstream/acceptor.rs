@@ -1,7 +1,8 @@
 //! Accepts connections and passes each on to whoever serves them.
 
+use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -10,13 +11,16 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderName;
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::descriptors::Use;
+use crate::downstream::eviction::{ListenerId, Scope};
 use crate::downstream::http2::Http2Settings;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::tls::{Tls, TlsSettings};
+use crate::error::Shortage;
 use crate::fields::Underscores;
 use crate::fields::guard::OriginGuard;
 use crate::record::metrics::ListenerMetrics;
@@ -38,7 +42,7 @@ pub struct ListenerSettings {
     pub write_timeout: Duration,
     /// The largest request head, in bytes; at least 8 KiB.
     pub max_header_bytes: usize,
-    /// Open connections; beyond them, callers wait in the system's backlog.
+    /// Open connections; beyond them a new one waits until an idle one has closed for it.
     pub max_connections: usize,
     /// What is done about header names with underscores.
     pub underscores: Underscores,
@@ -101,9 +105,13 @@ pub enum Phase {
 /// What a listener and its connections have in common.
 #[derive(Debug)]
 struct Shared {
+    id: ListenerId,
     current: ArcSwap<Current>,
     metrics: ListenerMetrics,
+    /// Connections that count against `max_connections`.
     open: AtomicUsize,
+    /// Connections that take their leave, and do not count.
+    leaving: AtomicUsize,
     closed: Notify,
 }
 
@@ -118,7 +126,7 @@ pub(super) struct Current {
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket, of no runtime yet.
-    pub stream: std::net::TcpStream,
+    pub stream: TcpStream,
     /// Who connected.
     pub peer: SocketAddr,
     /// The listener's settings at this moment; a reload concerns later connections.
@@ -131,10 +139,30 @@ pub struct Accepted {
     pub counted: OpenConnection,
 }
 
+/// Serves what a listener accepts.
+pub trait Serve {
+    /// Takes a connection over.
+    fn serve(&self, accepted: Accepted);
+
+    /// Closes a connection that carries nothing; false if there is none. One that was told to leave counts as closed.
+    fn evict(&self, scope: Scope) -> impl Future<Output = bool> + Send;
+}
+
+impl<F: Fn(Accepted)> Serve for F {
+    fn serve(&self, accepted: Accepted) {
+        self(accepted);
+    }
+
+    fn evict(&self, _: Scope) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
+}
+
 /// Counts a connection of a listener.
 #[derive(Debug)]
 pub struct OpenConnection {
     shared: Arc<Shared>,
+    has_left: Cell<bool>,
 }
 
 impl OpenConnection {
@@ -147,11 +175,47 @@ impl OpenConnection {
     pub fn metrics(&self) -> &ListenerMetrics {
         &self.shared.metrics
     }
+
+    /// Its listener.
+    pub(super) fn listener(&self) -> ListenerId {
+        self.shared.id
+    }
+
+    /// One that belongs to a listener without a socket.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        let current = Current { settings: Arc::new(ListenerSettings::for_tests()), tls: None };
+        let shared = Shared {
+            id: ListenerId::new(),
+            current: ArcSwap::from_pointee(current),
+            metrics: crate::record::metrics::Metrics::new().listener("test"),
+            open: AtomicUsize::new(1),
+            leaving: AtomicUsize::new(0),
+            closed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared), has_left: Cell::new(false) }
+    }
+
+    /// Another of the same listener.
+    #[cfg(test)]
+    pub(super) fn beside(&self) -> Self {
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        Self { shared: self.shared.clone(), has_left: Cell::new(false) }
+    }
+
+    /// Gives its place to another connection; what is left of it is a leave-taking, and short.
+    pub(super) fn leave(&self) {
+        if !self.has_left.replace(true) {
+            self.shared.leaving.fetch_add(1, Ordering::Relaxed);
+            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let count = if self.has_left.get() { &self.shared.leaving } else { &self.shared.open };
+        count.fetch_sub(1, Ordering::Relaxed);
         self.shared.metrics.connections.dec();
         self.shared.closed.notify_one();
     }
@@ -176,7 +240,9 @@ impl Listener {
         let shared = Shared {
             current: ArcSwap::from_pointee(Current { settings: Arc::new(settings), tls }),
             metrics,
+            id: ListenerId::new(),
             open: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
             closed: Notify::new(),
         };
         let (phase, _) = watch::channel(Phase::Open);
@@ -206,7 +272,7 @@ impl Listener {
 
     /// Open connections.
     pub fn open_connections(&self) -> usize {
-        self.shared.open.load(Ordering::Relaxed)
+        self.shared.open.load(Ordering::Relaxed) + self.shared.leaving.load(Ordering::Relaxed)
     }
 
     /// Closes the socket, and lets connections end politely.
@@ -214,26 +280,29 @@ impl Listener {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Accepts until [`Listener::drain`]. `serve` gets each connection.
-    pub fn accept<F: Fn(Accepted)>(
-        &self,
-        socket: TcpListener,
-        serve: F,
-    ) -> impl Future<Output = ()> + use<F> {
+    /// Accepts until [`Listener::drain`]. `server` gets each connection.
+    ///
+    /// At `max_connections`, and where descriptors are short, the newest connection is accepted and waits here until one
+    /// that carries nothing has closed for it. Those after it wait in the system's backlog.
+    pub fn accept<S: Serve>(&self, socket: TcpListener, server: S) -> impl Future<Output = ()> + use<S> {
         let (shared, mut phase) = (self.shared.clone(), self.phase.subscribe());
         async move {
-            let serve = |(stream, peer): (TcpStream, SocketAddr), phase: &watch::Receiver<Phase>| match shared
-                .accepted(stream, peer, phase.clone())
-            {
-                Ok(accepted) => serve(accepted),
-                Err(error) => shared.note_error(&error),
+            let serve = |(stream, peer), phase: &watch::Receiver<Phase>| {
+                server.serve(shared.accepted(stream, peer, phase.clone()));
             };
+            let mut warned = None;
             loop {
-                let accepted = tokio::select! {
+                let mut accepted = tokio::select! {
                     biased;
                     _ = phase.wait_for(|phase| *phase == Phase::Draining) => break,
-                    accepted = shared.accept_one(&socket) => accepted,
+                    accepted = shared.accept_one(&socket, &server) => accepted,
                 };
+                tokio::select! {
+                    biased;
+                    // It has been told that it is connected, as those in the backlog have.
+                    _ = phase.wait_for(|phase| *phase == Phase::Draining) => {}
+                    () = shared.make_room(&mut accepted.0, &server, &mut warned) => {}
+                }
                 serve(accepted, &phase);
             }
             // Whoever is in the backlog has been told that it is connected: closing now would cut it off.
@@ -245,23 +314,16 @@ impl Listener {
 }
 
 impl Shared {
-    /// The next connection, when there is room for one.
-    async fn accept_one(&self, socket: &TcpListener) -> (TcpStream, SocketAddr) {
-        let mut is_paused = false;
-        while self.current.load().settings.max_connections <= self.open.load(Ordering::Relaxed) {
-            if !std::mem::replace(&mut is_paused, true) {
-                self.metrics.paused.inc();
-                tracing::warn!(address = %self.current.load().settings.address, "max_connections reached, not accepting");
-            }
-            self.closed.notified().await;
-        }
+    async fn accept_one<S: Serve>(&self, socket: &TcpListener, server: &S) -> (TcpStream, SocketAddr) {
         loop {
-            match socket.accept().await {
+            let accepted = socket.accept().await;
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok(accepted) => return accepted,
                 Err(error) => {
                     self.note_error(&error);
-                    if is_exhaustion(&error) {
+                    if Shortage::of(&error).is_some() {
                         // The connection stays in the backlog: asking at once would only burn a core.
+                        server.evict(Scope::Process).await;
                         sleep(EXHAUSTION_PAUSE).await;
                     }
                 }
@@ -269,25 +331,67 @@ impl Shared {
         }
     }
 
+    /// Waits until the listener may have another connection, and the process another descriptor for a caller.
+    async fn make_room<S: Serve>(&self, newest: &mut TcpStream, server: &S, warned: &mut Option<Instant>) {
+        let mut is_paused = false;
+        loop {
+            let scope = if self.current.load().settings.max_connections <= self.open.load(Ordering::Relaxed) {
+                Scope::Listener(self.id)
+            } else if Use::Caller.settle(newest) {
+                return;
+            } else {
+                Scope::Process
+            };
+            if self.leaving.load(Ordering::Relaxed) < MOST_LEAVING && server.evict(scope).await {
+                if scope == Scope::Process {
+                    until_settled(newest).await;
+                }
+                continue;
+            }
+            if !std::mem::replace(&mut is_paused, true) {
+                self.metrics.paused.inc();
+                self.warn_of_no_room(scope, warned);
+            }
+            tokio::select! {
+                () = self.closed.notified() => {}
+                // Meanwhile one may have been idle for long enough, or another listener's may have closed.
+                () = sleep(EXHAUSTION_PAUSE) => {}
+            }
+        }
+    }
+
+    /// At most once a minute: callers decide how often it happens, and the metric counts it.
+    fn warn_of_no_room(&self, scope: Scope, warned: &mut Option<Instant>) {
+        if warned.is_some_and(|warned| warned.elapsed() < WARNING_PERIOD) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        let lacking = match scope {
+            Scope::Listener(_) => "max_connections",
+            Scope::Process => "file descriptors",
+        };
+        let address = self.current.load().settings.address;
+        tracing::warn!(%address, lacking, "no room for a new connection, and none that is idle to close for it");
+    }
+
     fn accepted(
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         phase: watch::Receiver<Phase>,
-    ) -> io::Result<Accepted> {
-        let stream = stream.into_std()?;
+    ) -> Accepted {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.inc();
-        let counted = OpenConnection { shared: self.clone() };
+        let counted = OpenConnection { shared: self.clone(), has_left: Cell::new(false) };
         let current = self.current.load();
         let (settings, tls) = (current.settings.clone(), current.tls.clone());
-        Ok(Accepted { stream, peer, settings, tls, phase, counted })
+        Accepted { stream, peer, settings, tls, phase, counted }
     }
 
     fn note_error(&self, error: &io::Error) {
-        let word = match error.raw_os_error() {
-            Some(EMFILE | ENFILE) => "too_many_files",
-            Some(ENOBUFS | ENOMEM) => "no_memory",
+        let word = match Shortage::of(error) {
+            Some(Shortage::Files) => "too_many_files",
+            Some(Shortage::Memory) => "no_memory",
             _ if error.kind() == io::ErrorKind::ConnectionAborted => "aborted",
             _ => "other",
         };
@@ -299,25 +403,35 @@ impl Shared {
 /// A connection that waits in the backlog; none if nobody does.
 async fn accept_waiting(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|cx| match socket.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+        Poll::Ready(accepted) => {
+            Poll::Ready(accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))).ok())
+        }
         Poll::Pending => Poll::Ready(None),
     })
     .await
 }
 
-/// Whether the process or the machine has run out of something that time may give back.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+/// Waits until a descriptor has come free for the newest connection, for as long as a connection may take to close that was told to.
+async fn until_settled(newest: &mut TcpStream) {
+    for _ in 0..CLOSING_LOOKS {
+        if Use::Caller.settle(newest) {
+            return;
+        }
+        sleep(CLOSING_PERIOD).await;
+    }
 }
 
 /// Connections that the system completes before we accept them; it cuts the figure to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
-/// How long to wait for a file descriptor to come free.
+/// How long to wait for a place or a file descriptor to come free.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
-// Linux numbers; the standard library has no names for these errors.
-const ENOMEM: i32 = 12;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-const ENOBUFS: i32 = 105;
+/// How often, and how many times, to look whether a descriptor has come free.
+const CLOSING_PERIOD: Duration = Duration::from_millis(1);
+const CLOSING_LOOKS: u32 = 100;
+
+/// The most connections of a listener that take their leave beside `max_connections`.
+const MOST_LEAVING: usize = 1024;
+
+const WARNING_PERIOD: Duration = Duration::from_mins(1);

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
-use crate::downstream::forwarded::Peer;
-use crate::downstream::limits::{Limits, State};
+use crate::downstream::eviction::Roster;
+use crate::downstream::forwarded::{Peer, is_trusted};
+use crate::downstream::limits::{Event, Limits, State};
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
@@ -30,9 +31,14 @@ use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::metrics::ListenerMetrics;
 
-/// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself.
-pub async fn serve<S, B>(accepted: Accepted, service: S, refused: impl Fn(IpAddr, StatusCode))
-where
+/// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself. While the connection is
+/// on the `roster`, it can be asked to leave.
+pub async fn serve<S, B>(
+    accepted: Accepted,
+    roster: &Roster,
+    service: S,
+    refused: impl Fn(IpAddr, StatusCode),
+) where
     S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -42,12 +48,20 @@ where
     // Without it the last small part of an answer waits for an acknowledgement. A socket that refuses is closing.
     let _ = stream.set_nodelay(true);
     let state = Rc::new(State::new(Instant::now()));
-    let mut limits = Limits::new(state.clone(), settings.clone(), phase);
+    state.set_trusted(is_trusted(peer.ip().to_canonical(), &settings.trusted_proxies));
+    let counted = Rc::new(counted);
+    let entry = roster.list(counted.clone(), state.clone());
+    let mut limits = Limits::new(state.clone(), settings.clone(), phase, Some(entry));
     let peer = if settings.proxy_protocol == ProxyProtocol::Required {
-        state.expect_head();
+        state.expect_preface();
         // Boxed, so that the connection does not keep the room for the longest header.
         let named = Box::pin(limits.within(proxy_protocol::read(&mut stream))).await;
-        match named.ok_or("timeout").and_then(|read| read.map_err(proxy_protocol::Refusal::label)) {
+        let named = match named {
+            Err(Event::Evicted) => return,
+            Err(_) => Err("timeout"),
+            Ok(read) => read.map_err(proxy_protocol::Refusal::label),
+        };
+        match named {
             Ok(named) => {
                 state.begin_idling();
                 named.unwrap_or(peer)
@@ -65,7 +79,8 @@ where
         None => (Transport::Plain(stream), Scheme::Http, None, None),
         Some(tls) => {
             // Boxed, so that plain connections do not carry the handshake's size.
-            let Some((stream, handshaken)) = Box::pin(tls.handshake(stream)).await else { return };
+            let handshake = limits.unless_evicted(Box::pin(tls.handshake(stream)));
+            let Some(Some((stream, handshaken))) = handshake.await else { return };
             // It had a time of its own.
             state.begin_idling();
             let Handshaken { protocol, caller } = handshaken;
@@ -75,6 +90,7 @@ where
     #[cfg(feature = "bench")]
     let transport = memory::answer().map_or(transport, Transport::Memory);
     let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
+    state.set_trusted(peer.is_trusted());
     let mut stream = Stream::new(transport, state.clone());
     let may_be_http2 = match agreed {
         Some(agreed) => agreed == Protocol::Http2,
@@ -82,12 +98,12 @@ where
     };
     let protocol = if may_be_http2 {
         match limits.within(recognise(&mut stream)).await {
-            Some(Ok(protocol)) if agreed.is_none_or(|agreed| agreed == protocol) => protocol,
-            Some(Err(error)) => {
+            Ok(Ok(protocol)) if agreed.is_none_or(|agreed| agreed == protocol) => protocol,
+            Ok(Err(error)) => {
                 tracing::debug!(peer = %peer.address(), %error, "connection ended");
                 return;
             }
-            Some(Ok(_)) | None => return,
+            Ok(Ok(_)) | Err(_) => return,
         }
     } else {
         Protocol::Http1
@@ -143,7 +159,7 @@ pub(super) struct Connection {
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
     pub(super) tls: Option<Rc<TlsCaller>>,
-    counted: OpenConnection,
+    counted: Rc<OpenConnection>,
 }
 
 impl Connection {

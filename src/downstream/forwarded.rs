@@ -48,6 +48,11 @@ impl Peer {
         self.address
     }
 
+    /// Whether it is one of the trusted proxies.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trust == Trust::Yes
+    }
+
     /// Finds the client's address, and makes the forwarding headers say what we know.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
         match self.trust {
@@ -115,7 +120,8 @@ impl Peer {
     }
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+/// Whether `address` is one of the trusted proxies.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 

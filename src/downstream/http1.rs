@@ -79,10 +79,12 @@ pub(super) async fn serve<S, B>(
         match event {
             Event::OutOfTime if facts.state.is_half_way_through_a_head() => {
                 refused(facts.peer.address(), StatusCode::REQUEST_TIMEOUT);
+                drop(limits); // from here on nobody answers the question whether it leaves
                 // Boxed, because it is seldom needed and would make every connection larger.
                 return Box::pin(connection.into_parts().io.into_inner().say_last(LATE_HEAD)).await;
             }
             Event::OutOfTime => return,
+            Event::Evicted => break,
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
             Event::Resting if !may_be_unread.get() => {
                 // Boxed, so that a connection that works has no room for it.
@@ -92,6 +94,7 @@ pub(super) async fn serve<S, B>(
             Event::Draining | Event::Resting => {}
         }
     }
+    drop(limits); // a tunnel is no idle connection
     if let Some(tunnel) = handover.take() {
         let parts = connection.into_parts();
         // Boxed, because few connections become one, and it would make every connection three times as large.

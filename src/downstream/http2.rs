@@ -117,8 +117,10 @@ where
         };
         match event {
             // It is told that nothing more will be answered, and has the time of a draining connection to leave.
-            Event::OutOfTime if facts.state.begin_draining() => connection.as_mut().graceful_shutdown(),
-            Event::OutOfTime => return,
+            Event::OutOfTime | Event::Evicted if facts.state.begin_draining() => {
+                connection.as_mut().graceful_shutdown();
+            }
+            Event::OutOfTime | Event::Evicted => return,
             Event::Draining => {
                 facts.state.hear_out();
                 connection.as_mut().graceful_shutdown();

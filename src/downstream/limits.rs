@@ -4,6 +4,7 @@
 //! outlive the ALB's 60 s, and a head must be whole within 10 s of its first byte.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::downstream::acceptor::{ListenerSettings, Phase};
+use crate::downstream::eviction::{Call, Entry, Standing};
 
 /// Says when a connection has used up its time, and when it shall end.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Limits {
     settings: Arc<ListenerSettings>,
     phase: watch::Receiver<Phase>,
     timer: Pin<Box<Sleep>>,
+    /// For as long as it is here, the connection may be asked to leave.
+    _entry: Option<Entry>,
 }
 
 /// What ends a connection from our side.
@@ -33,6 +38,8 @@ pub(super) enum Event {
     OutOfTime,
     /// Its listener drains; told once.
     Draining,
+    /// It carries nothing and is to leave for a new caller. It has promised to.
+    Evicted,
     /// Nothing has come over HTTP/1.1 for a while, and nothing is on the way: it need not keep its buffers. Told once after
     /// a request.
     Resting,
@@ -43,9 +50,10 @@ impl Limits {
         state: Rc<State>,
         settings: Arc<ListenerSettings>,
         phase: watch::Receiver<Phase>,
+        entry: Option<Entry>,
     ) -> Self {
         let timer = Box::pin(sleep(settings.header_timeout.min(settings.idle_timeout)));
-        Self { state, settings, phase, timer }
+        Self { state, settings, phase, timer, _entry: entry }
     }
 
     /// Waits for the next event. It may be given up and asked again.
@@ -66,21 +74,35 @@ impl Limits {
                     self.timer.as_mut().reset(Instant::now());
                     return Event::Draining;
                 }
+                () = self.state.evicted() => {
+                    // A leave-taking has a time of its own, which is shorter.
+                    self.timer.as_mut().reset(Instant::now());
+                    return Event::Evicted;
+                }
             }
         }
     }
 
-    /// What `stage` comes to, or none if the connection's time is up before.
-    pub(super) async fn within<F: Future>(&mut self, stage: F) -> Option<F::Output> {
+    /// What `stage` comes to, or the event that ends the connection before.
+    pub(super) async fn within<F: Future>(&mut self, stage: F) -> Result<F::Output, Event> {
         let mut stage = pin!(stage);
         loop {
             tokio::select! {
                 biased;
-                output = stage.as_mut() => return Some(output),
-                event = self.event() => if event == Event::OutOfTime {
-                    return None;
+                output = stage.as_mut() => return Ok(output),
+                event = self.event() => if matches!(event, Event::OutOfTime | Event::Evicted) {
+                    return Err(event);
                 },
             }
+        }
+    }
+
+    /// What a stage with a time limit of its own comes to, or none if the connection has to leave before.
+    pub(super) async fn unless_evicted<F: Future>(&self, stage: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = stage => Some(output),
+            () = self.state.evicted() => None,
         }
     }
 }
@@ -99,12 +121,19 @@ pub(super) struct State {
     is_draining: Cell<bool>,
     /// Whether there was a request since the connection last came to rest.
     is_warm: Cell<bool>,
+    /// Whether there ever was a request.
+    has_served: Cell<bool>,
+    /// Whether the peer is a trusted proxy.
+    is_trusted: Cell<bool>,
+    call: Call,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activity {
     /// No byte of a next request has come.
     Idle,
+    /// What must come before any request is due.
+    Preface,
     /// A request head is coming.
     Head,
     /// A request is being answered.
@@ -130,6 +159,47 @@ impl State {
             stalled: Cell::new(None),
             is_draining: Cell::new(false),
             is_warm: Cell::new(false),
+            has_served: Cell::new(false),
+            is_trusted: Cell::new(false),
+            call: Call::default(),
+        }
+    }
+
+    /// Notes whether the peer is a trusted proxy.
+    pub(super) fn set_trusted(&self, is_trusted: bool) {
+        self.is_trusted.set(is_trusted);
+    }
+
+    /// Asks the connection to leave.
+    pub(super) fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Since when it does what it does.
+    pub(super) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    /// What it is if it carries nothing and may close for a new caller; else none. A part of a head is something, and so is
+    /// the end of an answer that the caller has not taken.
+    pub(super) fn standing(&self, now: Instant) -> Option<Standing> {
+        let carries_nothing = matches!(self.activity.get(), Activity::Idle | Activity::Preface)
+            && self.stalled.get().is_none()
+            && !self.is_draining();
+        let idle = now.saturating_duration_since(self.since.get());
+        Standing::of(idle, self.has_served.get(), self.is_trusted.get()).filter(|_| carries_nothing)
+    }
+
+    /// Waits until the connection is asked to leave, and carries nothing then either.
+    async fn evicted(&self) {
+        loop {
+            let reply = poll_fn(|cx| self.call.poll_asked(cx)).await;
+            // The connection is polled before this. A task that yields is woken after the system was asked for news, so
+            // that by then it has read what has come, and is not idle any more.
+            yield_now().await;
+            if self.standing(Instant::now()).is_some() && reply.send(()).is_ok() {
+                return;
+            }
         }
     }
 
@@ -153,6 +223,7 @@ impl State {
         self.running.set(self.running.get() + 1);
         self.activity.set(Activity::Exchange);
         self.is_warm.set(true);
+        self.has_served.set(true);
         Running { state: self.clone() }
     }
 
@@ -192,8 +263,14 @@ impl State {
         }
     }
 
-    /// Notes that a first byte is due: from now on the time of a head runs.
-    pub(super) fn expect_head(&self) {
+    /// Notes that what must come before any request is due, within the time of a head.
+    pub(super) fn expect_preface(&self) {
+        self.activity.set(Activity::Preface);
+        self.since.set(Instant::now());
+    }
+
+    /// Notes a first byte: from now on the time of a head runs.
+    fn expect_head(&self) {
         self.activity.set(Activity::Head);
         self.since.set(Instant::now());
     }
@@ -241,7 +318,7 @@ impl State {
             (Activity::Idle, false) => Some(self.since.get() + settings.idle_timeout),
             // A caller that has just connected, or just got an answer, may be sending: it is heard out.
             (Activity::Idle, true) => Some(self.since.get() + settings.idle_timeout.min(DRAINING_IDLE)),
-            (Activity::Head, _) => Some(self.since.get() + settings.header_timeout),
+            (Activity::Head | Activity::Preface, _) => Some(self.since.get() + settings.header_timeout),
             (Activity::Exchange, _) => None,
         };
         if stalled_until.is_some_and(|until| until <= now) || until.is_some_and(|until| until <= now) {

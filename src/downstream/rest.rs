@@ -19,7 +19,7 @@ pub(super) async fn rest<S>(parts: http1::Parts<TokioIo<Stream>, S>, limits: &mu
     drop(parts.read_buf);
     remind_allocator();
     let mut first = [0; 64];
-    let count = limits.within(stream.read(&mut first)).await?.ok()?;
+    let count = limits.within(stream.read(&mut first)).await.ok()?.ok()?;
     stream.give_back(&first[..count]);
     (count > 0).then_some(stream)
 }

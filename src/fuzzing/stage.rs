@@ -21,6 +21,7 @@ use crate::app::parts::Parts;
 use crate::config;
 use crate::downstream::acceptor::{Accepted, Listener};
 use crate::downstream::connection::serve;
+use crate::downstream::eviction::Roster;
 use crate::fuzzing::strict::{self, text};
 use crate::proxy::body::Inbound;
 use crate::proxy::replay::ReplayMemory;
@@ -267,7 +268,7 @@ impl Stage {
             })
         };
         let serving = tokio::task::spawn_local(async move {
-            serve(accepted, service, |client, status| proxy.refuse(client, status)).await;
+            serve(accepted, &Roster::default(), service, |client, status| proxy.refuse(client, status)).await;
         });
         let (mut hear, mut say) = caller.into_split();
         let answers = Rc::new(RefCell::new(Vec::new()));

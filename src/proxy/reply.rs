@@ -58,7 +58,7 @@ pub(crate) fn reply(
     {
         headers.insert(ALLOW, allow);
     }
-    if let ProxyError::Outage { retry_after } | ProxyError::Overloaded { retry_after } = error {
+    if let Some(retry_after) = error.retry_after() {
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -164,6 +164,9 @@ fn explanation(error: &ProxyError) -> &'static str {
         ProxyError::NoRoute => "There is nothing here.",
         ProxyError::OriginRefused => "The request is not allowed.",
         ProxyError::TargetTooLong => "The address is too long.",
+        ProxyError::Upstream(error) if error.kind.is_own_limit() => {
+            "The service is not available at the moment."
+        }
         ProxyError::Upstream(_) => "The service did not answer properly.",
     }
 }

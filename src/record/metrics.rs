@@ -71,6 +71,7 @@ pub struct Metrics {
     downstream_connections: IntGaugeVec,
     accept_errors: IntCounterVec,
     accept_paused: IntCounterVec,
+    connections_evicted: IntCounterVec,
     tls_handshakes: IntCounterVec,
     tls_certificate_expiry: IntGaugeVec,
     tls_certificate_loaded: IntGaugeVec,
@@ -241,8 +242,13 @@ impl Metrics {
             ),
             accept_paused: new.counters(
                 "accept_paused_total",
-                "Times that a listener stopped accepting because `max_connections` were open.",
+                "Connections that had to wait because `max_connections` or the file descriptors were in use.",
                 &["listener"],
+            ),
+            connections_evicted: new.counters(
+                "connections_evicted_total",
+                "Connections from callers, carrying nothing, that closed for new ones: silent, idle or a trusted proxy's.",
+                &["listener", "standing"],
             ),
             origin_refused: new.counters(
                 "origin_refused_total",
@@ -406,6 +412,7 @@ impl Metrics {
             paused: self.accept_paused.with_label_values(&[address]),
             http2_connections: self.http2_connections.with_label_values(&[address]),
             origin_refused: self.origin_refused.with_label_values(&[address, ""]),
+            evicted: self.connections_evicted.clone(),
             errors: self.accept_errors.clone(),
             http2_errors: self.http2_errors.clone(),
             proxy_protocol_errors: self.proxy_protocol_errors.clone(),
@@ -553,11 +560,12 @@ impl ClusterMetrics {
 }
 
 /// How opening a connection can fail; what else may happen counts as the first.
-const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
+const CONNECT_FAILURES: [UpstreamErrorKind; 9] = [
     UpstreamErrorKind::ConnectUnreachable,
     UpstreamErrorKind::ConnectRefused,
     UpstreamErrorKind::ConnectTimeout,
     UpstreamErrorKind::ConnectionTerminated,
+    UpstreamErrorKind::LocalResource,
     UpstreamErrorKind::Protocol,
     UpstreamErrorKind::TlsAlert,
     UpstreamErrorKind::TlsCertificate,
@@ -569,12 +577,13 @@ const CONNECT_FAILURES: [UpstreamErrorKind; 8] = [
 pub struct ListenerMetrics {
     /// Open connections.
     pub connections: IntGauge,
-    /// Times that it stopped accepting for `max_connections`.
+    /// Connections that had to wait for room.
     pub paused: IntCounter,
     /// Connections that spoke HTTP/2.
     pub http2_connections: IntCounter,
     /// Requests without the secret that it asks for.
     pub origin_refused: IntCounter,
+    evicted: IntCounterVec,
     errors: IntCounterVec,
     http2_errors: IntCounterVec,
     proxy_protocol_errors: IntCounterVec,
@@ -585,6 +594,11 @@ impl ListenerMetrics {
     /// The counter of failed accepts for `error`, one of a few fixed words.
     pub fn accept_error(&self, error: &'static str) -> IntCounter {
         self.errors.with_label_values(&[&*self.address, error])
+    }
+
+    /// The counter of connections of this standing, one of a few fixed words, that closed for new ones.
+    pub fn evicted(&self, standing: &'static str) -> IntCounter {
+        self.evicted.with_label_values(&[&*self.address, standing])
     }
 
     /// The counter of HTTP/2 connections and streams that ended for `error`, one of a few fixed words.

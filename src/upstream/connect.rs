@@ -1,5 +1,6 @@
 //! Opens a connection to an endpoint, over TLS where its URL says so.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -8,11 +9,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
+use crate::descriptors::Use;
+use crate::error::{Delivery, Shortage, UpstreamError, UpstreamErrorKind};
 #[cfg(feature = "bench")]
 use crate::memory;
 use crate::policy::reuse::announced_timeout;
@@ -33,10 +35,12 @@ pub(super) enum Fresh<B> {
 /// Opens a connection within the cluster's `connect_timeout`, TLS and the first SETTINGS of HTTP/2 included. No error
 /// of this function has sent anything of a request.
 ///
+/// Where this machine is short of descriptors or memory, `make_room` closes something, and the connect is tried once more.
 /// `on_room` is called whenever an HTTP/2 connection can take more than before, and when it has ended.
 pub(super) async fn open<B>(
     endpoint: &Arc<Endpoint>,
     slot: OwnedSemaphorePermit,
+    make_room: impl AsyncFnOnce(),
     on_room: impl Fn() + 'static,
 ) -> Result<Fresh<B>, UpstreamError>
 where
@@ -44,7 +48,14 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let establish = async {
-        let stream = dial(endpoint).await?;
+        let mut dialled = dial(endpoint).await;
+        if let Err(error) = &dialled
+            && error.shortage().is_some_and(Shortage::is_eased_by_closing)
+        {
+            make_room().await;
+            dialled = dial(endpoint).await;
+        }
+        let stream = dialled?;
         if speaks_http2(endpoint.settings.protocol, &stream)? {
             Ok(Fresh::Http2(Handshaken::new(endpoint, stream, on_room).await?, slot))
         } else {
@@ -73,7 +84,7 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     if let Some(stream) = memory::dial() {
         return Ok(Stream::Memory(stream));
     }
-    let stream = TcpStream::connect(endpoint.address).await.map_err(UpstreamError::connect)?;
+    let stream = connect(endpoint.address).await?;
     // Without it a small request waits for the acknowledgement of the one before. A socket that refuses the option is
     // closing, which the first write will tell.
     let _ = stream.set_nodelay(true);
@@ -81,6 +92,32 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
         None => Ok(Stream::Plain(stream)),
         Some(client) => client.handshake(stream).await,
     }
+}
+
+/// Connects, unless that took one of the descriptors that stay in reserve.
+async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(UpstreamError::connect)?;
+    if Use::Upstream.is_reserved(&socket) {
+        return Err(UpstreamError::connect(Shortage::of_files()));
+    }
+    let connected = socket.connect(address).await;
+    connected.map_err(|error| match Shortage::of(&error) {
+        Some(Shortage::Ports) if !has_own_address_towards(address) => {
+            UpstreamError::new(UpstreamErrorKind::ConnectUnreachable, Delivery::Never)
+        }
+        _ => UpstreamError::connect(error),
+    })
+}
+
+/// Whether this machine has an address from which `address` can be reached. Nothing is sent: connecting a UDP socket only
+/// chooses a route and a source address. A machine without IPv6 fails here as it does over TCP, and one that lacks TCP
+/// ports does not.
+fn has_own_address_towards(address: SocketAddr) -> bool {
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+    let chosen = UdpSocket::bind(any).and_then(|socket| socket.connect(address));
+    // A shortage of descriptors shows nothing about addresses.
+    !matches!(chosen, Err(error) if Shortage::of(&error) != Some(Shortage::Files))
 }
 
 /// Whether a new connection speaks HTTP/2.
@@ -283,3 +320,51 @@ impl<B> Connection<B> {
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Runs itself anew in a network of its own, with four ports and without IPv6. Where the system does not allow that,
+    /// nothing is tested.
+    #[tokio::test]
+    async fn a_lack_of_ports_is_ours_and_a_lack_of_an_address_is_the_endpoints() {
+        const POOR: &str = "STENT_TEST_POOR_NETWORK";
+        const NAME: &str =
+            "upstream::connect::tests::a_lack_of_ports_is_ours_and_a_lack_of_an_address_is_the_endpoints";
+        if env::var_os(POOR).is_none() {
+            let network = "ip link set lo up && cd /proc/sys/net && echo 40000 40003 > ipv4/ip_local_port_range \
+                && echo 1 > ipv6/conf/all/disable_ipv6";
+            let in_network = |script: String| {
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--map-root-user", "--net", "sh", "-c", &script]);
+                command.arg(env::current_exe().unwrap()).env(POOR, "1").output()
+            };
+            if !in_network(network.to_owned()).is_ok_and(|output| output.status.success()) {
+                return;
+            }
+            let output = in_network(format!("{network} && exec \"$0\" --exact {NAME}")).unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut open = Vec::new();
+        let error = loop {
+            match connect(address).await {
+                Ok(stream) => open.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(open.len() <= 4, "{}", open.len());
+        assert_eq!((error.kind, error.shortage()), (UpstreamErrorKind::LocalResource, Some(Shortage::Ports)));
+        let error = connect("[::1]:9".parse().unwrap()).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::ConnectUnreachable);
+    }
+}

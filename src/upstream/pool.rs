@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::descriptors::Relief;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::repeat::SendOnce;
 use crate::policy::retry::Repeatable;
@@ -33,6 +34,7 @@ use crate::upstream::http2::SharedConnection;
 mod lease;
 mod linger;
 mod own;
+mod room;
 mod shared;
 pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
@@ -41,9 +43,12 @@ use self::shared::{Joiner, Permit};
 /// A worker's pools, one per endpoint.
 #[derive(Debug)]
 pub struct Pools<B> {
-    // A worker knows few endpoints: a scan is faster than hashing.
-    pools: RefCell<Vec<(EndpointId, Rc<Pool<B>>)>>,
+    pools: Rc<Siblings<B>>,
+    relief: Relief,
 }
+
+/// All pools of a worker. It knows few endpoints: a scan is faster than hashing.
+type Siblings<B> = RefCell<Vec<(EndpointId, Rc<Pool<B>>)>>;
 
 /// How far an attempt has come; it outlives the attempt when that is cut off.
 #[derive(Debug, Default)]
@@ -129,9 +134,14 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    /// No connections yet.
+    /// No connections yet, and nobody who would give up a descriptor for one.
     pub fn new() -> Self {
-        Self { pools: RefCell::default() }
+        Self::with_relief(Relief::none())
+    }
+
+    /// No connections yet. Where descriptors are short and this worker has no idle connection, `relief` is asked.
+    pub fn with_relief(relief: Relief) -> Self {
+        Self { pools: Rc::default(), relief }
     }
 
     /// Sends a request to `endpoint` and waits for the response head.
@@ -209,6 +219,8 @@ where
             has_chosen_http1: Cell::default(),
             giving_way: RefCell::default(),
             keeper: RefCell::new(Waker::noop().clone()),
+            siblings: Rc::downgrade(&self.pools),
+            relief: self.relief.clone(),
         });
         pools.push((endpoint.id, pool.clone()));
         tokio::task::spawn_local(pool.clone().keep());
@@ -245,6 +257,9 @@ struct Pool<B> {
     giving_way: RefCell<Weak<SharedConnection>>,
     /// Wakes the task that looks after idle connections.
     keeper: RefCell<Waker>,
+    /// The pools that may close a connection where descriptors are short; this one is among them.
+    siblings: Weak<Siblings<B>>,
+    relief: Relief,
 }
 
 /// What a wait for a connection gave.
@@ -379,7 +394,7 @@ where
                 Granted::Stream(_) => return Err(Self::out_of_place()),
             },
         };
-        match connect::open(&self.endpoint, slot, || {}).await? {
+        match connect::open(&self.endpoint, slot, async || self.make_room().await, || {}).await? {
             Fresh::Http1(connection) => Ok(connection),
             Fresh::Http2(..) => Err(Self::out_of_place()),
         }

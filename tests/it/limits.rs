@@ -8,50 +8,28 @@ use crate::support::client::request;
 use crate::support::{Action, Backend, Client, Config, Stent, ms};
 
 #[test]
-fn a_proxy_out_of_files_goes_on_without_spinning_and_accepts_again_when_callers_leave() {
-    let backend = Backend::healthy();
-    let stent = Stent::start_with_open_files(64, &Config::new(&backend));
-    let mut first = stent.client();
-    assert_eq!(first.get("/").status, 200);
-    let start = Instant::now();
-    let idle: Vec<Client> = (0..100).map(|_| stent.client()).collect();
-    stent.wait_for_log("a failed accept", |line| line.contains("connection not accepted"));
-    // Time for five more. No scrape can tell of them, because the admin listener has no file either.
-    std::thread::sleep(ms(600));
-    assert_eq!(first.get("/").status, 200, "whoever is in is served");
-    assert_eq!(stent.count_in_log("connection not accepted"), 1, "one line a minute");
-    drop(idle);
-    assert_eq!(stent.client().get("/").status, 200);
-    let errors = stent.metric("stent_accept_errors_total", &[("error", "too_many_files")]);
-    let most = start.elapsed().as_secs_f64() / 0.1 + 1.0;
-    assert!((5.0..=most).contains(&errors), "{errors} failed accepts, at most {most} with the pauses");
-    stent.wait_for_metric("stent_downstream_connections", &[], 1.0);
-    drop(first);
-    stent.wait_for_metric("stent_downstream_connections", &[], 0.0);
-}
-
-#[test]
-fn callers_over_max_connections_wait_in_the_backlog_and_are_served_when_one_leaves() {
-    let backend = Backend::healthy();
+fn callers_over_max_connections_wait_and_are_served_when_one_leaves() {
+    let backend = Backend::new(|request| match &*request.target {
+        "/hang" => Action::hang(),
+        _ => Action::answer(200, "ok"),
+    });
     let config = Config::new(&backend).set("listener.max_connections", 2);
     let stent = Stent::start(&config);
     let mut inside = [stent.client(), stent.client()];
     for client in &mut inside {
-        assert_eq!(client.get("/").status, 200);
+        client.send(&request("GET", "/hang", &[], b""));
     }
-    stent.wait_for_metric("stent_accept_paused_total", &[], 1.0);
+    backend.wait_for_requests(2);
     let [mut third, mut fourth] = [stent.client(), stent.client()];
-    third.send(&request("GET", "/third", &[], b""));
+    third.send(&request("GET", "/hang", &[], b""));
     fourth.send(&request("GET", "/fourth", &[], b""));
-    let [first, mut second] = inside;
-    assert_eq!(second.get("/").status, 200);
-    assert_eq!(backend.requests().len(), 3, "those in the backlog wait");
+    stent.wait_for_metric("stent_accept_paused_total", &[], 1.0);
     stent.wait_for_metric("stent_downstream_connections", &[], 2.0);
+    assert_eq!(backend.requests().len(), 2, "those who wait have no connection yet");
+    let [first, _second] = inside;
     drop(first);
-    assert_eq!(third.response().status, 200);
-    assert_eq!(backend.requests()[3].target, "/third");
+    assert_eq!(backend.wait_for_requests(3).len(), 3, "the third has the place of the first");
     stent.wait_for_metric("stent_accept_paused_total", &[], 2.0);
-    assert_eq!(backend.requests().len(), 4);
     stent.reload(&config.set("listener.max_connections", 3));
     assert_eq!(fourth.response().status, 200, "a reload that allows more lets more in");
 }

@@ -41,7 +41,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Which of our modules a top-level module may import, beside itself; a module that is not listed may not
 /// exist.
-const IMPORTS: [(&str, Imports); 21] = [
+const IMPORTS: [(&str, Imports); 22] = [
     ("admin", Imports::Only(&["record"])),
     ("app", Imports::All),
     ("bench", Imports::All),
@@ -65,7 +65,11 @@ const IMPORTS: [(&str, Imports); 21] = [
         ]),
     ),
     ("demo", Imports::Only(&["app", "config"])),
-    ("downstream", Imports::Only(&["certificate", "error", "fields", "memory", "proxy", "record"])),
+    ("descriptors", Imports::Only(&[])),
+    (
+        "downstream",
+        Imports::Only(&["certificate", "descriptors", "error", "fields", "memory", "proxy", "record"]),
+    ),
     ("error", Imports::Only(&[])),
     ("fields", Imports::Only(&[])),
     ("files", Imports::Only(&[])),
@@ -78,9 +82,24 @@ const IMPORTS: [(&str, Imports); 21] = [
     // It names vetoes and reasons.
     ("record", Imports::Only(&["error", "files", "policy"])),
     ("route", Imports::Only(&["fields", "policy", "record", "upstream"])),
-    ("upstream", Imports::Only(&["certificate", "error", "fields", "memory", "policy", "record"])),
+    (
+        "upstream",
+        Imports::Only(&["certificate", "descriptors", "error", "fields", "memory", "policy", "record"]),
+    ),
     // It owns what a thread needs of each.
-    ("worker", Imports::Only(&["downstream", "error", "policy", "proxy", "record", "route", "upstream"])),
+    (
+        "worker",
+        Imports::Only(&[
+            "descriptors",
+            "downstream",
+            "error",
+            "policy",
+            "proxy",
+            "record",
+            "route",
+            "upstream",
+        ]),
+    ),
 ];
 
 #[derive(Clone, Copy)]

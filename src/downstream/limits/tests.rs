@@ -76,7 +76,7 @@ async fn bytes_on_an_http2_connection_neither_begin_a_head_nor_keep_it_open() {
 /// Whether the connection comes to rest within a minute.
 async fn rests(state: &Rc<State>) -> bool {
     let (_phase, phase) = watch::channel(Phase::Open);
-    let mut limits = Limits::new(state.clone(), Arc::new(ListenerSettings::for_tests()), phase);
+    let mut limits = Limits::new(state.clone(), Arc::new(ListenerSettings::for_tests()), phase, None);
     tokio::time::timeout(60 * SECOND, limits.event()).await == Ok(Event::Resting)
 }
 

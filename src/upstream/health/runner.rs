@@ -123,6 +123,13 @@ impl<C: Checker> Runner<C> {
         // Nobody keeps the series of a retired endpoint up to date.
         let Some(result) = result.filter(|_| !watched.endpoint.is_retired()) else { return };
         let Watched { endpoint, checked, .. } = watched;
+        if let Err(CheckFault::Error { error }) = &result
+            && !error.kind.blames_endpoint()
+        {
+            // The endpoint was not asked: a lack of descriptors is no verdict. Its turn, if it had one, goes to the next.
+            endpoint.metrics.health.failed(error.kind).inc();
+            return;
+        }
         let before = checked.verdict();
         let ending = if result.is_ok() { Ending::Passed } else { Ending::Failed };
         let change = checked.note(ending, &self.settings.rhythm);

@@ -31,7 +31,7 @@ where
     /// Opens an HTTP/1.1 connection that does not go back into the pool.
     pub(super) async fn open_own(&self) -> Result<Box<Connection<B>>, UpstreamError> {
         let slot = self.own_slot().await?;
-        match connect::open(&self.endpoint, slot, || {}).await? {
+        match connect::open(&self.endpoint, slot, async || self.make_room().await, || {}).await? {
             Fresh::Http1(mut connection) => {
                 connection.end_with_exchange();
                 Ok(connection)
@@ -43,7 +43,7 @@ where
     /// The same in a pool that speaks HTTP/2. That connection stays unknown to the pool, and closes with its one stream.
     pub(super) async fn own_carrier(self: &Rc<Self>) -> Result<Carrier<B>, UpstreamError> {
         let slot = self.own_slot().await?;
-        Ok(match connect::open(&self.endpoint, slot, || {}).await? {
+        Ok(match connect::open(&self.endpoint, slot, async || self.make_room().await, || {}).await? {
             Fresh::Http1(mut connection) => {
                 connection.end_with_exchange();
                 Carrier::Connection(connection)

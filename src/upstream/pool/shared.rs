@@ -182,7 +182,7 @@ where
                 pool.tend();
             }
         };
-        connect::open(&self.endpoint, slot, on_room).await
+        connect::open(&self.endpoint, slot, async || self.make_room().await, on_room).await
     }
 
     /// Opens a connection in a task of its own: the exchange that asked first may leave, and others wait for it too.

@@ -208,3 +208,23 @@ async fn a_learned_limit_relaxes_within_minutes() {
 
 /// Longer than any of this takes.
 const BOUND: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn where_descriptors_are_short_the_oldest_idle_connection_of_the_worker_closes() {
+    let local = LocalSet::new();
+    let test = async {
+        let newer = Stage::new(UnsafeReuse::Learned).await;
+        let mut older = Stage::new(UnsafeReuse::Learned).await;
+        older.pools = Pools { pools: newer.pools.pools.clone(), relief: Relief::none() };
+        let (_older, _newer) = (older.idle_connection().await, newer.idle_connection().await);
+        let pools = [older.pools.pool(&older.endpoint()), newer.pools.pool(&newer.endpoint())];
+        let idle = || pools.each_ref().map(|pool| pool.idle.borrow().len());
+        assert_eq!(idle(), [1, 1]);
+        pools[1].make_room().await;
+        assert_eq!(idle(), [0, 1], "wherever it leads");
+        pools[0].make_room().await;
+        assert_eq!(idle(), [0, 0]);
+        pools[0].make_room().await; // nothing is left to close
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}

@@ -9,9 +9,9 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Version};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::BOUND;
+use super::{BOUND, ms};
 
 /// One connection of a caller that behaves.
 #[derive(Debug)]
@@ -76,6 +76,19 @@ impl Caller {
         let mut sender = self.runtime.block_on(bounded(sender.ready())).unwrap();
         let (answer, body) = sender.send_request(request, is_whole).unwrap();
         Pending { answer, body }
+    }
+
+    /// Waits until no further request can be sent, and tells whether GOAWAY said so without an error.
+    pub(crate) fn is_told_to_go(&self) -> bool {
+        let refused = self.runtime.block_on(bounded(async {
+            loop {
+                match self.sender.clone().ready().await {
+                    Ok(_) => sleep(ms(1)).await,
+                    Err(error) => break error,
+                }
+            }
+        }));
+        refused.is_go_away() && refused.is_remote() && refused.reason() == Some(h2::Reason::NO_ERROR)
     }
 
     /// Reads an answer to its end.

@@ -71,8 +71,13 @@ impl Stent {
 
     /// The same for a proxy that may have `most` files open, connections included.
     pub(crate) fn start_with_open_files(most: u32, config: &Config) -> Self {
+        Self::start_after(&format!("ulimit -n {most}"), config)
+    }
+
+    /// The same after some commands of the shell, in the same process.
+    pub(crate) fn start_after(commands: &str, config: &Config) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_stent")]);
+        command.args(["-c", &format!("{commands}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_stent")]);
         Self::launch(command, config, LogReader::Reads)
     }
 

@@ -15,3 +15,4 @@ pub mod recent;
 pub mod resume;
 pub mod retry;
 pub mod reuse;
+pub mod share;

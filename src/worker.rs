@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::downstream::acceptor::Accepted;
 use crate::downstream::connection::serve;
+use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::log::LogSender;
@@ -32,6 +33,8 @@ pub struct WorkerParts {
     pub unmatched: Arc<RouteMetrics>,
     /// The account of kept request bodies.
     pub replay_memory: Arc<ReplayMemory>,
+    /// The account of answers that are held.
+    pub answer_memory: Arc<AnswerMemory>,
     /// The moment that budgets and health count from.
     pub start: Instant,
     /// Set when what still runs is given up.
@@ -105,6 +108,7 @@ async fn work(parts: WorkerParts, mut accepted: UnboundedReceiver<Accepted>, ope
         log: parts.log,
         unmatched: parts.unmatched,
         replay_memory: parts.replay_memory,
+        answer_memory: parts.answer_memory,
         start: parts.start,
         is_stopping: parts.is_stopping,
         random: fastrand::Rng::new().into(),
@@ -148,6 +152,7 @@ mod tests {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
+            answer_memory: Arc::new(AnswerMemory::new(0)),
             start: Instant::now(),
             is_stopping: Arc::default(),
         }

@@ -16,6 +16,7 @@ use crate::config;
 use crate::downstream::acceptor::Listener;
 use crate::downstream::connection::serve;
 use crate::memory;
+use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Surroundings};
 use crate::record::Record;
@@ -101,6 +102,7 @@ impl Pipeline {
             log: sender,
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(256 << 20, metrics.replay_overflow.clone())),
+            answer_memory: Arc::new(AnswerMemory::new(256 << 20)),
             start: Instant::now(),
             is_stopping: Arc::default(),
             random: fastrand::Rng::with_seed(1).into(),

@@ -295,7 +295,8 @@ async fn hold(
     let hold = Hold {
         limits: outbound.policy().hold,
         deadline: outbound.limits.deadline_at(exchange.body().upload()),
-        memory: exchange.memory(),
+        memory: exchange.answer_memory(),
+        holder: exchange.client().into(),
         metrics: exchange.metrics(),
     };
     hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
@@ -409,7 +410,7 @@ fn decide(
         &Circumstances {
             attempt: exchange.attempt_number(),
             repeatable: outbound.repeatable,
-            body: exchange.body().state(),
+            body: exchange.body().secure(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits.left(exchange.body().upload(), now.into_std()),
             recent: outbound.cluster.recent(outbound.around.since_start(now)),

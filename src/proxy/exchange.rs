@@ -16,7 +16,8 @@ use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
-use crate::proxy::replay::{Replay, ReplayMemory};
+use crate::proxy::hold::AnswerMemory;
+use crate::proxy::replay::Replay;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
@@ -389,9 +390,13 @@ impl Exchange {
         &self.body
     }
 
-    /// The process-wide account of what is kept and held.
-    pub(crate) fn memory(&self) -> &Arc<ReplayMemory> {
-        &self.surroundings.replay_memory
+    /// The process's account of answers that are held.
+    pub(crate) fn answer_memory(&self) -> &Arc<AnswerMemory> {
+        &self.surroundings.answer_memory
+    }
+
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
     }
 
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {

@@ -28,7 +28,7 @@ use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
-use crate::upstream::admission::{Refusal, Slot};
+use crate::upstream::admission::{Refusal, Slot, Told};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
@@ -192,13 +192,15 @@ struct Ended {
 /// Puts the end of an attempt on record. An error says that it was the caller's.
 fn end(exchange: &mut Exchange, outbound: &Outbound, (outcome, progress): Made) -> Result<Ended, ProxyError> {
     let at = Instant::now();
-    progress.end(gate::told(outbound, &outcome), at);
+    let handed_over = exchange.body().handed_over();
     if let Err(failure) = &outcome
         && let Some(fault) = caller_fault(exchange, failure)
     {
+        progress.end(Told::Nothing, handed_over, at);
         exchange.cancel_attempt(failure.error.delivery, at);
         return Err(fault);
     }
+    progress.end(gate::told(outbound, &outcome), handed_over, at);
     exchange.finish_attempt(outcome.as_ref().map(brought).map_err(|failure| &failure.error), at);
     let verdict = decide(exchange, outbound, &outcome, at);
     Ok(Ended { outcome, verdict, at })
@@ -331,7 +333,8 @@ async fn send<T: Transport>(
         let (at, _) = limit(exchange, outbound, current);
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
         let is_uploading = outbound.limits.deadline_at(exchange.body().upload()).is_none();
-        let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at.into() };
+        let period = if progress.holds_place() { MOMENT } else { UPLOAD_PERIOD };
+        let look_again = if is_uploading { Instant::now() + period } else { at.into() };
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
             biased;
@@ -340,8 +343,14 @@ async fn send<T: Transport>(
                     .and_then(|answer| outbound.accept(answer))
                     .map_err(|error| Failure { error, limit: None });
             }
-            () = exchange.body().ended(), if is_uploading => continue,
+            () = exchange.body().ended(), if is_uploading => {
+                progress.step_in(Instant::now());
+                continue;
+            }
             () = timer.as_mut() => {}
+        }
+        if is_uploading && exchange.body().caller_time(Instant::now()) >= MOMENT {
+            progress.step_aside();
         }
         let (at, limit) = limit(exchange, outbound, current);
         if at <= Instant::now().into_std() {
@@ -610,6 +619,9 @@ const DRAIN_TIME: Duration = Duration::from_millis(50);
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an attempt may wait for its caller, in all, before its place in flight is given back.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// How often the limits of an upload are looked at.
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);

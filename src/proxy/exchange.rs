@@ -333,7 +333,10 @@ impl Exchange {
         let started = attempt.started.duration_since(self.began);
         // Of two that ran side by side the first may end last.
         let place = self.attempts.partition_point(|earlier| earlier.started <= started);
-        attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(duration.as_secs_f64());
+        // What passed before the request body had gone out is the caller's time.
+        let began = self.body.handed_over().map_or(attempt.started, |at| at.max(attempt.started));
+        let backend_time = now.duration_since(began);
+        attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(backend_time.as_secs_f64());
         let endpoint = attempt.pick.endpoint.label.clone();
         self.attempts.insert(
             place,

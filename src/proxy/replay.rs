@@ -210,6 +210,21 @@ impl Replay {
         }
     }
 
+    /// Since when the upstream has had all that came of the body, or has been the one that is waited for; none without a
+    /// body. Time before that is the caller's.
+    pub(crate) fn handed_over(&self) -> Option<Instant> {
+        self.state.as_ref().map(|state| state.borrow().since)
+    }
+
+    /// How long the caller has been waited for in all, by `now`.
+    pub(crate) fn caller_time(&self, now: Instant) -> Duration {
+        let Some(state) = &self.state else { return Duration::ZERO };
+        let state = state.borrow();
+        let is_waiting = state.ended.is_none() && state.waiting_for == WaitingFor::Caller;
+        let current = if is_waiting { now.duration_since(state.since) } else { Duration::ZERO };
+        state.waited.saturating_add(current)
+    }
+
     /// Waits for the end of the upload.
     pub(crate) async fn ended(&self) {
         std::future::poll_fn(|cx| {

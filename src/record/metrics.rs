@@ -126,7 +126,7 @@ impl Metrics {
             ),
             attempt_duration: new.histograms(
                 "attempt_duration_seconds",
-                "Time from the start of an attempt to its response head, the end of its hold or its error.",
+                "Time from the start of an attempt, or from the end of its request body if that is later, to its response head, the end of its hold or its error.",
                 &["cluster"],
                 DURATION_BUCKETS,
             ),

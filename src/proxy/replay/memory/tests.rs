@@ -175,7 +175,9 @@ proptest! {
                             prop_assert!(memory.used() <= limit.max(before));
                         }
                         Step::End(_) => copy.end(),
-                        Step::Secure(_) => drop(copy.secure()),
+                        Step::Secure(_) => {
+                            copy.secure();
+                        }
                         Step::Release(_) => copy.release(),
                         _ => copy.forget(),
                     }

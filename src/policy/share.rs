@@ -91,11 +91,11 @@ pub fn next_step(bytes: usize) -> usize {
 /// of `limit`, of which `missing` are not free. Without enough such copies the newcomer itself is the one to go.
 ///
 /// The order:
-/// 1. copies that have not grown by an eighth for [`STALLED`], the longest first;
+/// 1. copies that have not grown by an eighth for 3 s, the longest first;
 /// 2. growing copies of callers over their share, the slowest first, until the caller is down to it;
 /// 3. growing copies that are slower than the newcomer, the slowest first;
 /// 4. whole copies that are larger than the newcomer, of callers over their share, the largest first, as in 2;
-/// 5. whole copies of at least [`MUCH_LARGER`] times the newcomer's size, the largest first.
+/// 5. whole copies of at least eight times the newcomer's size, the largest first.
 ///
 /// A newcomer whose caller is over its share takes from no other caller. A share is a quarter of the account, and means nothing
 /// while the account is not full: a hospital behind one address may use all of it.
@@ -170,14 +170,12 @@ fn rank(copy: &Claim, newcomer: &Claim, size: usize, is_over_share: bool) -> Opt
     let Claim { bytes, progress, .. } = *copy;
     match copy.stage {
         _ if bytes == 0 => None,
-        Stage::InUse => None,
         Stage::Growing if progress + STALLED <= newcomer.progress => Some(Rank::Stalled(progress)),
         Stage::Growing if is_over_share => Some(Rank::OverShare(progress)),
         Stage::Growing if progress < newcomer.progress => Some(Rank::Slower(progress)),
-        Stage::Growing => None,
         Stage::Whole if is_over_share && bytes > size => Some(Rank::OverShareWhole(Reverse(bytes))),
         Stage::Whole if bytes >= size.saturating_mul(MUCH_LARGER) => Some(Rank::Large(Reverse(bytes))),
-        Stage::Whole => None,
+        Stage::Growing | Stage::InUse | Stage::Whole => None,
     }
 }
 

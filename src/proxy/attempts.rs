@@ -333,8 +333,13 @@ async fn send<T: Transport>(
         let (at, _) = limit(exchange, outbound, current);
         // While the body comes in, the limit moves with every part: it is enough to look again now and then.
         let is_uploading = outbound.limits.deadline_at(exchange.body().upload()).is_none();
-        let period = if progress.holds_place() { MOMENT } else { UPLOAD_PERIOD };
-        let look_again = if is_uploading { Instant::now() + period } else { at.into() };
+        let look_again = if !is_uploading {
+            at.into()
+        } else if progress.holds_place() {
+            Instant::now() + MOMENT
+        } else {
+            Instant::now() + UPLOAD_PERIOD
+        };
         timer.as_mut().reset(look_again.min(at.into()));
         tokio::select! {
             biased;

@@ -114,7 +114,9 @@ fn small_parts_of_bodies_hold_little_more_than_their_bytes() {
     let before = stent.memory();
     let part = noise(1100);
     for _ in 0..PARTS {
-        clients.iter_mut().for_each(|client| client.send_chunk(&part));
+        for client in &mut clients {
+            client.send_chunk(&part);
+        }
     }
     let sent = (CALLERS * PARTS * part.len()) as f64;
     eventually("all of the copies", || (stent.metric("stent_replay_bytes", &[]) >= sent).then_some(()));
@@ -143,7 +145,9 @@ fn callers_that_are_slow_to_send_keep_nobody_from_the_backend() {
     for client in &mut slow {
         client.send(&noise(1000));
     }
-    slow.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+    for client in &mut slow {
+        assert_eq!(client.response().status, 200);
+    }
     stent.wait_for_metric("stent_admission_in_flight", &[], 0.0);
     stent.wait_for_metric("stent_attempt_duration_seconds_count", &[], 38.0);
     // The backend answers at once; the callers took their time.

@@ -15,6 +15,10 @@ fn now() -> Instant {
     Instant::now() + Duration::from_hours(1)
 }
 
+fn ago(now: Instant, time: Duration) -> Instant {
+    now.checked_sub(time).unwrap()
+}
+
 fn copy(number: u8, bytes: usize, progress: Instant, stage: Stage) -> Claim {
     Claim { holder: holder(number), bytes, progress, stage }
 }
@@ -35,7 +39,7 @@ fn an_ipv6_caller_is_its_network_and_a_mapped_address_is_the_ipv4_address() {
 #[test]
 fn the_copy_that_has_stalled_longest_goes_first() {
     let now = now();
-    let growing = |age: u32| copy(1, 100, now - SECOND * age, Stage::Growing);
+    let growing = |age: u32| copy(1, 100, ago(now, SECOND * age), Stage::Growing);
     let copies = [growing(5), growing(20), growing(1)];
     assert_eq!(give_up(&copies, &newcomer(2, now), 50, 50, 400), Ok(vec![(1, GivenUp::Slow)]));
     assert_eq!(
@@ -51,7 +55,7 @@ fn a_caller_over_its_share_gives_way_and_takes_from_nobody() {
     let copies = [
         copy(1, 100, now, Stage::Growing),
         copy(1, 100, now, Stage::Growing),
-        copy(2, 60, now - SECOND, Stage::Growing),
+        copy(2, 60, ago(now, SECOND), Stage::Growing),
     ];
     assert_eq!(give_up(&copies, &newcomer(3, now), 50, 50, 400), Ok(vec![(0, GivenUp::Share)]));
     // What is slower than its own is another's, and stays.
@@ -61,7 +65,7 @@ fn a_caller_over_its_share_gives_way_and_takes_from_nobody() {
 #[test]
 fn a_whole_copy_goes_only_for_a_much_smaller_one() {
     let now = now();
-    let whole = |bytes| [copy(1, bytes, now - SECOND * 20, Stage::Whole)];
+    let whole = |bytes| [copy(1, bytes, ago(now, SECOND * 20), Stage::Whole)];
     assert_eq!(give_up(&whole(79), &newcomer(2, now), 10, 10, 400), Err(GivenUp::Memory));
     assert_eq!(give_up(&whole(80), &newcomer(2, now), 10, 10, 400), Ok(vec![(0, GivenUp::Large)]));
 }
@@ -69,7 +73,7 @@ fn a_whole_copy_goes_only_for_a_much_smaller_one() {
 #[test]
 fn a_copy_that_is_sent_again_never_goes() {
     let now = now();
-    let copies = [copy(1, 400, now - SECOND * 60, Stage::InUse)];
+    let copies = [copy(1, 400, ago(now, SECOND * 60), Stage::InUse)];
     assert_eq!(give_up(&copies, &newcomer(2, now), 1, 1, 400), Err(GivenUp::Memory));
 }
 
@@ -105,10 +109,10 @@ proptest! {
         age in 0u64..5000, limit in 1usize..5000,
     ) {
         let now = now();
-        let ago = |ms| now - Duration::from_millis(ms);
+        let before = |ms| ago(now, Duration::from_millis(ms));
         let copies: Vec<_> =
-            copies.into_iter().map(|(by, bytes, age, stage)| copy(by, bytes, ago(age), stage)).collect();
-        let newcomer = copy(by, own, ago(age), Stage::Growing);
+            copies.into_iter().map(|(by, bytes, age, stage)| copy(by, bytes, before(age), stage)).collect();
+        let newcomer = copy(by, own, before(age), Stage::Growing);
         let held = |by: u8, given_up: &[(usize, GivenUp)]| -> usize {
             let kept = |index: usize| !given_up.iter().any(|(gone, _)| *gone == index);
             let of = |(index, copy): (usize, &Claim)| {
@@ -144,8 +148,8 @@ proptest! {
     ) {
         let now = now();
         let mut copies: Vec<_> =
-            whole.iter().map(|bytes| copy(1, *bytes, now - SECOND * 30, Stage::Whole)).collect();
-        copies.extend(stalled.iter().map(|ms| copy(2, 100, now - Duration::from_millis(*ms), Stage::Growing)));
+            whole.iter().map(|bytes| copy(1, *bytes, ago(now, SECOND * 30), Stage::Whole)).collect();
+        copies.extend(stalled.iter().map(|ms| copy(2, 100, ago(now, Duration::from_millis(*ms)), Stage::Growing)));
         let chosen = give_up(&copies, &newcomer(3, now), 100, 100, 10_000).unwrap();
         prop_assert!(chosen.iter().all(|(index, _)| copies[*index].holder == holder(2)));
     }

@@ -73,7 +73,8 @@ impl ReplayMemory {
         while !self.take(bytes) {
             let limit = self.limit.load(Ordering::Relaxed);
             let missing = self.used().saturating_add(bytes).saturating_sub(limit);
-            let others: Vec<_> = copies.iter().filter(|copy| !std::ptr::eq(&***copy, newcomer)).collect();
+            let others: Vec<_> =
+                copies.iter().filter(|copy| !std::ptr::eq(Arc::as_ptr(copy), newcomer)).collect();
             let claims: Vec<_> = others.iter().map(|copy| copy.claim()).collect();
             for (index, why) in give_up(&claims, &newcomer.claim(), bytes, missing, limit)? {
                 let mut pieces = others[index].lock();

@@ -34,8 +34,10 @@ pub struct ServerSettings {
     pub accept_grace: Duration,
     /// After that, how long running exchanges may take.
     pub finish_grace: Duration,
-    /// The most bytes of request bodies kept for retries, in the process.
+    /// The most bytes of memory that request bodies kept for retries hold, in the process.
     pub replay_memory: usize,
+    /// The same for answers held until they are whole.
+    pub answer_memory: usize,
     /// Our name in `Via`; a request that already carries it has come back to us.
     pub via: Box<str>,
 }

@@ -33,7 +33,13 @@ pub fn clean_answer(head: &mut HeaderMap) {
 
 /// Sends a request body twice, the second time from its copy; gives the bytes that were sent.
 pub fn send_twice(parts: Vec<Bytes>, memory: &std::sync::Arc<ReplayMemory>) -> usize {
-    let limits = ReplayLimits { keep: 1 << 20, max_body: 1 << 20, memory: memory.clone() };
+    let limits = ReplayLimits {
+        keep: 1 << 20,
+        max_body: 1 << 20,
+        memory: memory.clone(),
+        client: [127, 0, 0, 1].into(),
+        read_buffer: 72 << 10,
+    };
     let replay = Replay::new(RequestBody::Parts(parts.into_iter()), limits, Instant::now());
     let replay = replay.expect("no length is announced that could be too large");
     let mut sent = 0;

@@ -17,3 +17,4 @@ pub mod repeat;
 pub mod resume;
 pub mod retry;
 pub mod reuse;
+pub mod share;

@@ -23,7 +23,7 @@ use crate::proxy::attempts::{Aim, Concluded, Outbound, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
 use crate::proxy::headers::BodyPresence;
-use crate::proxy::hold::AnswerBody;
+use crate::proxy::hold::{AnswerBody, AnswerMemory};
 use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
 use crate::proxy::reply::Moved;
 use crate::proxy::resume::Continuation;
@@ -46,10 +46,11 @@ pub use self::attempts::Transport;
 pub mod body;
 mod exchange;
 pub(crate) mod headers;
-mod hold;
+pub mod hold;
 pub mod replay;
 mod reply;
 mod resume;
+mod tail;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -77,8 +78,10 @@ pub struct Surroundings {
     pub log: LogSender,
     /// Counts exchanges that match no route.
     pub unmatched: Arc<RouteMetrics>,
-    /// The process-wide account of kept request bodies and held answers.
+    /// The process's account of request bodies kept for a retry.
     pub replay_memory: Arc<ReplayMemory>,
+    /// The process's account of answers that are held.
+    pub answer_memory: Arc<AnswerMemory>,
     /// The moment that budgets and health count from, the same in all workers.
     pub start: Instant,
     /// Set when what still runs is given up: then an exchange that ends was not left by its caller.
@@ -233,6 +236,8 @@ impl<T: Transport + 'static> Proxy<T> {
             keep: if may_repeat { policy.body_limit } else { 0 },
             max_body: route.settings.max_body,
             memory: self.around.replay_memory.clone(),
+            client: caller.client,
+            read_buffer: caller.read_buffer,
         };
         exchange.take_body(Replay::new(body, limits, exchange.began())?);
         Ok(Way::Upstream(Outbound {

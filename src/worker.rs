@@ -21,6 +21,7 @@ use crate::descriptors::{Relief, ReliefRequests};
 use crate::downstream::acceptor::{Accepted, Serve};
 use crate::downstream::connection::serve;
 use crate::downstream::eviction::{Roster, Scope, Standing};
+use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
 use crate::proxy::{Proxy, Site, Surroundings};
 use crate::record::log::LogSender;
@@ -41,6 +42,8 @@ pub struct WorkerParts {
     pub unmatched: Arc<RouteMetrics>,
     /// The account of kept request bodies.
     pub replay_memory: Arc<ReplayMemory>,
+    /// The account of answers that are held.
+    pub answer_memory: Arc<AnswerMemory>,
     /// The moment that budgets and health count from.
     pub start: Instant,
     /// Set when what still runs is given up.
@@ -227,6 +230,7 @@ async fn work(parts: WorkerParts, mut orders: UnboundedReceiver<Order>, open: Ar
         log: parts.log,
         unmatched: parts.unmatched,
         replay_memory: parts.replay_memory,
+        answer_memory: parts.answer_memory,
         start: parts.start,
         is_stopping: parts.is_stopping,
         random: fastrand::Rng::new().into(),
@@ -284,6 +288,7 @@ mod tests {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
+            answer_memory: Arc::new(AnswerMemory::new(0)),
             start: Instant::now(),
             is_stopping: Arc::default(),
             heartbeats: Arc::new(Heartbeats::new(2)),

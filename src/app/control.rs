@@ -22,6 +22,7 @@ use crate::app::{Command, StartError};
 use crate::config::Config;
 use crate::descriptors::Relief;
 use crate::downstream::acceptor::Listener;
+use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
 use crate::record::log::{self, AccessLogOutput, LogWriter};
 use crate::record::metrics::Metrics;
@@ -55,6 +56,7 @@ impl Control {
         let start = Instant::now();
         let replay_memory =
             Arc::new(ReplayMemory::new(config.server.replay_memory, metrics.replay_overflow.clone()));
+        let answer_memory = Arc::new(AnswerMemory::new(config.server.answer_memory));
         let (log, log_writer) = start_log(&config.access_log, &metrics)?;
         let Parts { clusters, site } = Parts::build(config, &[], &metrics);
         let clusters = Arc::new(ArcSwap::from_pointee(clusters));
@@ -65,6 +67,7 @@ impl Control {
             log,
             unmatched: Arc::new(metrics.route(UNMATCHED)),
             replay_memory: replay_memory.clone(),
+            answer_memory: answer_memory.clone(),
             start,
             is_stopping: Arc::default(),
             heartbeats: heartbeats.clone(),
@@ -74,7 +77,10 @@ impl Control {
         let state = AdminState {
             render: {
                 let (metrics, clusters) = (metrics.clone(), clusters.clone());
-                Arc::new(move || parts::render(&metrics, &clusters, &replay_memory, start.elapsed()))
+                Arc::new(move || {
+                    metrics.set_memory(replay_memory.used(), answer_memory.used());
+                    parts::render(&metrics, &clusters, start.elapsed())
+                })
             },
             ready: {
                 let readiness = readiness.clone();
@@ -212,6 +218,7 @@ impl Control {
         let old = self.clusters.load_full();
         let gone: Vec<_> = old.iter().filter(|cluster| !is_among(cluster, &clusters)).cloned().collect();
         self.worker_parts.replay_memory.change_limit(config.server.replay_memory);
+        self.worker_parts.answer_memory.change_limit(config.server.answer_memory);
         self.worker_parts.site.store(Arc::new(site));
         self.clusters.store(Arc::new(clusters));
         for cluster in &gone {

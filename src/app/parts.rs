@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::fields::via::Via;
 use crate::policy::hedge::Hedging;
 use crate::proxy::Site;
-use crate::proxy::replay::ReplayMemory;
 use crate::record::metrics::Metrics;
 use crate::route::{Action, Route, RouteTable};
 use crate::upstream::cluster::Cluster;
@@ -63,17 +62,12 @@ impl Parts {
 pub(super) fn render(
     metrics: &Metrics,
     clusters: &ArcSwap<Vec<Arc<Cluster>>>,
-    memory: &ReplayMemory,
     since_start: std::time::Duration,
 ) -> Vec<u8> {
     for cluster in clusters.load().iter() {
         cluster.before_scrape(since_start);
     }
-    let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let held = memory.held();
     let dropped = logging::dropped();
     metrics.log_dropped.inc_by(dropped.saturating_sub(metrics.log_dropped.get()));
-    metrics.held_bytes.set(gauge(held));
-    metrics.replay_bytes.set(gauge(memory.used().saturating_sub(held)));
     metrics.render()
 }

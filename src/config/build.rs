@@ -93,6 +93,7 @@ fn server(server: raw::Server) -> ServerSettings {
         accept_grace: server.accept_grace.unwrap_or(Duration::from_secs(15)),
         finish_grace: server.finish_grace.unwrap_or(Duration::from_mins(1)),
         replay_memory: server.replay_memory.unwrap_or(256 << 20),
+        answer_memory: server.answer_memory.unwrap_or(256 << 20),
         via: server.via.unwrap_or("stent".into()),
     }
 }

@@ -38,6 +38,7 @@ pub fn effective(config: &Config) -> String {
     text.string("accept_grace", &show_duration(config.server.accept_grace));
     text.string("finish_grace", &show_duration(config.server.finish_grace));
     text.string("replay_memory", &size(config.server.replay_memory));
+    text.string("answer_memory", &size(config.server.answer_memory));
     text.string("via", &config.server.via);
     text.header("[admin]");
     text.string("address", &config.admin.to_string());

@@ -78,6 +78,7 @@ pub(super) struct Server {
     pub(super) accept_grace: Field<Duration>,
     pub(super) finish_grace: Field<Duration>,
     pub(super) replay_memory: Field<usize>,
+    pub(super) answer_memory: Field<usize>,
     pub(super) via: Field<Box<str>>,
 }
 
@@ -88,6 +89,7 @@ impl Server {
             accept_grace: table.field("accept_grace", |item| item.duration(GRACE)),
             finish_grace: table.field("finish_grace", |item| item.duration(GRACE)),
             replay_memory: table.field("replay_memory", |item| values::bytes(item, 0..=1 << 40)),
+            answer_memory: table.field("answer_memory", |item| values::bytes(item, 0..=1 << 40)),
             via: table.field("via", values::via),
         };
         table.finish();

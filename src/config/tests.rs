@@ -98,6 +98,7 @@ workers = 3
 accept_grace = "0s"
 finish_grace = "90s"
 replay_memory = "0B"
+answer_memory = "1MiB"
 via = "stent-1"
 [admin]
 address = "[::1]:9902"

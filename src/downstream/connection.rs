@@ -176,6 +176,8 @@ impl Connection {
         let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
         let caller = Caller {
             client: client.unwrap_or(self.peer.address()),
+            // What HTTP/2 reads goes into buffers of unknown size.
+            read_buffer: if handover.is_some() { http1::read_buffer(settings) } else { usize::MAX },
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
             refusal: screened.err().or(client.err().map(Refusal::Fault)),

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tower::{Service, ServiceExt};
 
+use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::connection::Connection;
 use crate::downstream::limits::{Event, Limits, Tracked};
 use crate::downstream::rest::rest;
@@ -58,7 +59,7 @@ pub(super) async fn serve<S, B>(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(facts.settings.max_header_bytes + BODY_ROOM);
+    builder.header_read_timeout(None).max_buf_size(read_buffer(&facts.settings));
     // Not pinned for good: after a 101, or to rest, the socket is taken out of it.
     let mut connection = builder.serve_connection(TokioIo::new(stream), &http);
     loop {
@@ -122,6 +123,11 @@ fn head_length<B>(request: &Request<B>) -> usize {
     let fields = request.headers().iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     request.method().as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+}
+
+/// The most that hyper reads at once, and the size of the buffer that a body read so lies in.
+pub(super) fn read_buffer(settings: &ListenerSettings) -> usize {
+    settings.max_header_bytes + BODY_ROOM
 }
 
 /// What hyper may read at once beyond the longest head: its one limit is for heads and for pieces of bodies. With the default

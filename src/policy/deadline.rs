@@ -11,31 +11,70 @@ pub enum Limit {
     Deadline,
     /// The attempt took longer than `per_try_timeout`, from its start or, if later, from the end of the request body.
     PerTry,
-    /// The upstream took nothing of the request body for as long as an attempt may last.
+    /// The request body waited for the upstream for as long as an attempt may last, or for all of the deadline.
     UpstreamStalled,
 }
 
 /// Where the request body stands, as far as time is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upload {
-    /// All of it came from the caller at this moment (the start of the exchange if there is none).
-    Received(Instant),
-    /// We have waited for the caller since `since`.
-    AwaitingCaller {
-        /// When we began to.
-        since: Instant,
+    /// All of it has come from the caller.
+    Received {
+        /// When its end came; the start of the exchange if there is no body.
+        at: Instant,
+        /// How long it waited for the upstream before that.
+        stalled: Duration,
     },
-    /// We have waited for the upstream to take more since `since`.
+    /// It waits for the caller.
+    AwaitingCaller {
+        /// When that began.
+        since: Instant,
+        /// How long it waited for the upstream before that.
+        stalled: Duration,
+    },
+    /// It waits for the upstream to take more.
     AwaitingUpstream {
         /// When the last part came.
         since: Instant,
+        /// How long it waited for the upstream before that.
+        stalled: Duration,
     },
+}
+
+/// How long an upload has waited for the upstream, over all attempts and the waits between them.
+///
+/// What the upstream takes pays for waiting at [`Stall::LEAST_RATE`], but not in advance. So a steady upload through a slow
+/// backend owes nothing, and a byte now and then does not end a stall. A body of n bytes can wait for at most the deadline and
+/// n / `LEAST_RATE` together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall(Duration);
+
+impl Stall {
+    /// Bytes per second that keep an upstream from counting as stalled; the least that is asked of callers, too.
+    pub const LEAST_RATE: u64 = 500;
+
+    /// The upload has waited for so long.
+    pub fn wait(&mut self, time: Duration) {
+        self.0 = self.0.saturating_add(time);
+    }
+
+    /// The upstream has taken so many bytes.
+    pub fn take(&mut self, bytes: u64) {
+        let paid = Duration::from_micros(bytes.saturating_mul(1_000_000 / Self::LEAST_RATE));
+        self.0 = self.0.saturating_sub(paid);
+    }
+
+    /// What counts against the deadline.
+    pub fn time(self) -> Duration {
+        self.0
+    }
 }
 
 /// The limits of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// From the end of the request body to the response head, over all attempts and waits.
+    /// From the end of the request body to the response head, over all attempts and waits. Time in which the body waits for
+    /// the upstream counts as well, time in which it waits for the caller does not.
     pub deadline: Duration,
     /// For one attempt, where another could follow it.
     pub per_try: Duration,
@@ -56,14 +95,20 @@ impl TimeLimits {
     /// The moment at which the exchange's deadline passes, once the request body is there.
     pub fn deadline_at(&self, upload: Upload) -> Option<Instant> {
         match upload {
-            Upload::Received(at) => Some(at + self.deadline),
+            Upload::Received { at, stalled } => Some(at + self.deadline.saturating_sub(stalled)),
             Upload::AwaitingCaller { .. } | Upload::AwaitingUpstream { .. } => None,
         }
     }
 
-    /// What is left until the deadline at `now`; the whole of it while the request body is still coming.
+    /// What is left until the deadline at `now`. It does not pass while the request body waits for the caller.
     pub fn left(&self, upload: Upload, now: Instant) -> Duration {
-        self.deadline_at(upload).map_or(self.deadline, |at| at.saturating_duration_since(now))
+        let (stalled, since) = match upload {
+            Upload::AwaitingCaller { stalled, .. } => (stalled, now),
+            Upload::Received { at: since, stalled } | Upload::AwaitingUpstream { since, stalled } => {
+                (stalled, since)
+            }
+        };
+        self.deadline.saturating_sub(stalled).saturating_sub(now.saturating_duration_since(since))
     }
 
     /// The limit that ends an attempt which began at `started`, and when.
@@ -71,16 +116,17 @@ impl TimeLimits {
     /// The answer changes as the body comes in: ask again at that moment before acting on it.
     pub fn first(&self, started: Instant, upload: Upload, successor: Successor) -> (Instant, Limit) {
         match upload {
-            Upload::AwaitingCaller { since } => (since + self.caller_silence, Limit::CallerSilent),
-            Upload::AwaitingUpstream { since } => {
-                let patience = match successor {
-                    Successor::Possible => self.per_try.min(self.deadline),
-                    Successor::Impossible => self.deadline,
+            Upload::AwaitingCaller { since, .. } => (since + self.caller_silence, Limit::CallerSilent),
+            Upload::AwaitingUpstream { since, stalled } => {
+                let deadline = since + self.deadline.saturating_sub(stalled);
+                let at = match successor {
+                    Successor::Possible => deadline.min(since.max(started) + self.per_try),
+                    Successor::Impossible => deadline,
                 };
-                (since.max(started) + patience, Limit::UpstreamStalled)
+                (at, Limit::UpstreamStalled)
             }
-            Upload::Received(at) => {
-                let deadline = (at + self.deadline, Limit::Deadline);
+            Upload::Received { at, stalled } => {
+                let deadline = (at + self.deadline.saturating_sub(stalled), Limit::Deadline);
                 let per_try = (started.max(at) + self.per_try, Limit::PerTry);
                 if successor == Successor::Possible && per_try.0 < deadline.0 { per_try } else { deadline }
             }
@@ -89,72 +135,4 @@ impl TimeLimits {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: TimeLimits = TimeLimits {
-        deadline: Duration::from_secs(25),
-        per_try: Duration::from_secs(10),
-        caller_silence: Duration::from_secs(30),
-    };
-
-    fn seconds(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
-
-    #[test]
-    fn a_slow_upload_does_not_eat_the_deadline() {
-        let start = Instant::now();
-        let uploading = Upload::AwaitingCaller { since: start + seconds(100) };
-        assert_eq!(LIMITS.deadline_at(uploading), None);
-        assert_eq!(LIMITS.left(uploading, start + seconds(100)), seconds(25));
-        let received = Upload::Received(start + seconds(120));
-        assert_eq!(LIMITS.deadline_at(received), Some(start + seconds(145)));
-        assert_eq!(LIMITS.first(start, received, Successor::Possible), (start + seconds(130), Limit::PerTry));
-    }
-
-    #[test]
-    fn per_try_is_lifted_where_no_retry_could_follow_and_the_deadline_stays() {
-        let start = Instant::now();
-        let received = Upload::Received(start);
-        assert_eq!(LIMITS.first(start, received, Successor::Possible), (start + seconds(10), Limit::PerTry));
-        assert_eq!(
-            LIMITS.first(start, received, Successor::Impossible),
-            (start + seconds(25), Limit::Deadline)
-        );
-    }
-
-    #[test]
-    fn an_attempt_gets_the_lesser_of_per_try_and_what_is_left() {
-        let start = Instant::now();
-        let late = start + seconds(20);
-        assert_eq!(
-            LIMITS.first(late, Upload::Received(start), Successor::Possible),
-            (start + seconds(25), Limit::Deadline)
-        );
-    }
-
-    #[test]
-    fn a_silent_caller_and_an_upstream_that_takes_nothing_are_told_apart() {
-        let start = Instant::now();
-        let since = start + seconds(3);
-        assert_eq!(
-            LIMITS.first(start, Upload::AwaitingCaller { since }, Successor::Possible),
-            (start + seconds(33), Limit::CallerSilent)
-        );
-        assert_eq!(
-            LIMITS.first(start, Upload::AwaitingUpstream { since }, Successor::Possible),
-            (start + seconds(13), Limit::UpstreamStalled)
-        );
-        assert_eq!(
-            LIMITS.first(start, Upload::AwaitingUpstream { since }, Successor::Impossible),
-            (start + seconds(28), Limit::UpstreamStalled)
-        );
-    }
-
-    #[test]
-    fn nothing_is_left_after_the_deadline() {
-        let start = Instant::now();
-        assert_eq!(LIMITS.left(Upload::Received(start), start + seconds(26)), Duration::ZERO);
-    }
-}
+mod tests;

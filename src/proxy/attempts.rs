@@ -32,7 +32,7 @@ use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
-use crate::upstream::admission::{Refusal, Slot};
+use crate::upstream::admission::{Refusal, Slot, Told};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::{Asked, Cluster};
@@ -200,13 +200,15 @@ struct Ended {
 fn end(exchange: &mut Exchange, outbound: &Outbound, made: Made) -> Result<Ended, ProxyError> {
     let Made { number, outcome, progress } = made;
     let at = Instant::now();
-    progress.end(gate::told(outbound, &outcome), at);
+    let handed_over = exchange.body().handed_over();
     if let Err(failure) = &outcome
         && let Some(fault) = caller_fault(exchange, failure)
     {
+        progress.end(Told::Nothing, handed_over, at);
         exchange.cancel_attempts(failure.error.delivery, at);
         return Err(fault);
     }
+    progress.end(gate::told(outbound, &outcome), handed_over, at);
     let told = outcome.as_ref().map(brought).map_err(|failure| &failure.error);
     exchange.finish_attempt(number, told, outbound, at);
     if told.is_err_and(|error| error.delivery == Delivery::Never) && outbound.cluster.line.is_in_force() {
@@ -315,7 +317,8 @@ async fn hold(
     let hold = Hold {
         limits: outbound.policy().hold,
         deadline: outbound.limits().deadline_at(exchange.body().upload()),
-        memory: exchange.memory(),
+        memory: exchange.answer_memory(),
+        holder: exchange.client().into(),
         metrics: exchange.metrics(),
     };
     hold.until_whole(answer, timer).await.map_err(|error| Failure { error, limit: None })
@@ -354,7 +357,13 @@ impl<T: Transport> Making<'_, T> {
                 lesson.as_ref().and_then(|lesson| lesson.due).map_or(at.into(), |due| due.min(at.into()));
             // While the body comes in, the limit moves with every part: it is enough to look again now and then.
             let is_uploading = self.outbound.limits().deadline_at(self.exchange.body().upload()).is_none();
-            let look_again = if is_uploading { Instant::now() + UPLOAD_PERIOD } else { at };
+            let look_again = if !is_uploading {
+                at
+            } else if current.progress.holds_place() {
+                Instant::now() + MOMENT
+            } else {
+                Instant::now() + UPLOAD_PERIOD
+            };
             self.timer.as_mut().reset(look_again.min(at));
             tokio::select! {
                 biased;
@@ -372,10 +381,16 @@ impl<T: Transport> Making<'_, T> {
                     }
                     return (current.number, outcome);
                 }
-                () = self.exchange.body().ended(), if is_uploading => continue,
+                () = self.exchange.body().ended(), if is_uploading => {
+                    current.progress.step_in(Instant::now());
+                    continue;
+                }
                 () = self.timer.as_mut() => {}
             }
             let now = Instant::now();
+            if is_uploading && self.exchange.body().caller_time(now) >= MOMENT {
+                current.progress.step_aside();
+            }
             let (at, limit) = limit(self.exchange, self.outbound, current);
             let is_slow = at <= now.into_std() && limit == Limit::PerTry;
             let is_hedged = lesson.as_ref().and_then(|lesson| lesson.due).is_some_and(|due| due <= now);
@@ -468,7 +483,7 @@ fn judge(
         &Circumstances {
             attempt: exchange.spent().max(1),
             repeatable,
-            body: exchange.body().state(),
+            body: exchange.body().secure(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits().left(exchange.body().upload(), now.into_std()),
             chance: outbound.cluster.outlook(&outbound.subject(), outbound.around.since_start(now)).chance,
@@ -715,6 +730,9 @@ const DRAIN_TIME: Duration = Duration::from_millis(50);
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an attempt may wait for its caller, in all, before its place in flight is given back.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// How often the limits of an upload are looked at.
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);

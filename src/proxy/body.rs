@@ -38,6 +38,8 @@ pub struct Inbound {
 pub struct Caller {
     /// The client's address, found through the trusted proxies.
     pub client: IpAddr,
+    /// The most memory that a part of the request body keeps alive, whatever its length.
+    pub read_buffer: usize,
     /// The longest silence inside the request body.
     pub body_timeout: Duration,
     /// Whether answers carry `Proxy-Status`.

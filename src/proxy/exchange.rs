@@ -1,6 +1,7 @@
 //! One exchange from its request head to the end of its answer: its clock, its attempts and, at the end, its record.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,8 @@ use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
 use crate::proxy::Surroundings;
-use crate::proxy::replay::{Replay, ReplayMemory};
+use crate::proxy::hold::AnswerMemory;
+use crate::proxy::replay::Replay;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{AttemptRecord, AttemptResult, ExchangeOutcome, QueryPolicy, Record, Role, Target};
 use crate::route::Route;
@@ -335,35 +337,34 @@ impl Exchange {
                 (AttemptResult::Error(error.kind.label()), error.delivery, report)
             }
         };
-        self.note_attempt(&attempt, result, delivery, now);
+        let took = self.note_attempt(&attempt, result, delivery, now);
         if report != Report::Success || matches!(result, AttemptResult::Grpc(..)) {
             self.tried.push(attempt.pick.endpoint.id);
         }
         if let Some(cluster) = cluster {
-            self.tell(&cluster, attempt, report, subject, now);
+            let now = self.surroundings.since_start(now);
+            self.tell(&cluster, attempt, report, subject, now.saturating_sub(took)..now);
         }
     }
 
-    /// Tells the cluster how an attempt went.
+    /// Tells the cluster how an attempt went that took this time.
     fn tell(
         &mut self,
         cluster: &Cluster,
         attempt: RunningAttempt,
         report: Report,
         subject: &dyn Asked,
-        now: Instant,
+        time: Range<Duration>,
     ) {
         let turn = if attempt.role == Role::Turn { self.turn.take() } else { None };
         let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
-        let since_start = |at| self.surroundings.since_start(at);
         let pause = |number| match &self.route {
             // Nothing is to be hoped for until it is answered: all of the wait.
             Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
             None => Duration::ZERO,
         };
-        let began = since_start(attempt.started);
-        let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began };
-        let surprise = cluster.report(told, pause, since_start(now));
+        let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began: time.start };
+        let surprise = cluster.report(told, pause, time.end);
         if report == Report::Failure(Kind::Answered) {
             self.blame(cluster, attempt.pick, surprise);
         }
@@ -383,6 +384,9 @@ impl Exchange {
     /// Ends what runs without a verdict on any endpoint: the caller left, or broke its own body.
     pub(crate) fn cancel_attempts(&mut self, delivery: Delivery, now: Instant) {
         self.turn = None;
+        if self.running.is_none() {
+            return; // nearly always
+        }
         while let Some(attempt) = self.running.take().or_else(|| self.beside.take()) {
             if attempt.role == Role::Hedge {
                 self.metrics.hedges.ended(HedgeEnd::Left).inc();
@@ -409,24 +413,29 @@ impl Exchange {
         }
     }
 
+    /// Puts an attempt on record, and says how long it took.
     fn note_attempt(
         &mut self,
         attempt: &RunningAttempt,
         result: AttemptResult,
         delivery: Delivery,
         now: Instant,
-    ) {
+    ) -> Duration {
         self.last_attempt = Some(now);
         let duration = now.duration_since(attempt.started);
         let started = attempt.started.duration_since(self.began);
         // Of two that ran side by side the first may end last.
         let place = self.attempts.partition_point(|earlier| earlier.started <= started);
-        attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(duration.as_secs_f64());
+        // What passed before the request body had gone out is the caller's time.
+        let began = self.body.handed_over().map_or(attempt.started, |at| at.max(attempt.started));
+        let backend_time = now.duration_since(began);
+        attempt.pick.endpoint.cluster_metrics.attempt_duration.observe(backend_time.as_secs_f64());
         let endpoint = attempt.pick.endpoint.label.clone();
         self.attempts.insert(
             place,
             AttemptRecord { endpoint, role: attempt.role, result, delivery, started, duration },
         );
+        duration
     }
 
     /// Notes that another attempt follows after `wait`.
@@ -478,9 +487,13 @@ impl Exchange {
         &self.body
     }
 
-    /// The process-wide account of what is kept and held.
-    pub(crate) fn memory(&self) -> &Arc<ReplayMemory> {
-        &self.surroundings.replay_memory
+    /// The process's account of answers that are held.
+    pub(crate) fn answer_memory(&self) -> &Arc<AnswerMemory> {
+        &self.surroundings.answer_memory
+    }
+
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
     }
 
     pub(crate) fn add_bytes_in(&mut self, bytes: u64) {

@@ -6,16 +6,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::error::UpstreamError;
 use crate::policy::hold::{HoldEnd, HoldLimits};
-use crate::proxy::replay::{AttemptBody, HeldBytes, ReplayMemory, SMALL_PART};
+use crate::policy::share::Holder;
+use crate::proxy::replay::AttemptBody;
+use crate::proxy::tail::Tail;
 use crate::record::metrics::RouteMetrics;
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::http1::memory_of;
+
+mod memory;
+pub use self::memory::AnswerMemory;
+use self::memory::HeldBytes;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug)]
@@ -32,18 +39,27 @@ pub(crate) enum AnswerBody {
 #[derive(Debug)]
 pub(crate) struct Held {
     /// The first part: most answers have one, and need no list.
-    first: Option<Bytes>,
-    parts: VecDeque<Bytes>,
-    /// The end of `parts`, where small ones are joined: a part per byte would cost 32 times its size.
-    tail: BytesMut,
+    first: Option<Part>,
+    parts: VecDeque<Part>,
+    /// The end of `parts`, where small ones are joined.
+    tail: Tail,
+    /// Bytes of memory that stand in the account for `tail`.
+    tail_memory: usize,
     bytes: usize,
     trailers: Option<HeaderMap>,
     /// None once it has ended.
     rest: Option<UpstreamBody<AttemptBody>>,
-    /// What `bytes` take of the process's memory for it.
+    /// What all of that takes of the process's memory for it.
     reserved: HeldBytes,
     /// When something last came.
     last: Instant,
+}
+
+/// Some of an answer, and the memory that stands in the account for it.
+#[derive(Debug)]
+struct Part {
+    bytes: Bytes,
+    memory: usize,
 }
 
 /// What a hold keeps to, and where it is counted.
@@ -51,7 +67,8 @@ pub(super) struct Hold<'a> {
     pub(super) limits: HoldLimits,
     /// The exchange's deadline, which no hold outlasts.
     pub(super) deadline: Option<std::time::Instant>,
-    pub(super) memory: &'a Arc<ReplayMemory>,
+    pub(super) memory: &'a Arc<AnswerMemory>,
+    pub(super) holder: Holder,
     pub(super) metrics: &'a RouteMetrics,
 }
 
@@ -74,7 +91,7 @@ impl Hold<'_> {
             FirstLook::Some(frame) => Some(frame),
             FirstLook::Nothing => None,
         };
-        let mut ahead = Held::new(body, self.memory);
+        let mut ahead = Held::new(body, HeldBytes::new(self.memory.clone(), self.holder));
         let ended = match began.and_then(|frame| ahead.take(frame, self.limits.size)) {
             Some(end) => Ok(end),
             None => self.read_ahead(&mut ahead, timer.as_mut()).await,
@@ -139,15 +156,16 @@ enum FirstLook {
 }
 
 impl Held {
-    fn new(rest: UpstreamBody<AttemptBody>, memory: &Arc<ReplayMemory>) -> Box<Self> {
+    fn new(rest: UpstreamBody<AttemptBody>, reserved: HeldBytes) -> Box<Self> {
         Box::new(Self {
             first: None,
             parts: VecDeque::new(),
-            tail: BytesMut::new(),
+            tail: Tail::default(),
+            tail_memory: 0,
             bytes: 0,
             trailers: None,
             rest: Some(rest),
-            reserved: HeldBytes::new(memory.clone()),
+            reserved,
             last: Instant::now(),
         })
     }
@@ -191,15 +209,21 @@ impl Held {
             return None; // an endpoint could send any number of these
         }
         let fits = self.bytes.saturating_add(part.len()) <= limit;
-        let is_reserved = fits && self.reserved.grow(part.len());
+        let is_small = part.len() < SMALL_PART;
+        let block = if is_small { self.tail.growth(part.len(), self.bytes, usize::MAX) } else { 0 };
+        let memory = if is_small { block } else { memory_of(part.len()) };
+        let is_reserved = fits && self.reserved.grow(memory);
+        let memory = if is_reserved { memory } else { 0 };
         self.bytes += part.len();
-        if self.first.is_none() && self.parts.is_empty() && self.tail.is_empty() {
-            self.first = Some(part);
-        } else if part.len() < SMALL_PART {
-            self.tail.extend_from_slice(&part);
+        if is_small {
+            if let Some(bytes) = self.tail.add(&part, block) {
+                let memory = std::mem::take(&mut self.tail_memory);
+                self.push(Part { bytes, memory });
+            }
+            self.tail_memory += memory;
         } else {
             self.join_tail();
-            self.parts.push_back(part);
+            self.push(Part { bytes: part, memory });
         }
         match (fits, is_reserved) {
             (true, true) => None,
@@ -209,8 +233,17 @@ impl Held {
     }
 
     fn join_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.parts.push_back(self.tail.split().freeze());
+        if let Some(bytes) = self.tail.end() {
+            let memory = std::mem::take(&mut self.tail_memory);
+            self.push(Part { bytes, memory });
+        }
+    }
+
+    fn push(&mut self, part: Part) {
+        if self.first.is_none() && self.parts.is_empty() {
+            self.first = Some(part);
+        } else {
+            self.parts.push_back(part);
         }
     }
 
@@ -218,16 +251,16 @@ impl Held {
     fn into_body(mut self: Box<Self>) -> AnswerBody {
         self.join_tail();
         if self.rest.is_none() && self.parts.is_empty() && self.trailers.is_none() {
-            return AnswerBody::Direct(UpstreamBody::Kept(self.first));
+            return AnswerBody::Direct(UpstreamBody::Kept(self.first.map(|part| part.bytes)));
         }
         AnswerBody::Held(self)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         if let Some(part) = self.first.take().or_else(|| self.parts.pop_front()) {
-            self.bytes -= part.len();
-            self.reserved.shrink(part.len());
-            return Poll::Ready(Some(Ok(Frame::data(part))));
+            self.bytes -= part.bytes.len();
+            self.reserved.shrink(part.memory);
+            return Poll::Ready(Some(Ok(Frame::data(part.bytes))));
         }
         match &mut self.rest {
             Some(rest) => Pin::new(rest).poll_frame(cx),
@@ -319,6 +352,10 @@ impl Body for AnswerBody {
         }
     }
 }
+
+/// Parts below this, which are all frames of HTTP/2, are copied together. A larger one is memory of its own, or the read buffer
+/// that it lies in.
+const SMALL_PART: usize = (16 << 10) + 1;
 
 #[cfg(test)]
 mod tests;

@@ -3,114 +3,31 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use prometheus::IntCounter;
 use thiserror::Error as ThisError;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{ProxyError, RequestFault};
 use crate::fields::rules::Side;
-use crate::policy::deadline::Upload;
+use crate::policy::deadline::{Stall, Upload};
 use crate::policy::resume::RequestBody as Presence;
 use crate::policy::retry::BodyState;
+use crate::policy::share::GivenUp;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
 
-/// How many bytes of request bodies, and of answers held, the process may keep.
-#[derive(Debug)]
-pub struct ReplayMemory {
-    limit: AtomicUsize,
-    used: AtomicUsize,
-    held: AtomicUsize,
-    overflows: IntCounter,
-}
-
-impl ReplayMemory {
-    /// Nothing is kept yet. `overflows` counts the copies that are given up for a limit.
-    pub fn new(limit: usize, overflows: IntCounter) -> Self {
-        Self {
-            limit: AtomicUsize::new(limit),
-            used: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
-            overflows,
-        }
-    }
-
-    /// Changes the limit; what is kept over the new one stays until its exchange ends.
-    pub fn change_limit(&self, limit: usize) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Bytes that are kept now.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Those of them that are of answers.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    fn reserve(&self, bytes: usize) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.limit.load(Ordering::Relaxed);
-        if !fits {
-            self.release(bytes);
-        }
-        fits
-    }
-
-    fn release(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// The part of a held answer in the account of [`ReplayMemory`], until it is dropped.
-#[derive(Debug)]
-pub(crate) struct HeldBytes {
-    memory: Arc<ReplayMemory>,
-    bytes: usize,
-}
-
-impl HeldBytes {
-    /// Nothing yet.
-    pub(crate) fn new(memory: Arc<ReplayMemory>) -> Self {
-        Self { memory, bytes: 0 }
-    }
-
-    /// Reserves so many more, if there is room.
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
-        let fits = self.memory.reserve(bytes);
-        if fits {
-            self.memory.held.fetch_add(bytes, Ordering::Relaxed);
-            self.bytes += bytes;
-        }
-        fits
-    }
-
-    /// Gives so many back, or what there is.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        self.memory.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.memory.release(bytes);
-    }
-}
-
-impl Drop for HeldBytes {
-    fn drop(&mut self) {
-        self.shrink(self.bytes);
-    }
-}
+mod memory;
+use self::memory::Copy;
+pub use self::memory::ReplayMemory;
 
 /// What an exchange may keep of its request body.
 #[derive(Clone, Debug)]
@@ -121,6 +38,10 @@ pub(crate) struct ReplayLimits {
     pub(crate) max_body: u64,
     /// The process-wide account.
     pub(crate) memory: Arc<ReplayMemory>,
+    /// Whose body it is.
+    pub(crate) client: IpAddr,
+    /// The most memory that a part of it keeps alive.
+    pub(crate) read_buffer: usize,
 }
 
 /// The request body of an exchange, from which each attempt gets its own [`AttemptBody`].
@@ -135,13 +56,14 @@ pub(crate) struct Replay {
 #[derive(Debug)]
 struct State {
     source: RequestBody,
-    limits: ReplayLimits,
-    /// The copy, in the pieces in which it is sent again.
-    kept: Vec<Bytes>,
-    /// The end of the copy, where small parts are joined: a piece per byte would cost 32 times its size.
-    tail: BytesMut,
-    kept_bytes: usize,
-    copy: Copying,
+    /// The largest body that the route takes.
+    max_body: u64,
+    /// The most bytes to keep.
+    keep: usize,
+    /// None where no retry could need one, or it would be too large.
+    copy: Option<Copy>,
+    /// Whether the copy is kept from other exchanges.
+    is_secured: bool,
     /// What came after the body; hyper bounds it.
     trailers: Option<HeaderMap>,
     received: u64,
@@ -153,6 +75,8 @@ struct State {
     since: Instant,
     /// How long the caller was waited for before that, in all.
     waited: Duration,
+    /// The same for the upstream, less what it took.
+    stall: Stall,
     fault: Option<ProxyError>,
     /// The attempt that may read; an older one whose connection is still closing must not take its bytes.
     reader: u32,
@@ -160,14 +84,6 @@ struct State {
     end_waker: Option<Waker>,
     /// Whether the attempt gets no more of it. It is not told, so that the answer that it has is not cut off.
     is_withheld: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copying {
-    /// All that came is kept.
-    Whole,
-    /// A limit was reached, or no retry could need it.
-    Dropped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,25 +118,26 @@ impl Replay {
         if announced.is_some_and(|length| length > limits.max_body) {
             return Err(ProxyError::BodyTooLarge { limit: limits.max_body });
         }
-        let keep = u64::try_from(limits.keep).unwrap_or(u64::MAX);
-        let fits = announced.is_none_or(|length| length <= keep);
+        let ReplayLimits { keep, max_body, memory, client, read_buffer } = limits;
+        let fits = announced.is_none_or(|length| usize::try_from(length).is_ok_and(|length| length <= keep));
         if !fits && keep > 0 {
-            limits.memory.overflows.inc();
+            memory.count(GivenUp::BodyLimit);
         }
+        let copy = (fits && keep > 0).then(|| Copy::new(memory, client.into(), read_buffer, announced, now));
         let state = State {
             source,
-            limits,
-            kept: Vec::new(),
-            tail: BytesMut::new(),
-            kept_bytes: 0,
+            max_body,
+            keep,
+            copy,
+            is_secured: false,
             trailers: None,
-            copy: if fits && keep > 0 { Copying::Whole } else { Copying::Dropped },
             received: 0,
             announced,
             ended: None,
             waiting_for: WaitingFor::Upstream,
             since: now,
             waited: Duration::ZERO,
+            stall: Stall::default(),
             fault: None,
             reader: 0,
             end_waker: None,
@@ -237,7 +154,6 @@ impl Replay {
         let mut current = state.borrow_mut();
         current.reader += 1;
         current.is_withheld = false;
-        current.join_tail();
         let reader = current.reader;
         AttemptBody { state: Some(state.clone()), reader, next: 0, sent: 0, trailers: Trailers::Due }
     }
@@ -246,30 +162,67 @@ impl Replay {
     pub(crate) fn state(&self) -> BodyState {
         let Some(state) = &self.state else { return BodyState::Whole };
         let state = state.borrow();
-        match (state.received, state.copy, state.ended) {
-            (0, _, None) if state.fault.is_none() => BodyState::Whole, // untouched
-            (_, Copying::Dropped, _) => BodyState::Lost,
-            (_, Copying::Whole, Some(_)) => BodyState::Whole,
-            (_, Copying::Whole, None) => BodyState::Partial,
+        if state.received == 0 && state.ended.is_none() && state.fault.is_none() {
+            return BodyState::Whole; // untouched
         }
+        match (state.copy.as_ref().is_some_and(Copy::is_kept), state.ended) {
+            (false, _) => BodyState::Lost,
+            (true, Some(_)) => BodyState::Whole,
+            (true, None) => BodyState::Partial,
+        }
+    }
+
+    /// Notes that an attempt has failed: another may need the copy, and it is no longer the caller who is waited for. Gives what
+    /// [`Replay::state`] gives, which holds until that attempt has sent the copy.
+    pub(crate) fn secure(&self) -> BodyState {
+        if let Some(state) = &self.state {
+            let mut state = state.borrow_mut();
+            if state.ended.is_none() {
+                state.wait_for(WaitingFor::Upstream);
+            }
+            state.is_secured = state.copy.as_ref().is_some_and(Copy::secure);
+        }
+        self.state()
     }
 
     /// Gives the copy up: no attempt follows.
     pub(crate) fn forget(&self) {
         if let Some(state) = &self.state {
-            state.borrow_mut().drop_copy();
+            state.borrow_mut().copy = None;
         }
     }
 
     /// Where the upload stands.
     pub(crate) fn upload(&self) -> Upload {
-        let Some(state) = &self.state else { return Upload::Received(self.began.into_std()) };
+        let Some(state) = &self.state else {
+            return Upload::Received { at: self.began.into_std(), stalled: Duration::ZERO };
+        };
         let state = state.borrow();
+        let stalled = state.stall.time();
         match (state.ended, state.waiting_for) {
-            (Some(at), _) => Upload::Received(at.into_std()),
-            (None, WaitingFor::Caller) => Upload::AwaitingCaller { since: state.silent_since().into_std() },
-            (None, WaitingFor::Upstream) => Upload::AwaitingUpstream { since: state.since.into_std() },
+            (Some(at), _) => Upload::Received { at: at.into_std(), stalled },
+            (None, WaitingFor::Caller) => {
+                Upload::AwaitingCaller { since: state.silent_since().into_std(), stalled }
+            }
+            (None, WaitingFor::Upstream) => {
+                Upload::AwaitingUpstream { since: state.since.into_std(), stalled }
+            }
         }
+    }
+
+    /// Since when the upstream has had all that came of the body, or has been the one that is waited for; none without a
+    /// body. Time before that is the caller's.
+    pub(crate) fn handed_over(&self) -> Option<Instant> {
+        self.state.as_ref().map(|state| state.borrow().since)
+    }
+
+    /// How long the caller has been waited for in all, by `now`.
+    pub(crate) fn caller_time(&self, now: Instant) -> Duration {
+        let Some(state) = &self.state else { return Duration::ZERO };
+        let state = state.borrow();
+        let is_waiting = state.ended.is_none() && state.waiting_for == WaitingFor::Caller;
+        let current = if is_waiting { now.duration_since(state.since) } else { Duration::ZERO };
+        state.waited.saturating_add(current)
     }
 
     /// Waits for the end of the upload.
@@ -353,8 +306,10 @@ impl State {
 
     fn wait_for(&mut self, whom: WaitingFor) {
         let now = Instant::now();
-        if self.waiting_for == WaitingFor::Caller {
-            self.waited += now.duration_since(self.since);
+        let time = now.duration_since(self.since);
+        match self.waiting_for {
+            WaitingFor::Caller => self.waited += time,
+            WaitingFor::Upstream => self.stall.wait(time),
         }
         self.waiting_for = whom;
         self.since = now;
@@ -369,12 +324,31 @@ impl State {
 
     fn take(&mut self, part: Bytes) -> Result<Bytes, BodyError> {
         self.received = self.received.saturating_add(part.len() as u64);
-        if self.received > self.limits.max_body {
-            self.fault = Some(ProxyError::BodyTooLarge { limit: self.limits.max_body });
+        if self.received > self.max_body {
+            self.fault = Some(ProxyError::BodyTooLarge { limit: self.max_body });
             return Err(BodyError::Broken);
         }
-        self.keep(&part);
+        self.stall.take(part.len() as u64);
+        if let Some(copy) = &self.copy {
+            copy.keep(&part, self.keep, self.since);
+        }
         Ok(part)
+    }
+
+    /// The piece of this number, to be sent again.
+    fn piece(&mut self, number: usize) -> Option<Bytes> {
+        let piece = self.copy.as_ref()?.piece(number)?;
+        self.stall.take(piece.len() as u64);
+        Some(piece)
+    }
+
+    /// Lets others have the copy again: it has been sent.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.is_secured)
+            && let Some(copy) = &self.copy
+        {
+            copy.release();
+        }
     }
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
@@ -385,50 +359,14 @@ impl State {
         }
     }
 
-    fn keep(&mut self, part: &Bytes) {
-        if self.copy == Copying::Dropped {
-            return;
-        }
-        let fits = self.kept_bytes + part.len() <= self.limits.keep && self.limits.memory.reserve(part.len());
-        if !fits {
-            self.limits.memory.overflows.inc();
-            self.drop_copy();
-            return;
-        }
-        self.kept_bytes += part.len();
-        if part.len() < SMALL_PART {
-            self.tail.extend_from_slice(part);
-        } else {
-            self.join_tail();
-            self.kept.push(part.clone());
-        }
-    }
-
-    fn join_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let tail = self.tail.split().freeze();
-            self.kept.push(tail);
-        }
-    }
-
-    fn drop_copy(&mut self) {
-        self.copy = Copying::Dropped;
-        self.kept = Vec::new();
-        self.tail = BytesMut::new();
-        self.limits.memory.release(std::mem::take(&mut self.kept_bytes));
-    }
-
     fn end(&mut self) {
         self.ended = Some(self.since);
+        if let Some(copy) = &self.copy {
+            copy.end();
+        }
         if let Some(waker) = &self.end_waker {
             waker.wake_by_ref();
         }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        self.limits.memory.release(self.kept_bytes);
     }
 }
 
@@ -470,10 +408,11 @@ impl AttemptBody {
         }
         let is_replaying = self.sent < state.received;
         let part = if is_replaying {
-            let piece = state.kept.get(self.next).cloned();
+            let piece = state.piece(self.next);
             self.next += 1;
             Poll::Ready(Some(piece.ok_or(BodyError::Broken)))
         } else {
+            state.release();
             state.poll_part(cx)
         };
         if let Poll::Ready(Some(Ok(part))) = &part {
@@ -536,10 +475,7 @@ fn fault(error: &hyper::Error) -> ProxyError {
 }
 
 /// How many bytes of a body in a second keep a caller from counting as silent: far less than any phone manages.
-const LEAST_RATE: u64 = 500;
-
-/// Parts below this are copied together; larger ones are kept as they came, without a copy.
-pub(super) const SMALL_PART: usize = 1024;
+const LEAST_RATE: u64 = Stall::LEAST_RATE;
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,7 @@ use crate::policy::outage::LineSettings;
 use crate::policy::retry::{Repeatable, RetryPolicy};
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::upgrade::Handover;
 use crate::proxy::{Proxy, Site, Surroundings};
@@ -54,6 +55,8 @@ pub(crate) enum Step {
     AnswerEarly(u16),
     /// Takes the first so many parts of the request body, and breaks off.
     BreakAfterParts(usize),
+    /// Takes a part of the request body each time so much has passed, and answers when there is none left.
+    Trickle(Duration),
     /// Takes the first so many parts of the request body, and neither reads on nor answers.
     StallAfterParts(usize),
     /// Fails at once.
@@ -120,6 +123,12 @@ impl Transport for Script {
                 }
                 return Err(terminated);
             }
+            Step::Trickle(pause) => {
+                while body.frame().await.is_some() {
+                    sleep(pause).await;
+                }
+                (200, Vec::new(), "")
+            }
             Step::Hang | Step::Answer(..) => {
                 let Ok(collected) = body.collect().await else { return Err(terminated) };
                 self.seen.borrow_mut()[index].body = Some(collected.to_bytes());
@@ -153,6 +162,7 @@ pub(crate) struct Stage {
     pub(crate) route: Arc<Route>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) memory: Arc<ReplayMemory>,
+    pub(crate) answer_memory: Arc<AnswerMemory>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) start: Instant,
 }
@@ -232,11 +242,13 @@ impl Stage {
             via: Via::new("stent").unwrap(),
         });
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
+        let answer_memory = Arc::new(AnswerMemory::new(10_000));
         let start = Instant::now();
         let around = Surroundings {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: memory.clone(),
+            answer_memory: answer_memory.clone(),
             start,
             is_stopping: Arc::default(),
             random: fastrand::Rng::with_seed(1).into(),
@@ -250,6 +262,7 @@ impl Stage {
             route,
             cluster,
             memory,
+            answer_memory,
             metrics,
             start,
         }
@@ -315,6 +328,7 @@ pub(crate) fn request(
 ) -> Request<Inbound> {
     let caller = Caller {
         client: [192, 0, 2, 1].into(),
+        read_buffer: 0,
         body_timeout: Duration::from_secs(30),
         proxy_status: ProxyStatus::Emit,
         refusal: None,

@@ -15,6 +15,7 @@ use crate::error::{ErrorClass, Origin, UpstreamErrorKind};
 use crate::policy::hold::HoldEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
+use crate::policy::share::GivenUp;
 
 pub use self::admission::AdmissionMetrics;
 use self::codes::{CodeCounters, GrpcCounters};
@@ -79,12 +80,10 @@ pub struct Metrics {
     http2_errors: IntCounterVec,
     proxy_protocol_errors: IntCounterVec,
     origin_refused: IntCounterVec,
-    /// Bytes of request bodies kept for a retry.
-    pub replay_bytes: IntGauge,
-    /// Bytes of answers that are held.
-    pub held_bytes: IntGauge,
-    /// Request bodies whose copy was dropped for a limit.
-    pub replay_overflow: IntCounter,
+    replay_bytes: IntGauge,
+    held_bytes: IntGauge,
+    /// Copies of request bodies that were given up, by [`GivenUp::index`].
+    pub replay_overflow: [IntCounter; GivenUp::ALL.len()],
     /// Access-log lines that found the queue full and were lost.
     pub access_log_lost: IntCounter,
     /// Exchanges that waited for room in the access log's queue.
@@ -106,6 +105,11 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let new = Builder { registry: &registry };
+        let replay_overflow = new.counters(
+            "replay_overflow_total",
+            "Request bodies whose copy was given up, or not begun: over `body_limit`, or because `replay_memory` was full.",
+            &["reason"],
+        );
         let metrics = Self {
             requests: new.counters(
                 "requests_total",
@@ -125,7 +129,7 @@ impl Metrics {
             ),
             attempt_duration: new.histograms(
                 "attempt_duration_seconds",
-                "Time from the start of an attempt to its response head, the end of its hold or its error.",
+                "Time from the start of an attempt, or from the end of its request body if that is later, to its response head, the end of its hold or its error.",
                 &["cluster"],
                 DURATION_BUCKETS,
             ),
@@ -285,12 +289,13 @@ impl Metrics {
                 "Connections that were closed because they did not begin with a PROXY header, by the reason.",
                 &["listener", "error"],
             ),
-            replay_bytes: new.int_gauge("replay_bytes", "Bytes of request bodies kept for a retry."),
-            held_bytes: new.int_gauge("held_bytes", "Bytes of answers held until they are whole."),
-            replay_overflow: new.counter(
-                "replay_overflow_total",
-                "Request bodies whose copy was dropped because `body_limit` or `replay_memory` was reached.",
+            replay_bytes: new
+                .int_gauge("replay_bytes", "Bytes of memory that request bodies kept for a retry hold."),
+            held_bytes: new.int_gauge(
+                "held_bytes",
+                "Bytes of memory that answers hold which wait until they are whole, or for a caller to take them.",
             ),
+            replay_overflow: GivenUp::ALL.map(|why| replay_overflow.with_label_values(&[why.label()])),
             access_log_lost: new
                 .counter("access_log_lost_total", "Access-log lines lost because the queue stayed full."),
             access_log_waits: new.counter(
@@ -317,6 +322,13 @@ impl Metrics {
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
         new.register(ProcessCollector::for_self());
         metrics
+    }
+
+    /// Sets the gauges of the memory that bodies hold.
+    pub fn set_memory(&self, replay: usize, held: usize) {
+        let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.replay_bytes.set(gauge(replay));
+        self.held_bytes.set(gauge(held));
     }
 
     /// The handles of the route `name`.

@@ -23,7 +23,7 @@ pub struct Admission {
     metrics: AdmissionMetrics,
     /// How many attempts may be in flight.
     limit: AtomicU32,
-    /// How many are. Never raised over `limit`; it may be above one that has been lowered.
+    /// How many are. Raised over `limit` only by [`Slot::step_in`]; it may be above one that has been lowered.
     in_flight: AtomicU32,
     /// The length of the queue, and whoever is about to join it.
     waiting: AtomicU32,
@@ -227,8 +227,12 @@ impl Admission {
         }
     }
 
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.made).as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn slot(self: &Arc<Self>, now: Instant) -> Slot {
-        Slot { admission: self.clone(), began: now }
+        Slot { admission: self.clone(), began: self.micros(now), is_aside: false }
     }
 
     /// Lets through whoever may go.
@@ -375,13 +379,48 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Slot {
     admission: Arc<Admission>,
-    began: Instant,
+    /// Since when the backend has had its turn, in microseconds since the gate was made: an `Instant` would make the future of
+    /// every request larger.
+    began: u64,
+    /// Whether the place is given back for now.
+    is_aside: bool,
 }
 
 impl Slot {
     /// Gives the place back at `now`, with what came of it.
     pub fn end(self, told: Told, now: Instant) {
-        self.admission.note(told, now.saturating_duration_since(self.began), now);
+        let took = self.admission.micros(now).saturating_sub(self.began);
+        self.admission.note(told, Duration::from_micros(took), now);
+    }
+
+    /// Gives the place back while the attempt waits for its caller.
+    ///
+    /// Evidence: the exchange has waited for its own caller, to which no other caller adds. If it is false, because the backend
+    /// works while the body comes in, that work is in no count: the cluster then carries what it would without a limit, within
+    /// `max_connections`.
+    pub fn step_aside(&mut self) {
+        if !std::mem::replace(&mut self.is_aside, true) {
+            self.admission.release();
+        }
+    }
+
+    /// Takes the place again once the request body has gone out, at `now`, from where on the attempt's time is the backend's. It
+    /// does not wait for the place, because the backend has the request: others wait for as many to end.
+    pub fn step_in(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_aside) {
+            self.admission.in_flight.fetch_add(1, Ordering::SeqCst);
+        }
+        self.note_start(Some(now));
+    }
+
+    /// Notes since when the backend has had its turn.
+    pub fn note_start(&mut self, at: Option<Instant>) {
+        self.began = at.map_or(self.began, |at| self.began.max(self.admission.micros(at)));
+    }
+
+    /// Whether the place is given back for now.
+    pub fn is_aside(&self) -> bool {
+        self.is_aside
     }
 
     /// Whether the attempt still counts when it is given up.
@@ -391,13 +430,19 @@ impl Slot {
 
     /// Keeps the place for an attempt that is given up; none where too many such have one.
     pub fn linger(self) -> Option<LingeringSlot> {
-        if self.admission.take_lingering() { Some(LingeringSlot { slot: Some(self) }) } else { None }
+        if !self.is_aside && self.admission.take_lingering() {
+            Some(LingeringSlot { slot: Some(self) })
+        } else {
+            None
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.admission.release();
+        if !self.is_aside {
+            self.admission.release();
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) mod spare;
 mod upload;
 pub(super) mod wire;
 
+pub(crate) use self::buffer::memory_of;
+
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 
 /// Why bytes are not the answer that they should be.

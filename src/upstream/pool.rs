@@ -77,10 +77,31 @@ impl Progress {
         self.is_beside
     }
 
-    /// Gives the place in flight back, if the attempt still has it.
-    pub fn end(&self, told: Told, now: Instant) {
-        if let Some(slot) = self.slot.take() {
+    /// Gives the place in flight back, if the attempt still has it. Its time is the backend's since `handed_over`, if that is
+    /// later than its start.
+    pub fn end(&self, told: Told, handed_over: Option<Instant>, now: Instant) {
+        if let Some(mut slot) = self.slot.take() {
+            slot.note_start(handed_over);
             slot.end(told, now);
+        }
+    }
+
+    /// Whether a place in flight is held for it.
+    pub fn holds_place(&self) -> bool {
+        self.slot.borrow().as_ref().is_some_and(|slot| !slot.is_aside())
+    }
+
+    /// Gives the place back while the caller is the one who is slow.
+    pub fn step_aside(&self) {
+        if let Some(slot) = &mut *self.slot.borrow_mut() {
+            slot.step_aside();
+        }
+    }
+
+    /// Takes the place again: the request body has gone out at `now`.
+    pub fn step_in(&self, now: Instant) {
+        if let Some(slot) = &mut *self.slot.borrow_mut() {
+            slot.step_in(now);
         }
     }
 

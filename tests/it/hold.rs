@@ -197,7 +197,7 @@ fn a_post_with_an_idempotency_key_is_held_and_sent_again() {
 #[test]
 fn over_the_processes_memory_nothing_is_held_and_the_answer_flows() {
     let backend = Backend::scripted([Action::raw_kept_open(chunked_64k())]);
-    let stent = Stent::start(&patient(&backend).set("server.replay_memory", "16KiB"));
+    let stent = Stent::start(&patient(&backend).set("server.answer_memory", "16KiB"));
     let mut client = stent.client();
     client.send(&request("GET", "/", &[], b""));
     assert_eq!(client.interim_status(), 200);

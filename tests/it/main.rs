@@ -40,5 +40,6 @@ mod tidy;
 mod timeouts;
 mod tls;
 mod upgrade;
+mod uploads;
 mod upstream_h2;
 mod upstream_tls;

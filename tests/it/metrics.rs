@@ -23,7 +23,7 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("stent_hedges_total", &["result", "route"]),
     ("stent_held_bytes", &[]),
     ("stent_replay_bytes", &[]),
-    ("stent_replay_overflow_total", &[]),
+    ("stent_replay_overflow_total", &["reason"]),
     ("stent_requests_in_flight", &["route"]),
     ("stent_client_aborts_total", &["route"]),
     ("stent_upstream_connections", &["cluster", "state"]),

@@ -31,7 +31,7 @@ pub(super) fn has_met(
         let body = exchange.body();
         outbound.repeatable == Repeatable::Always
             && body.state() == BodyState::Whole
-            && matches!(body.upload(), Upload::Received(_))
+            && matches!(body.upload(), Upload::Received { .. })
     }
 }
 

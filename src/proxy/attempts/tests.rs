@@ -417,3 +417,5 @@ async fn a_cluster_whose_names_do_not_resolve_says_so() {
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");
 }
+
+mod uploads;

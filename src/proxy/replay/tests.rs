@@ -7,13 +7,17 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proxy::testing::ScriptedBody;
+use crate::record::metrics::Metrics;
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn memory(limit: usize) -> Arc<ReplayMemory> {
-    Arc::new(ReplayMemory::new(limit, IntCounter::new("overflows", "for a test").unwrap()))
+    Arc::new(ReplayMemory::new(limit, Metrics::new().replay_overflow))
 }
 
 fn replay(body: ScriptedBody, keep: usize, memory: &Arc<ReplayMemory>) -> Replay {
-    let limits = ReplayLimits { keep, max_body: 1_000_000, memory: memory.clone() };
+    let limits =
+        ReplayLimits { keep, max_body: 1_000_000, memory: memory.clone(), client: CLIENT, read_buffer: 0 };
     Replay::new(RequestBody::Scripted(body), limits, Instant::now()).unwrap()
 }
 
@@ -55,7 +59,7 @@ async fn over_its_limit_the_copy_is_dropped_and_the_stream_goes_on() {
     let replay = replay(ScriptedBody::of(&["1234", "5678", "90"]), 5, &memory);
     assert_eq!(read(&replay).await.unwrap(), "1234567890");
     assert_eq!(replay.state(), BodyState::Lost);
-    assert_eq!((memory.used(), memory.overflows.get()), (0, 1));
+    assert_eq!((memory.used(), memory.given_up(GivenUp::BodyLimit)), (0, 1));
 }
 
 #[tokio::test]
@@ -74,7 +78,7 @@ async fn a_body_announced_over_the_limit_is_never_copied() {
     let memory = memory(1000);
     let (send, body) = ScriptedBody::open(Some(11));
     let replay = replay(body, 10, &memory);
-    assert_eq!(memory.overflows.get(), 1);
+    assert_eq!(memory.given_up(GivenUp::BodyLimit), 1);
     assert_eq!(replay.state(), BodyState::Whole, "nothing of it was taken");
     send.send("hello".into()).unwrap();
     read_parts(&mut replay.attempt(), 1).await;
@@ -94,7 +98,7 @@ async fn an_attempt_that_is_given_up_takes_nothing_from_the_next() {
 
 #[tokio::test]
 async fn a_body_over_max_body_breaks_and_says_so() {
-    let limits = ReplayLimits { keep: 100, max_body: 5, memory: memory(100) };
+    let limits = ReplayLimits { keep: 100, max_body: 5, memory: memory(100), client: CLIENT, read_buffer: 0 };
     let body = RequestBody::Scripted(ScriptedBody::of(&["1234", "5678"]));
     let replay = Replay::new(body, limits, Instant::now()).unwrap();
     assert!(read(&replay).await.is_err());
@@ -107,17 +111,21 @@ async fn the_upload_is_timed_from_its_last_part() {
     let (send, body) = ScriptedBody::open(None);
     let replay = replay(body, 100, &memory(100));
     let mut attempt = replay.attempt();
-    assert_eq!(replay.upload(), Upload::AwaitingUpstream { since: began.into_std() });
+    assert_eq!(
+        replay.upload(),
+        Upload::AwaitingUpstream { since: began.into_std(), stalled: Duration::ZERO }
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     send.send("part".into()).unwrap();
     read_parts(&mut attempt, 1).await;
     let since = Instant::now().into_std();
-    assert_eq!(replay.upload(), Upload::AwaitingUpstream { since });
+    let stalled = Duration::from_millis(992); // less what 4 bytes are worth
+    assert_eq!(replay.upload(), Upload::AwaitingUpstream { since, stalled });
     assert!(timeout(Duration::from_secs(1), attempt.frame()).await.is_err());
-    assert_eq!(replay.upload(), Upload::AwaitingCaller { since });
+    assert_eq!(replay.upload(), Upload::AwaitingCaller { since, stalled });
     drop(send);
     assert!(attempt.frame().await.is_none());
-    assert_eq!(replay.upload(), Upload::Received(Instant::now().into_std()));
+    assert_eq!(replay.upload(), Upload::Received { at: Instant::now().into_std(), stalled });
     replay.ended().await;
 }
 
@@ -133,7 +141,11 @@ async fn waits_for_small_parts_add_up_to_one_silence() {
         let wait = Duration::from_secs(wait);
         assert!(timeout(wait, attempt.frame()).await.is_err());
         let since = Instant::now() - Duration::from_millis(silence);
-        assert_eq!(replay.upload(), Upload::AwaitingCaller { since: since.into_std() }, "before {size}");
+        assert_eq!(
+            replay.upload(),
+            Upload::AwaitingCaller { since: since.into_std(), stalled: Duration::ZERO },
+            "before {size}"
+        );
         send.send(vec![b'x'; size].into()).unwrap();
         read_parts(&mut attempt, 1).await;
     }

@@ -203,3 +203,36 @@ async fn what_lingers_takes_no_more_than_half_of_a_limit_that_is_learned() {
     drop(lingering);
     assert_eq!((gate.lingering.load(Ordering::Relaxed), gate.in_flight()), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_its_caller_holds_no_place_and_takes_one_again_over_the_limit() {
+    let gate = gate(fixed(1), 10, ms(1000));
+    let mut slow = gate.try_enter(Instant::now()).unwrap();
+    let mut waiting = Box::pin(gate.clone().enter(first()));
+    assert!(timeout(ms(1), &mut waiting).await.is_err());
+    slow.step_aside();
+    slow.step_aside();
+    let other = waiting.await.unwrap();
+    assert_eq!(gate.in_flight(), 1);
+    slow.step_in(Instant::now());
+    slow.step_in(Instant::now());
+    assert_eq!(gate.in_flight(), 2);
+    drop(other);
+    assert!(gate.try_enter(Instant::now()).is_none(), "its request is with the backend");
+    slow.step_aside();
+    drop(slow);
+    assert_eq!(gate.in_flight(), 0, "a place that was given back is not given back again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_an_attempt_begins_when_its_body_has_gone_out() {
+    let gate = gate(fixed(1), 10, ms(1000));
+    for _ in 0..20 {
+        let mut slot = gate.try_enter(Instant::now()).unwrap();
+        sleep(ms(5000)).await;
+        slot.step_in(Instant::now());
+        sleep(ms(10)).await;
+        slot.end(Told::Answered, Instant::now());
+    }
+    assert_eq!(gate.seen.usual_latency(), ms(10));
+}

@@ -33,12 +33,21 @@ impl Buffer {
     }
 
     /// The part `range`, for as long as anybody wants it. A large part keeps the memory, a small one is copied, so that data
-    /// never holds more than four times its size.
+    /// never holds more than four times its size, and no more than [`memory_of`] says.
     pub(super) fn extract(self, range: Range<usize>) -> Bytes {
-        if range.len() < self.memory.len() / 4 {
+        if memory_of(range.len()) < self.memory.len() {
             return Bytes::copy_from_slice(&self[range]);
         }
         Bytes::from_owner(self).slice(range)
+    }
+}
+
+/// The most memory that so many bytes of an answer keep alive.
+pub(crate) fn memory_of(length: usize) -> usize {
+    match length {
+        0..LEAST_KEPT => length,
+        LEAST_KEPT..=FIRST_READ => FIRST_READ,
+        _ => length.max(MOST_READ),
     }
 }
 
@@ -115,6 +124,9 @@ pub(super) const FIRST_READ: usize = 80 << 10;
 /// The most that is read at once of a body that has filled every read so far: whoever writes it is woken as seldom.
 pub(super) const MOST_READ: usize = 256 << 10;
 
+/// Less of a read is copied.
+const LEAST_KEPT: usize = FIRST_READ / 4;
+
 /// Large pieces that a thread has in use at once, 8 MiB: however many callers are slow to take what has been read for them.
 const MOST_LARGE_IN_USE: usize = 32;
 
@@ -162,12 +174,12 @@ mod tests {
         let data: Vec<u8> = (0..=255).cycle().take(MOST_READ).collect();
         let buffer = read(&data, MOST_READ).await;
         let at = place(&buffer);
-        let small = buffer.extract(5..MOST_READ / 4);
-        assert_eq!(small, data[5..MOST_READ / 4]);
+        let small = buffer.extract(5..5 + FIRST_READ);
+        assert_eq!(small, data[5..5 + FIRST_READ]);
         let buffer = read(&data, MOST_READ).await;
         assert_eq!(place(&buffer), at, "it is there for the next");
-        let large = buffer.extract(5..5 + MOST_READ / 4);
-        assert_eq!(large, data[5..5 + MOST_READ / 4]);
+        let large = buffer.extract(5..6 + FIRST_READ);
+        assert_eq!(large, data[5..6 + FIRST_READ]);
         assert_eq!(large.as_ptr().addr(), at + 5, "large data is not copied");
         let other = read(&data, MOST_READ).await;
         assert_ne!(place(&other), at, "nobody else's while it is in use");

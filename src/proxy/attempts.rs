@@ -5,14 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::BodyExt;
-use tokio::task::yield_now;
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
@@ -24,7 +21,7 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::hold::Arriving;
 use crate::policy::repeat::SendOnce;
 use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
+    BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
 use crate::proxy::Surroundings;
 use crate::proxy::exchange::{Brought, Exchange};
@@ -42,6 +39,7 @@ use crate::upstream::pool::{Pools, Progress};
 mod beside;
 mod gate;
 mod idle_close;
+mod keep;
 mod line;
 pub(super) mod rest;
 
@@ -179,7 +177,8 @@ pub(crate) async fn run<T: Transport>(
         match ended.verdict {
             Verdict::Retry { after, reason } => {
                 // Boxed, so that a request that needs no retry carries no room for one.
-                let again = Box::pin(wait_and_keep(exchange, outbound, ended, after, reason, timer.as_mut()));
+                let again =
+                    Box::pin(keep::wait_and_keep(exchange, outbound, ended, after, reason, timer.as_mut()));
                 kept = again.await.or(kept);
                 now = Instant::now();
             }
@@ -519,61 +518,6 @@ fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     retry_after(value, SystemTime::now())
 }
 
-/// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
-/// can be used again, and kept, in case nothing better comes.
-async fn wait_and_keep(
-    exchange: &mut Exchange,
-    outbound: &Outbound,
-    ended: Ended,
-    after: Duration,
-    reason: Reason,
-    mut timer: Pin<&mut Sleep>,
-) -> Option<Box<Answer>> {
-    let Ended { outcome, at: now, .. } = ended;
-    let after = line::instead_of(after, outbound, &outcome);
-    exchange.retry(reason, after);
-    let wait = async {
-        if after >= TIMER_STEP {
-            timer.as_mut().reset(now + after);
-            timer.as_mut().await;
-        } else if !after.is_zero() {
-            yield_now().await; // a timer would take its time and cost more
-        }
-    };
-    let Ok(answer) = outcome else {
-        wait.await;
-        return None;
-    };
-    let kept = if after >= TIMER_STEP {
-        tokio::join!(wait, keep(answer, now + after.min(DRAIN_TIME))).1
-    } else {
-        wait.await;
-        keep(answer, now).await // what has come by now
-    };
-    kept.map(Box::new)
-}
-
-/// Reads an answer whole, if it is small and comes soon. Else what was read of it is kept with the rest: the next attempt
-/// does not wait for a body that trickles, and the caller may need it all the same. None if it breaks.
-async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
-    let (head, mut body) = answer.into_parts();
-    let mut bytes = BytesMut::new();
-    let read = async {
-        while bytes.len() as u64 + body.size_hint().lower() <= DRAIN_LIMIT as u64 {
-            match body.frame().await {
-                None => return Some(true),
-                Some(Err(_)) => return None,
-                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-            }
-        }
-        Some(false)
-    };
-    let is_whole = timeout_at(until, read).await.unwrap_or(Some(false))?;
-    let read = (!bytes.is_empty()).then(|| bytes.freeze());
-    let body = if is_whole { UpstreamBody::Kept(read).into() } else { body.after(read) };
-    Some(Response::from_parts(head, body))
-}
-
 /// The end of the loop, by a rule if it was `stopped`: the answer at hand, the best that came earlier, or an error.
 fn conclude(
     exchange: &mut Exchange,
@@ -718,15 +662,6 @@ impl Outbound {
         Ok(answer)
     }
 }
-
-/// The most of a failed answer that is read, and kept.
-const DRAIN_LIMIT: usize = 64 << 10;
-
-/// What a timer can measure. A shorter wait is one turn of all that the worker has to do, its sockets included.
-const TIMER_STEP: Duration = Duration::from_millis(1);
-
-/// How long a failed answer may take to end, where the next attempt has to wait at least as long.
-const DRAIN_TIME: Duration = Duration::from_millis(50);
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -106,7 +106,8 @@ fn without_a_descriptor_for_a_connect_the_answer_is_our_503_and_blames_nobody() 
     }
     drop(callers);
     eventually("new callers are served", || (stent.client().get("/").status == 200).then_some(()));
-    assert_nobody_is_blamed(&stent);
+    // Those that broke together may look like an outage; what was refused for want of a descriptor was none.
+    assert!(stent.metric("stent_endpoint_ejected", &[]) < 0.5);
 }
 
 #[test]

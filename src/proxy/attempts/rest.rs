@@ -4,7 +4,8 @@ use std::pin::pin;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, Ended, Failure, Outbound, Transport, decide, run, wait_and_keep};
+use super::keep::wait_and_keep;
+use super::{Answer, Ended, Failure, Outbound, Transport, decide, run};
 use crate::error::UpstreamError;
 use crate::policy::retry::{Verdict, Veto};
 use crate::proxy::exchange::Exchange;

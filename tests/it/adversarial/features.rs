@@ -103,7 +103,7 @@ const JUDGES: &[(&str, Judge)] = &[
     (
         "SL-10",
         Tests(&[
-            "a_hanging_attempt_is_cut_by_the_per_try_timeout_and_followed_by_another",
+            "a_hanging_attempt_with_a_body_is_cut_by_the_per_try_timeout_and_followed_by_another",
             "no_answer_before_the_deadline_is_a_504_at_the_deadline",
         ]),
     ),
@@ -214,7 +214,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("OP-01", Tests(&["readiness_follows_the_state_and_life_does_not"])),
     ("OP-02", Tests(&["readiness_follows_the_state_and_life_does_not"])),
     ("OP-03", Tests(&["a_reload_with_a_bad_file_leaves_the_old_configuration_running"])),
-    ("OP-04", Tests(&["a_proxy_out_of_files_goes_on_without_spinning_and_accepts_again_when_callers_leave"])),
+    ("OP-04", Tests(&["a_flood_of_callers_takes_no_descriptor_from_healthy_requests"])),
     ("OP-05", Person("a machine with CPU credits")),
     ("OP-06", Person("config/stent.service and the Dockerfile, run as they are")),
     ("OP-07", Missing("AWS credentials")),

@@ -258,7 +258,7 @@ async fn a_slow_upload_does_not_eat_the_deadline() {
         for _ in 0..4 {
             advance(25 * SECOND).await;
             send.send(vec![b'x'; 25 * 500].into()).unwrap(); // any less would be silence
-            yield_now().await;
+            tokio::task::yield_now().await;
         }
         drop(send);
     };

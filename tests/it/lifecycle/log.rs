@@ -86,14 +86,14 @@ fn what_callers_cause_is_one_line_a_minute_for_each_place_and_no_other_place_los
     let stent = Stent::start(&config);
     let [flooded, other] = stent.listeners()[..] else { panic!("two listeners") };
     // A caller whose request is under way leaves no room for the next, who waits for it to leave.
-    let waits = |address: SocketAddr, times: u32| {
-        let label = address.ip();
-        let mut inside = Client::connect(address);
+    let waits = |address: SocketAddr, times: usize| {
+        let (mut inside, before) = (Client::connect(address), backend.requests().len());
+        let waited = stent.metric("stent_accept_paused_total", &[]);
         for time in 1..=times {
             inside.send(&request("GET", "/", &[], b""));
+            backend.wait_for_requests(before + time);
             let next = Client::connect(address);
-            let paused = [("address", &*format!("{label}:0"))];
-            stent.wait_for_metric("stent_accept_paused_total", &paused, time.into());
+            stent.wait_for_metric("stent_accept_paused_total", &[], waited + time as f64);
             inside = next;
         }
     };

@@ -1,10 +1,11 @@
 //! While all of a cluster is down requests wait in line, over all workers, and get through when it is back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::support::client::request;
+use crate::support::record::{Attempt, Line};
 use crate::support::stent::Signal;
 use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 
@@ -288,4 +289,72 @@ fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
     let waited = stent.access_log(before + 1)[before].number("line_us");
     assert!((1.0..5e6).contains(&waited), "{waited}");
     assert!(stent.metric("stent_outage", &[]) < 0.5, "the new cluster knows nothing bad");
+}
+
+/// Kinds that always fail, that fail by chance and that never do, slow ones, POSTs, and outages of all of them.
+#[test]
+fn requests_of_many_kinds_with_random_faults_leave_nothing_behind_and_no_post_goes_twice() {
+    let (begun, random) = (Instant::now(), Mutex::new(fastrand::Rng::with_seed(21)));
+    let backend = Backend::new(move |request| {
+        let is_outage = begun.elapsed().as_millis() % 300 > 220;
+        let chance = random.lock().unwrap().u32(0..100);
+        match (request.target.split('/').nth(1), chance) {
+            _ if is_outage => Action::answer(502, "down"),
+            (Some("bad"), _) => Action::answer(500, "always"),
+            (Some("slow"), 0..20) => Action::answer(200, "slow").after(ms(90)),
+            (Some("slow"), 20..25) => Action::hang(),
+            (_, 0..5) => Action::answer(502, "by chance"),
+            (_, 5..8) => Action::reset(),
+            _ => Action::answer(200, "good"),
+        }
+    });
+    let config = config(&backend)
+        .retry("backoff.base", "20ms")
+        .retry("per_try_timeout", "60ms")
+        .set("route.deadline", "3s")
+        .set("cluster.hosp.admission.limit", "off");
+    let stent = Stent::start(&config);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let stent = &stent;
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(number);
+                let mut client = stent.client();
+                for turn in 0..150 {
+                    let kind = ["good", "bad", "slow", "flaky", "patients"][random.usize(..5)];
+                    let path = format!("/{kind}/{number}-{turn}");
+                    let response =
+                        if random.u32(..5) == 0 { client.post(&path, "x") } else { client.get(&path) };
+                    assert!(!response.truncated, "{response:?}");
+                    if response.closes() {
+                        client = stent.client();
+                    }
+                }
+            });
+        }
+    });
+    let lines = stent.access_log(1200);
+    assert!(lines.iter().all(|line| line.attempts().len() <= 16));
+    let has_its_share = |line: &Line| {
+        let is_free = |attempt: &Attempt| attempt.delivery == "never";
+        line.attempts().len() <= 4 || line.attempts().iter().any(is_free)
+    };
+    assert!(lines.iter().all(has_its_share), "more than `max_attempts`, and all of them sent");
+    for gauge in ["stent_line_waiting", "stent_requests_in_flight"] {
+        stent.wait_for_metric(gauge, &[], 0.0);
+    }
+    let mut posts: Vec<_> = backend
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST")
+        .map(|post| post.target)
+        .collect();
+    let count = posts.len();
+    posts.sort_unstable();
+    posts.dedup();
+    assert_eq!(count, posts.len(), "a POST was sent twice");
+    assert!(stent.metric("stent_outages_total", &[]) >= 1.0);
+    assert!(stent.metric("stent_hedges_total", &[]) >= 1.0, "something ran beside a slow attempt");
+    // What was found out in all that ends with the faults.
+    assert!(stent.metric("stent_requests_total", &[("code", "503"), ("origin", "proxy")]) < 20.0);
 }

@@ -84,7 +84,7 @@ fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
     stent.wait_for_metric("stent_outage", &[], 0.0);
     stent.wait_for_metric("stent_line_waiting", &[], 0.0);
     let lines = stent.access_log(250);
-    let waited = |line: &&crate::support::record::Line| line.has_number("line_us");
+    let waited = |line: &&Line| line.has_number("line_us");
     assert!(lines.iter().filter(waited).all(|line| line.number("line_us") < 2e6));
     assert!(lines.iter().filter(waited).count() >= 20);
 }

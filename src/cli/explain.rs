@@ -134,8 +134,6 @@ impl<'a> Exchange<'a> {
             page.more(format_args!(
                 "after {per_try} without an answer a second attempt runs beside it; the first good answer wins"
             ));
-        } else {
-            page.more(format_args!("per try {per_try}, where another attempt could follow"));
         }
         self.show_hold(page);
         self.show_resume(page);
@@ -362,7 +360,12 @@ impl<'a> Exchange<'a> {
                 Verdict::Retry { reason: Reason::Error(ErrorClass::Timeout), .. } if self.races() => {
                     let next = attempt + 1;
                     page.decision(format_args!(
-                        "attempt {next} begins beside it; the first good answer wins"
+                        "{}; the first good answer wins",
+                        if attempt == 1 {
+                            format!("attempt {next} begins beside it")
+                        } else {
+                            format!("attempt {next} begins in its place, beside attempt 1")
+                        }
                     ));
                 }
                 Verdict::Retry { reason, .. } => {
@@ -411,7 +414,7 @@ impl<'a> Exchange<'a> {
             Outcome::Failed { class: Some(ErrorClass::Timeout), .. } => {
                 let left = |at: Duration| self.route.deadline.saturating_sub(at);
                 let verdict = self.policy.decide(outcome, &at(begun.earliest, Luck::Good));
-                let could_follow = matches!(verdict, Verdict::Retry { .. });
+                let could_follow = self.races() && matches!(verdict, Verdict::Retry { .. });
                 let limit = |at| {
                     if could_follow { self.policy.per_try_timeout.min(left(at)) } else { left(at) }
                 };

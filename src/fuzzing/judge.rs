@@ -116,7 +116,7 @@ impl Stage {
                 "an older success ended an outage"
             );
             if change == Change::Recovering {
-                self.lessons = self.row.end_outage(failed_probes, expect, now);
+                self.lessons.add(self.row.end_outage(failed_probes, expect, now));
             } else if !was_tried {
                 self.row.end(began, expect, now);
             }
@@ -140,7 +140,7 @@ impl Stage {
             self.since = self.row.began().expect("it has failures");
             self.outage.begin(self.row.keys().chain([key.id()]), Duration::from_millis(100), now);
         } else {
-            self.outage.failure(pass, key.id(), |number| Duration::from_millis(100) * number, now);
+            self.outage.failure(pass, key.id(), weight, |number| Duration::from_millis(100) * number, now);
         }
     }
 

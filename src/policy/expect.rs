@@ -160,10 +160,11 @@ impl Expect {
         self.connection.store(top, Ordering::Relaxed);
     }
 
-    /// Whether the key has enough good attempts to speak for the cluster.
+    /// Whether the key's last attempt succeeded, and not most of many failed: its probe tells more than one of a key of
+    /// which nothing is known, such as each of a thousand random paths.
     pub fn is_known_good(&self, key: &Key, now: Duration) -> bool {
         let own = self.find(*key.levels().last().expect("a key has a level"), now);
-        own.is_some_and(|bucket| bucket.attempts >= BORROWS && bucket.share() < DOUBTFUL)
+        own.is_some_and(|bucket| bucket.row == 0 && (bucket.attempts < BORROWS || bucket.share() < DOUBTFUL))
     }
 
     /// Whether retries of the key help nobody: its last eight attempts, of at least three exchanges, failed while others

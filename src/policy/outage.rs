@@ -9,8 +9,12 @@
 //! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest failed probes first,
 //! with a pause that grows for each key. A health check that passes lets one request try, always, and nothing else: its
 //! path says little about the paths of callers.
+//!
+//! A cluster that recovers is filled in a slow start. Keys that still fail and keys that succeed again are let go apart,
+//! so that the former do not hold up the latter. Two seconds later nobody waits any more: some paths may fail for ever.
 
 use std::collections::{HashMap, HashSet};
+use std::f64::consts::LN_2;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -163,11 +167,17 @@ enum State {
     #[default]
     Up,
     Down(Down),
-    /// Keys that still fail and keys that succeed again are let go apart, so that the former do not hold up the latter.
-    Recovering {
-        failed: Window,
-        mended: Window,
-    },
+    Recovering(Recovery),
+}
+
+#[derive(Debug)]
+struct Recovery {
+    /// For keys that have not succeeded since.
+    failed: Window,
+    /// For keys that have. A failure of one moves its key back, so that the others lose nothing by it.
+    mended: Window,
+    /// When everybody may go.
+    until: Duration,
 }
 
 /// A slow start: how many of those let go may be under way at once.
@@ -276,7 +286,8 @@ impl Outage {
         let (failed, mended) = (&self.failed, &self.mended);
         match &mut self.state {
             State::Up => Next::Go(0, Pass::Free),
-            State::Recovering { failed: of_failed, mended: of_mended } => {
+            State::Recovering(recovery) if now >= recovery.until => Next::Go(0, Pass::Free),
+            State::Recovering(recovery) => {
                 let (is_failed, is_mended) = (
                     |candidate: &Candidate| failed.contains_key(&candidate.key),
                     |candidate: &Candidate| mended.contains(&candidate.key),
@@ -287,19 +298,19 @@ impl Outage {
                 }
                 // Those whose time is over expire by their own clock.
                 let in_time = |candidate: &Candidate| candidate.until > now;
-                let mut again = Duration::MAX;
+                let mut again = recovery.until;
                 if let Some(place) =
                     waiting.clone().position(|candidate| in_time(candidate) && is_mended(candidate))
                 {
-                    match of_mended.take(now) {
+                    match recovery.mended.take(now) {
                         Ok(()) => return Next::Go(place, Pass::Mended),
-                        Err(at) => again = at,
+                        Err(at) => again = again.min(at),
                     }
                 }
                 let mut waiting = waiting;
                 if let Some(place) = waiting.position(|candidate| in_time(candidate) && is_failed(candidate))
                 {
-                    match of_failed.take(now) {
+                    match recovery.failed.take(now) {
                         Ok(()) => return Next::Go(place, Pass::Released),
                         Err(at) => again = again.min(at),
                     }
@@ -322,8 +333,8 @@ impl Outage {
         match (&mut self.state, pass) {
             (State::Down(down), Pass::Stranger) => down.strangers.retain(|(stranger, _)| *stranger != key),
             (State::Down(down), Pass::Probe) => down.probing = None,
-            (State::Recovering { failed, .. }, Pass::Released) => failed.abandon(),
-            (State::Recovering { mended, .. }, Pass::Mended) => mended.abandon(),
+            (State::Recovering(recovery), Pass::Released) => recovery.failed.abandon(),
+            (State::Recovering(recovery), Pass::Mended) => recovery.mended.abandon(),
             _ => {}
         }
     }
@@ -335,14 +346,18 @@ impl Outage {
                 self.abandon(pass, key);
                 return Change::Nothing;
             }
-            self.state = State::Recovering { failed: Window::new(now), mended: Window::new(now) };
+            self.state = State::Recovering(Recovery {
+                failed: Window::new(now),
+                mended: Window::new(now),
+                until: now.saturating_add(RECOVERY),
+            });
             self.mend(key);
             return Change::Recovering;
         }
-        if let State::Recovering { failed, mended } = &mut self.state {
+        if let State::Recovering(recovery) = &mut self.state {
             match pass {
-                Pass::Released => failed.success(),
-                Pass::Mended => mended.success(),
+                Pass::Released => recovery.failed.success(),
+                Pass::Mended => recovery.mended.success(),
                 _ => {}
             }
             self.mend(key);
@@ -356,16 +371,30 @@ impl Outage {
         }
     }
 
-    /// An attempt failed, and that is no new outage. `pause` gives the wait before a key's next probe by its number.
-    pub fn failure(&mut self, pass: Pass, key: KeyId, pause: impl FnOnce(u32) -> Duration, now: Duration) {
+    /// An attempt failed, and that is no new outage. `weight` is how surprising that is, in nats; `pause` gives the wait
+    /// before a key's next probe by its number.
+    pub fn failure(
+        &mut self,
+        pass: Pass,
+        key: KeyId,
+        weight: f64,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
         match &mut self.state {
             State::Up => {}
-            State::Recovering { failed, mended } => {
-                let window = if pass == Pass::Mended { mended } else { failed };
+            State::Recovering(recovery) => {
+                // One that was not let go out of the line says nothing about how fast that may be done, and neither does
+                // one that fails more often than not.
                 if matches!(pass, Pass::Mended | Pass::Released) {
-                    window.abandon();
+                    if weight >= LN_2 {
+                        recovery.failed.halve(now);
+                    }
+                    if self.mended.remove(&key) {
+                        self.failed.insert(key, Failed { probes: 0, next: now });
+                    }
                 }
-                window.halve(now);
+                self.abandon(pass, key);
             }
             State::Down(down) => {
                 if self.failed.len() < MAX_KEYS || self.failed.contains_key(&key) {
@@ -385,7 +414,7 @@ impl Outage {
 
     /// Nobody waits any more: a cluster that recovers is up.
     pub fn line_is_empty(&mut self) {
-        if let State::Recovering { .. } = self.state {
+        if let State::Recovering(_) = self.state {
             self.state = State::Up;
             (self.failed, self.mended) = (HashMap::new(), HashSet::new());
         }
@@ -539,6 +568,9 @@ const STRANGERS_PER_SECOND: f64 = 20.0;
 
 /// Keys whose failures are kept apart in one outage.
 const MAX_KEYS: usize = 4096;
+
+/// How long those who wait are let go one after another. Doubled every 100 ms, a window is past any line by then.
+const RECOVERY: Duration = Duration::from_secs(2);
 
 /// How long a window stays as it is without an answer.
 const STEP: Duration = Duration::from_millis(100);

@@ -393,7 +393,7 @@ impl<T: Transport> Making<'_, T> {
             let (at, limit) = limit(self.exchange, self.outbound, current);
             let is_slow = at <= now.into_std() && limit == Limit::PerTry;
             let is_hedged = lesson.as_ref().and_then(|lesson| lesson.due).is_some_and(|due| due <= now);
-            if is_hedged || is_slow && beside::may_help(self.exchange, self.outbound) {
+            if is_hedged || is_slow && self.outbound.aim == Aim::Answer {
                 let race =
                     beside::Race { outbound: self.outbound, transport: self.transport, current, lesson };
                 // Boxed, because it is rare.
@@ -422,14 +422,17 @@ fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
     Failure { error: UpstreamError::new(kind, delivery), limit: Some(limit) }
 }
 
-/// Whether a timeout of the running attempt could be followed by another attempt.
+/// Whether another attempt can help one that is slow: beside it, where the request is safe and has no body, or in its
+/// place, where the rest of an answer is asked for.
+///
+/// Everything else has until its deadline: a plain proxy would wait as long for a slow PUT, which is no failure, and a
+/// backend may carry out what was cut off as well as what follows.
 fn successor(exchange: &Exchange, outbound: &Outbound) -> Successor {
     let policy = outbound.policy();
     let possible = exchange.spent() < policy.max_attempts
-        && outbound.repeatable == Repeatable::Always
-        && exchange.body().state() != BodyState::Lost
         && policy.errors.contains(ErrorClass::Timeout)
-        && !exchange.has_last_turn();
+        && !exchange.has_last_turn()
+        && (outbound.aim != Aim::Answer || beside::may_race(exchange, outbound));
     if possible { Successor::Possible } else { Successor::Impossible }
 }
 

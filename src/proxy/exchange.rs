@@ -204,15 +204,18 @@ impl Exchange {
 
     /// The same without those that `max_attempts` does not count.
     pub(crate) fn spent(&self) -> u32 {
-        self.attempt_number().saturating_sub(self.forgiven)
+        let number = self.attempt_number();
+        // A record holds no more, so an exchange does not, whatever was forgiven.
+        if self.forgiven > 0 && number >= MAX_ATTEMPTS {
+            u32::MAX
+        } else {
+            number.saturating_sub(self.forgiven)
+        }
     }
 
-    /// Has `max_attempts` not count an attempt that sent nothing while the cluster was down. So many attempts as a record
-    /// holds are the end all the same.
+    /// Has `max_attempts` not count an attempt that sent nothing while the cluster was down.
     pub(crate) fn forgive_attempt(&mut self) {
-        if self.attempt_number() < MAX_ATTEMPTS {
-            self.forgiven += 1;
-        }
+        self.forgiven += 1;
     }
 
     /// What tells it from other exchanges in what is learned of failures.
@@ -343,7 +346,7 @@ impl Exchange {
         }
         if let Some(cluster) = cluster {
             let now = self.surroundings.since_start(now);
-            self.tell(&cluster, attempt, report, subject, now.saturating_sub(took)..now);
+            self.tell(&cluster, &attempt, report, subject, now.saturating_sub(took)..now);
         }
     }
 
@@ -351,7 +354,7 @@ impl Exchange {
     fn tell(
         &mut self,
         cluster: &Cluster,
-        attempt: RunningAttempt,
+        attempt: &RunningAttempt,
         report: Report,
         subject: &dyn Asked,
         time: Range<Duration>,
@@ -366,7 +369,7 @@ impl Exchange {
         let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began: time.start };
         let surprise = cluster.report(told, pause, time.end);
         if report == Report::Failure(Kind::Answered) {
-            self.blame(cluster, attempt.pick, surprise);
+            self.blame(cluster, attempt.pick.clone(), surprise);
         }
     }
 
@@ -375,8 +378,9 @@ impl Exchange {
         self.blamed.push((pick, surprise));
         let first = self.blamed[0].0.endpoint.id;
         if self.blamed.iter().any(|(pick, _)| pick.endpoint.id != first) {
-            for (pick, surprise) in self.blamed.drain(..) {
-                cluster.take_back(&pick.endpoint, surprise);
+            for (pick, surprise) in &mut self.blamed {
+                // It stays, without its weight, so that a third endpoint is not blamed either.
+                cluster.take_back(&pick.endpoint, std::mem::take(surprise));
             }
         }
     }

@@ -57,8 +57,8 @@ pub(crate) enum Step {
     BreakAfterParts(usize),
     /// Takes a part of the request body each time so much has passed, and answers when there is none left.
     Trickle(Duration),
-    /// Takes the first so many parts of the request body, and neither reads on nor answers.
-    StallAfterParts(usize),
+    /// Takes the first so many parts of the request body, and breaks off so much later.
+    StallAfterParts(usize, Duration),
     /// Fails at once.
     Fail(UpstreamErrorKind, Delivery),
     /// Has the whole request and never answers.
@@ -114,12 +114,12 @@ impl Transport for Script {
             Step::Stream(..) => unreachable!("answered above"),
             Step::AnswerEarly(status) => (status, Vec::new(), ""),
             Step::Fail(kind, delivery) => return Err(UpstreamError::new(kind, delivery)),
-            Step::BreakAfterParts(parts) | Step::StallAfterParts(parts) => {
+            Step::BreakAfterParts(parts) | Step::StallAfterParts(parts, _) => {
                 for _ in 0..parts {
                     let _ = body.frame().await;
                 }
-                if matches!(step, Step::StallAfterParts(_)) {
-                    std::future::pending::<()>().await;
+                if let Step::StallAfterParts(_, time) = step {
+                    sleep(time).await;
                 }
                 return Err(terminated);
             }

@@ -172,7 +172,7 @@ impl Metrics {
             ),
             cluster_recent_success: new.gauges(
                 "cluster_recent_success",
-                "The chance that an attempt succeeds, by how recent ones went; adaptive waits follow it.",
+                "The chance that an attempt succeeds, over all kinds of requests: a busy path that always fails lowers it.",
                 &["cluster"],
             ),
             requests_in_flight: new.int_gauges(

@@ -310,7 +310,7 @@ impl Cluster {
         self.line.expect.is_hopeless(key, now) && !self.line.expect.allows_futile(key, random, now)
     }
 
-    /// The key of a request, and what its attempts have been like.
+    /// What a request asks for, by which its attempts are judged.
     pub fn key(&self, subject: &Subject<'_>) -> Key {
         self.line.expect.key(subject)
     }
@@ -443,9 +443,8 @@ impl Cluster {
                     return;
                 };
                 let seconds = until.saturating_sub(now).as_secs_f64();
-                let row = self.line.show_row();
                 tracing::warn!(
-                    %cluster, endpoint = %label, reason = "failures", failures, seconds, row,
+                    %cluster, endpoint = %label, reason = "failures", failures, seconds,
                     "endpoint ejected"
                 );
             }
@@ -461,8 +460,11 @@ impl Cluster {
         let cluster = &self.settings.name;
         match change {
             OutageChange::Down => {
-                let row = self.line.show_row();
-                tracing::warn!(%cluster, row, "the cluster is down, requests to it wait in line");
+                let failed = self.line.show_row();
+                tracing::warn!(
+                    %cluster, failed,
+                    "every recent attempt at the cluster failed: requests to it wait in line or probe"
+                );
             }
             OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
             OutageChange::Nothing => {}

@@ -272,7 +272,8 @@ impl Line {
         let is_fresh = inner.row.is_older_than(began);
         let change = inner.outage.success(pass, key.id(), is_fresh, now);
         if change == Change::Recovering {
-            inner.lessons = inner.row.end_outage(failed_probes, &self.expect, now);
+            let lessons = inner.row.end_outage(failed_probes, &self.expect, now);
+            inner.lessons.add(lessons);
         } else if !inner.outage.is_tried() {
             inner.row.end(began, &self.expect, now);
         }
@@ -318,7 +319,7 @@ impl Line {
             self.metrics.outages.inc();
             Change::Down
         } else {
-            inner.outage.failure(pass, key.id(), pause, now);
+            inner.outage.failure(pass, key.id(), weight, pause, now);
             Change::Nothing
         };
         self.advance(inner, now);
@@ -332,10 +333,16 @@ impl Line {
 
     /// Forgets what is expected, if nothing has failed for ten minutes; says whether it did.
     pub(super) fn forget_if_stale(&self, now: Duration) -> bool {
-        if self.mode.load(Ordering::Relaxed) != USED || !self.expect.is_stale(now) {
+        let is_idle = |mode| mode != CALM && mode != DOWN;
+        if !is_idle(self.mode.load(Ordering::Relaxed)) || !self.expect.is_stale(now) {
             return false;
         }
-        let _inner = self.lock();
+        let mut inner = self.lock();
+        if !is_idle(self.mode.load(Ordering::Relaxed)) || !self.expect.is_stale(now) {
+            return false; // something failed in between
+        }
+        (inner.row, inner.lessons) = (Row::new(), Lessons::default());
+        self.surprise.store(0, Ordering::Relaxed);
         self.expect.forget();
         self.mode.store(CALM, Ordering::Relaxed);
         true

@@ -180,11 +180,11 @@ fn an_attempt_that_timed_out_counts_until_the_backend_lets_go_of_it() {
         &config(&backend)
             .set("cluster.hosp.admission.limit", 1)
             .set("cluster.hosp.admission.queue_time", "300ms")
-            .retry("per_try_timeout", "200ms"),
+            .set("route.deadline", "500ms"),
     );
-    // The second attempt finds the place taken by the first.
-    let response = stent.client().request("PUT", "/first", &[], b"x");
-    assert_eq!(response.status, 503);
+    assert_eq!(stent.client().request("PUT", "/first", &[], b"x").status, 504);
+    // The next one finds the place taken.
+    assert_eq!(stent.client().get("/").status, 503);
     assert_eq!(backend.requests().len(), 1);
     stent.wait_for_metric("stent_admission_lingering", &[("cluster", "hosp")], 1.0);
     stent.wait_for_metric("stent_admission_in_flight", &[("cluster", "hosp")], 1.0);

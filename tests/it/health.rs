@@ -226,7 +226,7 @@ fn a_long_answer_passes_with_its_first_part() {
     backend.wait_until_closed(1);
 }
 
-/// Waits in line are long, and knocks seldom enough to be counted.
+/// Waits in line are long, and probes seldom enough to be counted.
 fn with_line(config: Config) -> Config {
     checked(config)
         .set("server.workers", 2)

@@ -48,7 +48,7 @@ impl Exchange<'_> {
         }
         if !method.is_safe() && self.policy.max_attempts > 1 {
             page.more(format_args!(
-                "an attempt that a timeout cut may still be carried out by the backend, after a later one"
+                "an attempt whose connection broke may still be carried out by the backend, after a later one"
             ));
         }
         if *method == Method::DELETE && self.policy.max_attempts > 1 {

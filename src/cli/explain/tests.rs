@@ -108,12 +108,11 @@ route     screening: hosp.example.org, /api/screenings/{id}, GET, POST
 cluster   hosp: 1 endpoint
 policy    at most 4 attempts within 55s (deadline)
           failures: statuses [500, 502], errors [connect, tls, reset, timeout, protocol, truncated]
-          per try 10s, where another attempt could follow
           answers of up to 128KiB are held until whole: 100ms from the last byte, at most 500ms in all
           waits 100ms × 2, at most 2s, half of it to all of it; a Retry-After of up to 5s is kept
           adaptive: that while the cluster fails, down to 0.1ms where such requests mostly succeed
           POST is in `methods`: sent again even if the backend may have acted on it
-          an attempt that a timeout cut may still be carried out by the backend, after a later one
+          an attempt whose connection broke may still be carried out by the backend, after a later one
           waits in line, at most 10s, while the cluster is down, and is tried once in any case
           waits, at most 1s, while the cluster has all that it is found to carry, and is not retried while others wait
 
@@ -294,7 +293,7 @@ fn a_timeout_takes_the_per_try_time_and_the_last_one_what_the_deadline_leaves() 
 0s  attempt 1: timeout after 10s: the backend may have acted on it
 → attempt 2 begins beside it; the first good answer wins
 10s  attempt 2: timeout after 10s: the backend may have acted on it
-→ attempt 3 begins beside it; the first good answer wins
+→ attempt 3 begins in its place, beside attempt 1; the first good answer wins
 20s  attempt 3: timeout after 35s: the backend may have acted on it
 → no more: the deadline of 55s has passed
 55s  answer: 504, made by the proxy",
@@ -302,13 +301,10 @@ fn a_timeout_takes_the_per_try_time_and_the_last_one_what_the_deadline_leaves() 
     assert_timeline(
         &timeline("PUT /pair", &[], 0, "timeout timeout timeout"),
         "
-0s  attempt 1: timeout after 10s: the backend may have acted on it
-→ retry after 50ms to 100ms, at an endpoint not yet tried: `timeout` is in `errors`
-10.05s to 10.1s  attempt 2: timeout after 10s: the backend may have acted on it
-→ retry after 100ms to 200ms, at an endpoint already tried: `timeout` is in `errors`
-20.15s to 20.3s  attempt 3: timeout after 34.7s to 34.85s: the backend may have acted on it
+0s  attempt 1: timeout after 55s: the backend may have acted on it
 → no more: the deadline of 55s has passed
-55s  answer: 504, made by the proxy",
+55s  answer: 504, made by the proxy
+not used: timeout timeout (nothing follows attempt 1)",
     );
     assert_timeline(
         &timeline("GET /single", &[], 0, "timeout"),
@@ -558,7 +554,7 @@ fn a_hedge_stands_beside_the_first_attempt_that_takes_long() {
         "
 0s  attempt 1: timeout after 10s: the backend may have acted on it
 → attempt 2, a hedge, beside it after 20ms: taken to fail as well
-→ attempt 3 begins beside it; the first good answer wins
+→ attempt 3 begins in its place, beside attempt 1; the first good answer wins
 10s  attempt 3: timeout after 45s: the backend may have acted on it
 → no more: the deadline of 55s has passed
 55s  answer: 504, made by the proxy",

@@ -12,7 +12,7 @@ pub(super) struct Bucket {
     /// The share that fails, of `WHOLE`.
     share: u16,
     /// Learned failures since the last success, at most `LONGEST_ROW`.
-    row: u8,
+    pub(super) row: u8,
     /// How many exchanges these came from, at most 3.
     exchanges: u8,
     /// The last of them, in 6 bits.
@@ -117,7 +117,10 @@ fn part(share: f64) -> u16 {
     part
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "it wraps after 18 hours, long after all is forgotten")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "it wraps after 18 hours: a key silent for just as long counts as known, with an old share"
+)]
 fn tick(now: Duration) -> u16 {
     (now.as_secs() / TICK) as u16 & TICKS
 }

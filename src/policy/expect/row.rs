@@ -53,8 +53,15 @@ pub struct Row<E> {
 
 #[derive(Debug)]
 struct Evidence<E> {
-    /// The sum of the weights at each endpoint.
-    at: Vec<(E, f64)>,
+    at: Vec<Share<E>>,
+}
+
+/// The failures at one endpoint.
+#[derive(Debug)]
+struct Share<E> {
+    endpoint: E,
+    /// The sum of their weights.
+    weight: f64,
     /// How many are evidence of their own.
     heavy: u32,
 }
@@ -123,7 +130,7 @@ impl<E: Copy + PartialEq> Row<E> {
     ) -> bool {
         let is_long = self.began.is_some_and(|began| now.saturating_sub(began) >= LEAST_SPAN);
         is_long
-            && self.answered.heavy.saturating_add(self.refused.heavy) >= enter_after
+            && self.answered.heavy().saturating_add(self.refused.heavy()) >= enter_after
             && self.surprise() >= SURPRISE
             && endpoints.all(|endpoint| self.answered.at(endpoint) + self.refused.at(endpoint) >= SURPRISE)
     }
@@ -140,7 +147,7 @@ impl<E: Copy + PartialEq> Row<E> {
 
     /// Takes the refusals out of the row whose endpoints have let a connection open since.
     pub fn forget_refusals(&mut self, expect: &Expect, is_refusing: impl Fn(E) -> bool, now: Duration) {
-        self.refused.at.retain(|(endpoint, _)| is_refusing(*endpoint));
+        self.refused.at.retain(|share| is_refusing(share.endpoint));
         if self.refused.at.is_empty() && self.refused_since.is_some() {
             self.drop_refusals(expect, now);
             if self.lessons.is_empty() {
@@ -210,24 +217,30 @@ impl<E: Copy + PartialEq> Default for Row<E> {
 
 impl<E: Copy + PartialEq> Evidence<E> {
     const fn new() -> Self {
-        Self { at: Vec::new(), heavy: 0 }
+        Self { at: Vec::new() }
     }
 
     fn note(&mut self, endpoint: E, weight: f64) {
-        self.heavy = self.heavy.saturating_add(u32::from(weight >= LIGHT));
-        if let Some((_, sum)) = self.at.iter_mut().find(|(other, _)| *other == endpoint) {
-            *sum += weight;
+        let heavy = u32::from(weight >= LIGHT);
+        if let Some(share) = self.at.iter_mut().find(|share| share.endpoint == endpoint) {
+            share.weight += weight;
+            share.heavy = share.heavy.saturating_add(heavy);
         } else if self.at.len() < MAX_ENDPOINTS {
-            self.at.push((endpoint, weight));
+            self.at.push(Share { endpoint, weight, heavy });
         }
     }
 
     fn at(&self, endpoint: E) -> f64 {
-        self.at.iter().find(|(other, _)| *other == endpoint).map_or(0.0, |(_, sum)| *sum)
+        self.at.iter().find(|share| share.endpoint == endpoint).map_or(0.0, |share| share.weight)
     }
 
     fn sum(&self) -> f64 {
-        self.at.iter().map(|(_, sum)| sum).sum()
+        // Not `sum`, which is -0 where there is nothing to add.
+        self.at.iter().fold(0.0, |all, share| all + share.weight)
+    }
+
+    fn heavy(&self) -> u32 {
+        self.at.iter().fold(0, |all: u32, share| all.saturating_add(share.heavy))
     }
 }
 
@@ -250,6 +263,17 @@ impl Lessons {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Adds those of a later outage. Of too many the earlier ones stay.
+    pub fn add(&mut self, later: Self) {
+        self.ended = self.ended.max(later.ended);
+        for lesson in later.waiting {
+            let is_known = self.waiting.iter().any(|other| other.key == lesson.key);
+            if !is_known && self.waiting.len() < MAX_KEYS {
+                self.waiting.push(lesson);
+            }
+        }
     }
 
     /// Lays the end of an attempt before the lessons. A key's first attempt that began after the outage decides on its

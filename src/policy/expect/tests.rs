@@ -53,6 +53,22 @@ fn a_path_that_always_fails_weighs_nothing_and_takes_nothing_from_others() {
     assert!(expect.is_known_good(&good, NOW) && !expect.is_known_good(&bad, NOW));
     learn(&expect, &bad, 0, 1);
     assert!(!expect.is_hopeless(&bad, NOW), "its first success ends that");
+    assert!(!expect.is_known_good(&bad, NOW), "which is not much of a record");
+}
+
+#[test]
+fn a_quiet_key_is_known_good_from_its_first_success_while_random_paths_fail() {
+    let expect = expect();
+    let (quiet, mut random) = (key(&expect, "/quiet"), fastrand::Rng::with_seed(1));
+    for exchange in 0..60 {
+        let word: String = (0..12).map(|_| random.lowercase()).collect();
+        expect.note(&key(&expect, &format!("/{word}")), Ending::Failure(exchange), NOW);
+    }
+    assert!(!expect.is_known_good(&quiet, NOW));
+    learn(&expect, &quiet, 0, 1);
+    assert!(expect.is_known_good(&quiet, NOW));
+    learn(&expect, &quiet, 1, 0);
+    assert!(!expect.is_known_good(&quiet, NOW));
 }
 
 #[test]

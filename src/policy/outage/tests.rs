@@ -50,7 +50,7 @@ fn a_key_that_has_not_failed_probes_at_once() {
     // One at a time for each key.
     assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1002), Next::NotBefore(ms(2001)));
     assert_eq!(next(&mut outage, &[fresh('b', 1001), fresh('c', 1002)], 1002), Next::Go(1, Pass::Stranger));
-    outage.failure(Pass::Stranger, key('b'), pause, ms(1010));
+    outage.failure(Pass::Stranger, key('b'), 4.7, pause, ms(1010));
     assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1011), Next::NotBefore(ms(1210)));
     assert_eq!(outage.failed_probes(), 1);
 }
@@ -63,7 +63,7 @@ fn no_more_than_eight_strangers_in_a_row_and_twenty_a_second_probe() {
     for _ in 0..8 {
         let Next::Go(place, Pass::Stranger) = next(&mut outage, &waiting, 1000) else { panic!() };
         let gone = waiting.remove(place);
-        outage.failure(Pass::Stranger, gone.key, pause, ms(1000));
+        outage.failure(Pass::Stranger, gone.key, 4.7, pause, ms(1000));
     }
     assert_eq!(next(&mut outage, &waiting, 1000), Next::NotBefore(ms(1050)));
     assert_eq!(next(&mut outage, &waiting, 1050), Next::Go(0, Pass::Stranger));
@@ -108,15 +108,15 @@ fn keys_that_failed_take_turns_one_at_a_time_and_100_ms_apart() {
     let waiting = [fresh('a', 1000), fresh('b', 1000), fresh('c', 1000)];
     assert_eq!(next(&mut outage, &waiting, 1100), Next::Go(0, Pass::Probe));
     assert_eq!(next(&mut outage, &waiting[1..], 1150), Next::NotBefore(ms(2100)), "one at a time");
-    outage.failure(Pass::Probe, key('a'), pause, ms(1150));
+    outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1150));
     assert_eq!(next(&mut outage, &waiting, 1150), Next::NotBefore(ms(1200)), "100 ms apart");
     // The key with the fewest failed probes first, and the pause of each key grows by itself.
     assert_eq!(next(&mut outage, &waiting, 1200), Next::Go(1, Pass::Probe));
-    outage.failure(Pass::Probe, key('b'), pause, ms(1200));
+    outage.failure(Pass::Probe, key('b'), 4.7, pause, ms(1200));
     assert_eq!(next(&mut outage, &waiting, 1400), Next::Go(2, Pass::Probe));
-    outage.failure(Pass::Probe, key('c'), pause, ms(1400));
+    outage.failure(Pass::Probe, key('c'), 4.7, pause, ms(1400));
     assert_eq!(next(&mut outage, &waiting, 1500), Next::Go(0, Pass::Probe));
-    outage.failure(Pass::Probe, key('a'), pause, ms(1500));
+    outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1500));
     assert_eq!(next(&mut outage, &waiting[..1], 1700), Next::NotBefore(ms(1800)));
 }
 
@@ -157,7 +157,7 @@ fn a_check_that_passed_lets_one_go_always() {
         let waiting = [waiter('a', 1000, Means::Nothing), fresh('a', 1000)];
         assert_eq!(next(&mut outage, &waiting, 1001 + round), Next::Go(0, Pass::Probe));
         assert!(matches!(next(&mut outage, &waiting, 1001 + round), Next::NotBefore(_)), "one, and no more");
-        outage.failure(Pass::Probe, key('a'), pause, ms(1002 + round));
+        outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1002 + round));
     }
     let mut outage = Outage::default();
     outage.check_passed();
@@ -177,7 +177,7 @@ fn a_success_that_began_after_the_outage_ends_it_whatever_its_key_and_an_older_o
 #[test]
 fn while_the_cluster_recovers_strangers_pass_and_others_are_let_go_slowly() {
     let mut outage = down();
-    outage.failure(Pass::Free, key('c'), pause, ms(1500));
+    outage.failure(Pass::Free, key('c'), 4.7, pause, ms(1500));
     outage.success(Pass::Probe, key('a'), true, ms(2000));
     let [failed, mended] = ['c', 'a'].map(|name| [fresh(name, 1000); 9]);
     assert_eq!(next(&mut outage, &[failed[0], mended[0], fresh('b', 1000)], 2000), Next::Go(2, Pass::Free));
@@ -194,11 +194,57 @@ fn while_the_cluster_recovers_strangers_pass_and_others_are_let_go_slowly() {
     assert_eq!(next(&mut outage, &mended, 2010), Next::NotBefore(ms(2100)));
     assert_eq!(next(&mut outage, &mended, 2100), Next::Go(0, Pass::Mended));
     // What still fails halves its own window, and not that of what succeeds.
-    outage.failure(Pass::Released, key('c'), pause, ms(2110));
+    outage.failure(Pass::Released, key('c'), 4.7, pause, ms(2110));
     assert_eq!(next(&mut outage, &failed, 2110), Next::NotBefore(ms(2210)));
     assert_eq!(next(&mut outage, &mended, 2110), Next::Go(0, Pass::Mended));
     outage.line_is_empty();
     assert!(!outage.is_down());
+}
+
+#[test]
+fn failures_of_others_or_of_what_often_fails_hold_up_nobody_while_the_cluster_recovers() {
+    for (pass, weight) in [(Pass::Free, 4.7), (Pass::Released, 0.5)] {
+        let mut outage = down();
+        outage.success(Pass::Free, key('z'), true, ms(2000));
+        let waiting = [fresh('a', 1000); 9];
+        for at in (2000..2100).step_by(10) {
+            outage.failure(pass, key('c'), weight, pause, ms(at));
+        }
+        let mut gone = 0;
+        while next(&mut outage, &waiting, 2100) == Next::Go(0, Pass::Released) {
+            gone += 1;
+        }
+        assert_eq!(gone, 4, "{pass:?}");
+    }
+}
+
+#[test]
+fn a_key_that_fails_again_goes_back_to_those_that_fail_and_holds_up_no_other() {
+    let mut outage = down();
+    outage.failure(Pass::Free, key('b'), 4.7, pause, ms(1500));
+    outage.success(Pass::Probe, key('a'), true, ms(2000));
+    outage.success(Pass::Released, key('b'), true, ms(2000));
+    let (a, b) = ([fresh('a', 1000); 9], [fresh('b', 1000); 9]);
+    assert_eq!(next(&mut outage, &a, 2000), Next::Go(0, Pass::Mended));
+    outage.failure(Pass::Mended, key('a'), 4.7, pause, ms(2010));
+    assert_eq!(next(&mut outage, &a, 2010), Next::Go(0, Pass::Released));
+    assert_eq!(next(&mut outage, &a, 2010), Next::NotBefore(ms(2110)), "halved");
+    assert_eq!(next(&mut outage, &b, 2010), Next::Go(0, Pass::Mended));
+    assert_eq!(next(&mut outage, &b, 2010), Next::Go(0, Pass::Mended));
+}
+
+#[test]
+fn two_seconds_after_the_first_success_nobody_waits_whatever_fails() {
+    let mut outage = down();
+    outage.success(Pass::Free, key('z'), true, ms(2000));
+    let waiting = [fresh('a', 1000); 9];
+    for at in (2000..4000).step_by(50) {
+        if let Next::Go(place, pass) = next(&mut outage, &waiting, at) {
+            assert_eq!((place, pass), (0, Pass::Released));
+            outage.failure(pass, key('a'), 4.7, pause, ms(at + 10));
+        }
+    }
+    assert_eq!(next(&mut outage, &waiting, 4000), Next::Go(0, Pass::Free));
 }
 
 #[test]
@@ -266,7 +312,7 @@ proptest! {
                     }
                     match event {
                         Event::Success => drop(outage.success(pass, key, true, ms(now))),
-                        Event::Failure => outage.failure(pass, key, pause, ms(now)),
+                        Event::Failure => outage.failure(pass, key, 4.7, pause, ms(now)),
                         _ => outage.abandon(pass, key),
                     }
                     if !outage.is_tried() {

@@ -3,9 +3,10 @@
 //!
 //! An answer is good by its head, before any of it is held: a status that is not retried. The other attempt is cancelled
 //! then. A bad answer or an error does not win as long as the other may do better; if both are bad, the loop goes on with
-//! the better one. Never more than two attempts run: when the younger has outlived `per_try_timeout`, too, the older is cut
-//! off and replaced. All of them count towards `max_attempts` and the budget, and none is made during an outage or while
-//! admission refuses, so a backend that is slow for everybody gets at most the budget on top of its load.
+//! the better one. Never more than two attempts run: when the younger has outlived `per_try_timeout`, too, it is cut off and
+//! replaced. The first one never is, so that no caller waits longer than behind a proxy that never retries. All of them
+//! count towards `max_attempts` and the budget, and none is made during an outage or while admission refuses, so a backend
+//! that is slow for everybody gets at most the budget on top of its load.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -33,12 +34,9 @@ use crate::upstream::pool::Progress;
 /// What a transport's answer is made of.
 type Sent = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 
-/// Whether an attempt that has outlived `per_try_timeout` may go on with another beside it.
-pub(super) fn may_help(exchange: &Exchange, outbound: &Outbound) -> bool {
-    outbound.policy().errors.contains(ErrorClass::Timeout)
-        && outbound.policy().may_race(&candidate(exchange, outbound)).is_ok()
-        && outbound.aim == Aim::Answer
-        && !outbound.cluster.line.is_in_force()
+/// Whether a request is one of which a second attempt may run beside one that is slow.
+pub(super) fn may_race(exchange: &Exchange, outbound: &Outbound) -> bool {
+    outbound.policy().may_race(&candidate(exchange, outbound)).is_ok()
 }
 
 fn candidate<'a>(exchange: &Exchange, outbound: &'a Outbound) -> Candidate<'a> {
@@ -155,7 +153,7 @@ impl<'a, T: Transport> Race<'a, T> {
         }
     }
 
-    /// Begins one more attempt, if it is allowed and of use. Of two that run the older is cut off for it.
+    /// Begins one more attempt, if it is allowed and of use. Of two that run the younger is cut off for it.
     fn start(
         &self,
         exchange: &mut Exchange,
@@ -167,19 +165,16 @@ impl<'a, T: Transport> Race<'a, T> {
         let deadline = outbound.limits().deadline_at(exchange.body().upload());
         let is_useful = deadline.is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at.into());
         let is_allowed = exchange.spent() < outbound.policy().max_attempts && is_useful;
-        if !is_allowed || is_for_slow && !(may_help(exchange, outbound) && self.has_helped(now)) {
+        let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped(now);
+        if !is_allowed || is_for_slow && !may_help {
             return None;
         }
         let (pick, slot) = self.pick(exchange, now)?;
-        if running.len() > 1 {
-            let older = running.remove(0);
-            let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
-            exchange.finish_attempt(older.number, Err(&late), outbound, now);
-            if older.number == self.current.number {
-                // Its lesson says that it takes at least so long, when it is dropped with the race.
-            } else {
-                self.lose(exchange, &older, HedgeEnd::Failed, now);
-            }
+        if running.len() > 1
+            && let Some(younger) = running.pop()
+        {
+            exchange.cancel_attempt(younger.number, now);
+            self.lose(exchange, &younger, HedgeEnd::Failed, now);
         }
         exchange.start_beside(pick.clone(), now);
         let number = exchange.attempt_number();

@@ -19,10 +19,10 @@ impl LineVecs {
         Self {
             outage: new.int_gauges(
                 "outage",
-                "1 while all of the cluster is down or recovers, and requests to it wait in line.",
+                "1 while every recent attempt at the cluster failed, or it recovers: requests to it wait in line or probe.",
                 &["cluster"],
             ),
-            outages: new.counters("outages_total", "Times that all of the cluster went down.", &["cluster"]),
+            outages: new.counters("outages_total", "Times that the failures of the cluster were taken for an outage.", &["cluster"]),
             waiting: new.int_gauges(
                 "line_waiting",
                 "Requests that wait in line because all of the cluster is down.",

@@ -143,7 +143,7 @@ async fn a_turn_that_is_dropped_goes_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_can_afford_it_knocks_first_and_who_cannot_after_a_second() {
+async fn who_can_afford_it_probes_first_and_who_cannot_after_a_second() {
     let (cluster, _) = cluster(LineSettings::default());
     let start = Instant::now();
     let down = take_down(&cluster, start).await;

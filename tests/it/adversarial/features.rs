@@ -103,7 +103,7 @@ const JUDGES: &[(&str, Judge)] = &[
     (
         "SL-10",
         Tests(&[
-            "a_hanging_attempt_with_a_body_is_cut_by_the_per_try_timeout_and_followed_by_another",
+            "a_hanging_attempt_with_a_body_has_until_the_deadline_and_is_sent_once",
             "no_answer_before_the_deadline_is_a_504_at_the_deadline",
         ]),
     ),

@@ -242,7 +242,7 @@ async fn while_requests_wait_in_line_nothing_is_hedged() {
         if at < ms(301) { answer(502) } else { after(50, 200) }
     });
     assert_eq!(stage.get().await.status(), 502);
-    assert_eq!(stage.get().await.status(), 200, "its knock takes longer than a hedge waits");
+    assert_eq!(stage.get().await.status(), 200, "its probe takes longer than a hedge waits");
     assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::RefusedLine)), (4, 1));
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!(stage.attempts_at().len(), 6, "the line has gone");
@@ -357,12 +357,15 @@ async fn one_that_a_younger_overtakes_has_failed_at_its_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_more_than_two_run_and_the_older_is_replaced_when_both_are_slow() {
+async fn never_more_than_two_run_and_the_younger_is_replaced_when_both_are_slow() {
     let stage = slow(3, [Step::Hang, Step::Hang, said(300, 200, "third")]);
     assert_eq!(text(stage.get().await).await, "third");
     assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 2000], ms(2300)));
-    // The first was cut off at 2 s; the second had outlived its time when the third answered.
-    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 0, 0], vec![true, true, false]));
+    // The second was cut off at 2 s; the first had outlived its time when the third answered.
+    assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 1, 0], vec![true, false, false]));
+    let stage = slow(3, [said(2500, 200, "first"), Step::Hang, Step::Hang]);
+    assert_eq!(text(stage.get().await).await, "first");
+    assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 2000], ms(2500)));
     let stage = slow(1, [Step::Hang, Step::Hang, Step::Hang]);
     assert_eq!(stage.get().await.status(), 504);
     assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000, 2000], ms(25_000)));
@@ -383,14 +386,17 @@ async fn a_bad_answer_beside_a_slow_attempt_is_followed_by_another_and_is_the_la
 
 #[tokio::test(start_paused = true)]
 async fn what_always_takes_long_soon_runs_once_and_is_tried_twice_now_and_then() {
-    let steps = (0..200).map(|_| after(1500, 200));
-    let stage = Stage::with(steps, 1, patient(3), BudgetSettings::default());
-    for _ in 0..60 {
-        assert_eq!(stage.get().await.status(), 200);
+    // Also where the second attempt is cut off for a third.
+    for takes in [1500, 2500] {
+        let steps = (0..200).map(|_| after(takes, 200));
+        let stage = Stage::with(steps, 1, patient(3), BudgetSettings::default());
+        for _ in 0..60 {
+            assert_eq!(stage.get().await.status(), 200);
+        }
+        let attempts = stage.attempts_at().len();
+        assert!((66..=76).contains(&attempts), "{attempts}: eight in vain, then one in sixteen");
+        assert!(!stage.cluster.line.is_in_force() && stage.route.metrics.recovered.get() == 0);
     }
-    let attempts = stage.attempts_at().len();
-    assert!((68..=76).contains(&attempts), "{attempts}: eight in vain, then one in sixteen");
-    assert!(!stage.cluster.line.is_in_force() && stage.route.metrics.recovered.get() == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -400,13 +406,28 @@ async fn nothing_is_sent_beside_a_slow_attempt_where_it_is_not_paid_for_or_not_s
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!((stage.attempts_at(), ended(&stage, HedgeEnd::RefusedBudget)), (vec![0], 1));
     for method in [Method::POST, Method::PUT, Method::DELETE] {
-        let stage = Stage::with([after(1500, 200)], 2, patient(1), BudgetSettings::default());
+        let stage = slow(2, [after(1500, 200)]);
         assert_eq!(stage.send(method.clone(), ScriptedBody::empty()).await.status(), 200);
         assert_eq!(stage.attempts_at(), [0], "{method}");
     }
     let stage = slow(2, [after(1500, 200)]);
     assert_eq!(stage.send(Method::POST, ScriptedBody::of(&["x"])).await.status(), 200);
     assert_eq!(stage.attempts_at(), [0]);
+    // During an outage it goes on alone.
+    let stage = Stage::with_line(LineSettings::default(), patient(3), |at| match at.as_millis() {
+        0 => after(1500, 200),
+        _ => after(10, 502),
+    });
+    let others = async {
+        tokio::time::sleep(ms(10)).await;
+        for _ in 0..3 {
+            assert_eq!(stage.send(Method::POST, ScriptedBody::empty()).await.status(), 502);
+        }
+        assert!(stage.cluster.line.is_in_force());
+    };
+    let (response, ()) = tokio::join!(stage.get(), others);
+    assert_eq!((response.status().as_u16(), stage.start.elapsed()), (200, ms(1500)));
+    assert_eq!(ended(&stage, HedgeEnd::RefusedLine), 1);
     let off = RetryPolicy { errors: [ErrorClass::Reset].into_iter().collect(), ..patient(3) };
     let stage = Stage::with([after(1500, 200)], 2, off, BudgetSettings::default());
     assert_eq!(stage.get().await.status(), 200);

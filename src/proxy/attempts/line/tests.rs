@@ -111,7 +111,7 @@ async fn posts_alone_get_through_refused_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_knocks_only_where_nobody_else_can() {
+async fn a_post_probes_only_where_nobody_else_can() {
     // The posts that are sent before the outage is one are lost, for they may not be sent again; those after it wait.
     let stage = stage(bad_for_400_ms);
     assert_eq!(lost(&stage, |_| Method::POST).await, 3);
@@ -122,7 +122,7 @@ async fn one_request_alone_waits_with_its_last_attempt() {
     let stage = stage(bad_for_400_ms);
     sleep(ms(1000)).await;
     assert_eq!(stage.get().await.status(), 200);
-    // Three in a row are an outage; the fourth is the last, and nobody else can knock.
+    // Three in a row are an outage; the fourth is the last, and nobody else can probe.
     assert_eq!(stage.attempts_at(), [1000, 1101, 1302, 2303]);
 }
 
@@ -223,7 +223,7 @@ async fn what_was_never_sent_spends_no_attempt_while_the_cluster_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_frees_its_place_and_its_knock() {
+async fn a_caller_that_leaves_frees_its_place_and_its_probe() {
     let line = LineSettings::new(1, ms(10_000), 3).unwrap();
     let stage = down(line, |at| if at < ms(301) { answer(502) } else { answer(200) }).await;
     assert!(timeout(ms(50), stage.get()).await.is_err());
@@ -233,7 +233,7 @@ async fn a_caller_that_leaves_frees_its_place_and_its_knock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_knock_whose_caller_leaves_goes_to_the_next() {
+async fn a_probe_whose_caller_leaves_goes_to_the_next() {
     fn hangs_once(at: Duration) -> Step {
         if at < ms(301) {
             answer(502)
@@ -264,7 +264,7 @@ async fn the_line_goes_oldest_first_and_costs_neither_attempts_nor_budget() {
     let answered = load(&stage, 7, Duration::from_micros(1), |_| Method::GET).await;
     assert!(answered.iter().all(|(status, _)| *status == 200));
     let at: Vec<_> = answered.into_iter().map(|(_, at)| at).collect();
-    // The first knocks at 400 in vain, the second at 600; then two go, and four.
+    // The first probes at 400 in vain, the second at 600; then two go, and four.
     assert_eq!(at, [620, 610, 620, 630, 630, 630, 630]);
     assert!(stage.cluster.budget.available(stage.start.elapsed()) >= budget);
     assert_eq!(stage.attempts_at().len(), 3 + 1 + 7);

@@ -6,7 +6,7 @@
 //! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
 //! pays for one probe of its own; a request that may not be repeated pays at most one second.
 //!
-//! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest failed probes first,
+//! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest probes first,
 //! with a pause that grows for each key. A health check that passes lets one request try, always, and nothing else: its
 //! path says little about the paths of callers.
 //!
@@ -156,7 +156,9 @@ pub struct Outage {
 /// A key that failed.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
-    /// Its probes that failed.
+    /// Its probes that began. One that takes long must not be followed by more of its key before others had theirs.
+    turns: u32,
+    /// Those that failed.
     probes: u32,
     /// When the next one may go.
     next: Duration,
@@ -257,7 +259,8 @@ impl Outage {
 
     /// Begins an outage, found by failures of `keys`. `pause` is the time before one of these may probe.
     pub fn begin(&mut self, keys: impl Iterator<Item = KeyId>, pause: Duration, now: Duration) {
-        self.failed = keys.map(|key| (key, Failed { probes: 0, next: now.saturating_add(pause) })).collect();
+        self.failed =
+            keys.map(|key| (key, Failed { turns: 0, probes: 0, next: now.saturating_add(pause) })).collect();
         self.mended.clear();
         self.state = State::Down(Down {
             strangers: Vec::new(),
@@ -283,11 +286,11 @@ impl Outage {
     where
         I: Iterator<Item = &'a Candidate> + Clone,
     {
-        let (failed, mended) = (&self.failed, &self.mended);
         match &mut self.state {
             State::Up => Next::Go(0, Pass::Free),
             State::Recovering(recovery) if now >= recovery.until => Next::Go(0, Pass::Free),
             State::Recovering(recovery) => {
+                let (failed, mended) = (&self.failed, &self.mended);
                 let (is_failed, is_mended) = (
                     |candidate: &Candidate| failed.contains_key(&candidate.key),
                     |candidate: &Candidate| mended.contains(&candidate.key),
@@ -317,7 +320,7 @@ impl Outage {
                 }
                 Next::NotBefore(again)
             }
-            State::Down(down) => down.next(failed, waiting, refuses, now),
+            State::Down(down) => down.next(&mut self.failed, waiting, refuses, now),
         }
     }
 
@@ -391,14 +394,14 @@ impl Outage {
                         recovery.failed.halve(now);
                     }
                     if self.mended.remove(&key) {
-                        self.failed.insert(key, Failed { probes: 0, next: now });
+                        self.failed.insert(key, Failed { turns: 0, probes: 0, next: now });
                     }
                 }
                 self.abandon(pass, key);
             }
             State::Down(down) => {
                 if self.failed.len() < MAX_KEYS || self.failed.contains_key(&key) {
-                    let failed = self.failed.entry(key).or_insert(Failed { probes: 0, next: now });
+                    let failed = self.failed.entry(key).or_insert(Failed { turns: 0, probes: 0, next: now });
                     if matches!(pass, Pass::Stranger | Pass::Probe) {
                         failed.probes = failed.probes.saturating_add(1);
                         failed.next = now.saturating_add(pause(failed.probes.saturating_add(1)));
@@ -424,7 +427,7 @@ impl Outage {
 impl Down {
     fn next<'a, I>(
         &mut self,
-        failed: &HashMap<KeyId, Failed>,
+        failed: &mut HashMap<KeyId, Failed>,
         waiting: I,
         refuses: bool,
         now: Duration,
@@ -449,7 +452,8 @@ impl Down {
             Err(at) => again = again.min(at),
         }
         match self.turn(failed, waiting, refuses, now) {
-            Ok(place) => {
+            Ok((place, key)) => {
+                failed.entry(key).and_modify(|failed| failed.turns += 1);
                 self.probing = Some(now.saturating_add(PATIENCE));
                 self.next = now.saturating_add(GAP);
                 Next::Go(place, Pass::Probe)
@@ -515,7 +519,7 @@ impl Down {
         waiting: I,
         refuses: bool,
         now: Duration,
-    ) -> Result<usize, Duration>
+    ) -> Result<(usize, KeyId), Duration>
     where
         I: Iterator<Item = &'a Candidate>,
     {
@@ -524,14 +528,14 @@ impl Down {
         for (place, candidate) in waiting.enumerate() {
             let Some(failed) = failed.get(&candidate.key).filter(|_| candidate.until > now) else { continue };
             let due = failed.next.max(candidate.due(refuses)).max(earliest);
-            let rank = (failed.probes, candidate.means != Means::Fresh);
+            let rank = (failed.turns, candidate.means != Means::Fresh);
             if due > now {
                 again = again.min(due);
             } else if best.is_none_or(|(other, _)| rank < other) {
-                best = Some((rank, place));
+                best = Some((rank, (place, candidate.key)));
             }
         }
-        best.map(|(_, place)| place).ok_or(again)
+        best.map(|(_, found)| found).ok_or(again)
     }
 }
 

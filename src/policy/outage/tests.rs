@@ -150,6 +150,23 @@ fn a_key_that_is_hopeless_leaves_the_probe_to_others_for_five_seconds() {
 }
 
 #[test]
+fn a_key_whose_probes_take_long_leaves_turns_to_others() {
+    let mut outage = down();
+    outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1100));
+    outage.failure(Pass::Free, key('s'), 4.7, pause, ms(1100));
+    let waiting = [fresh('s', 1000), fresh('s', 1000), fresh('s', 1000), fresh('a', 1000)];
+    let mut turns = Vec::new();
+    for at in (2000..9000).step_by(500) {
+        if let Next::Go(place, pass) = next(&mut outage, &waiting, at) {
+            assert_eq!(pass, Pass::Probe);
+            turns.push(place);
+        }
+    }
+    // None of them ends. Both keys get every second turn, whatever failed before.
+    assert_eq!(turns[..6], [0, 3, 0, 3, 0, 3]);
+}
+
+#[test]
 fn a_check_that_passed_lets_one_go_always() {
     let mut outage = down();
     for round in 0..3 {

@@ -15,7 +15,6 @@ use stent::bench::{self, Pipeline, Work};
 use stent::error::{Delivery, ErrorClass, Origin};
 use stent::fields::Scheme;
 use stent::fields::via::Via;
-use stent::policy::recent::Recent;
 use stent::policy::repeat::SendOnce;
 use stent::policy::retry::{BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried};
 use stent::proxy::replay::ReplayMemory;
@@ -60,7 +59,7 @@ fn decide(c: &mut Criterion) {
         body: BodyState::Whole,
         untried: Untried::None,
         time_left: Duration::from_secs(20),
-        recent: Recent::WELL,
+        chance: 0.991,
         random: 0.5,
     };
     let answered = |status| Outcome::Answered { status, retry_after: None };

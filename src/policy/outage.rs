@@ -6,7 +6,8 @@
 //! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
 //! pays for one probe of its own; a request that may not be repeated pays at most one second.
 //!
-//! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest probes first,
+//! Keys that failed take turns: one probe at a time, 100 ms apart at least, keys that are known as good first, or each of
+//! a thousand random paths would come before the well page with its first turn; of these the key with the fewest probes,
 //! with a pause that grows for each key. A health check that passes lets one request try, always, and nothing else: its
 //! path says little about the paths of callers.
 //!
@@ -528,7 +529,7 @@ impl Down {
         for (place, candidate) in waiting.enumerate() {
             let Some(failed) = failed.get(&candidate.key).filter(|_| candidate.until > now) else { continue };
             let due = failed.next.max(candidate.due(refuses)).max(earliest);
-            let rank = (failed.turns, candidate.means != Means::Fresh);
+            let rank = (!candidate.is_known_good, failed.turns, candidate.means != Means::Fresh);
             if due > now {
                 again = again.min(due);
             } else if best.is_none_or(|(other, _)| rank < other) {

@@ -167,6 +167,22 @@ fn a_key_whose_probes_take_long_leaves_turns_to_others() {
 }
 
 #[test]
+fn the_turn_of_a_known_key_comes_before_those_of_ever_new_ones() {
+    let mut outage = down();
+    let known = Candidate { is_known_good: true, ..fresh('a', 1000) };
+    for (round, new) in (0..8).zip('b'..) {
+        outage.failure(Pass::Stranger, key(new), 4.7, pause, ms(1000));
+        let at = 2000 + 2000 * round;
+        let mut waiting = [known, fresh(new, at)];
+        waiting[0].until = ms(60_000);
+        assert_eq!(next(&mut outage, &waiting, at), Next::Go(0, Pass::Probe));
+        outage.failure(Pass::Probe, key('a'), 4.7, |_| ms(1000), ms(at + 10));
+        assert_eq!(next(&mut outage, &waiting, at + 500), Next::Go(1, Pass::Probe));
+        outage.failure(Pass::Probe, key(new), 4.7, pause, ms(at + 510));
+    }
+}
+
+#[test]
 fn a_check_that_passed_lets_one_go_always() {
     let mut outage = down();
     for round in 0..3 {

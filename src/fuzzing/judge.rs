@@ -116,7 +116,8 @@ impl Stage {
                 "an older success ended an outage"
             );
             if change == Change::Recovering {
-                self.lessons.add(self.row.end_outage(failed_probes, expect, now));
+                let lessons = self.row.end_outage(failed_probes, expect, now);
+                self.lessons.replace(lessons, expect, now);
             } else if !was_tried {
                 self.row.end(began, expect, now);
             }

@@ -110,6 +110,13 @@ impl Expect {
         self.note_levels(key.levels(), ending, now);
     }
 
+    /// Learns the same at every level but the key's own.
+    pub fn note_above(&self, key: &Key, ending: Ending, now: Duration) {
+        let Some((_, above)) = key.levels().split_last() else { return };
+        Self::change(&self.cluster, |bucket| bucket.note(ending, TOP_PRIOR, now));
+        self.note_levels(above, ending, now);
+    }
+
     /// Learns whether a second attempt of the key helped that was made beside a slow one. It says nothing else.
     pub fn note_beside(&self, key: &Key, ending: Ending, now: Duration) {
         if ending != Ending::Success {

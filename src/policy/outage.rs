@@ -6,10 +6,10 @@
 //! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
 //! pays for one probe of its own; a request that may not be repeated pays at most one second.
 //!
-//! Keys that failed take turns: one probe at a time, 100 ms apart at least, keys that are known as good first, or each of
-//! a thousand random paths would come before the well page with its first turn; of these the key with the fewest probes,
-//! with a pause that grows for each key. A health check that passes lets one request try, always, and nothing else: its
-//! path says little about the paths of callers.
+//! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest probes first, with a
+//! pause that grows for each key. Every second turn is for keys that are known as good: else each of a thousand random
+//! paths would come before the well page with its first turn. A health check that passes lets one request try, always, and
+//! nothing else: its path says little about the paths of callers.
 //!
 //! A cluster that recovers is filled in a slow start. Keys that still fail and keys that succeed again are let go apart,
 //! so that the former do not hold up the latter. Two seconds later nobody waits any more: some paths may fail for ever.
@@ -232,6 +232,8 @@ struct Down {
     /// Probes that strangers may begin now, and when that was reckoned.
     allowance: f64,
     reckoned: Duration,
+    /// Probes of keys that failed, so far.
+    turns: u32,
     /// Until when the probe of a key that failed is alone.
     probing: Option<Duration>,
     /// When the next of these may begin.
@@ -267,6 +269,7 @@ impl Outage {
             strangers: Vec::new(),
             allowance: MAX_STRANGERS as f64,
             reckoned: now,
+            turns: 0,
             probing: None,
             next: Duration::ZERO,
             checked: false,
@@ -455,6 +458,7 @@ impl Down {
         match self.turn(failed, waiting, refuses, now) {
             Ok((place, key)) => {
                 failed.entry(key).and_modify(|failed| failed.turns += 1);
+                self.turns = self.turns.wrapping_add(1);
                 self.probing = Some(now.saturating_add(PATIENCE));
                 self.next = now.saturating_add(GAP);
                 Next::Go(place, Pass::Probe)
@@ -529,7 +533,8 @@ impl Down {
         for (place, candidate) in waiting.enumerate() {
             let Some(failed) = failed.get(&candidate.key).filter(|_| candidate.until > now) else { continue };
             let due = failed.next.max(candidate.due(refuses)).max(earliest);
-            let rank = (!candidate.is_known_good, failed.turns, candidate.means != Means::Fresh);
+            let is_later = self.turns.is_multiple_of(2) && !candidate.is_known_good;
+            let rank = (is_later, failed.turns, candidate.means != Means::Fresh);
             if due > now {
                 again = again.min(due);
             } else if best.is_none_or(|(other, _)| rank < other) {

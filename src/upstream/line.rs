@@ -273,7 +273,7 @@ impl Line {
         let change = inner.outage.success(pass, key.id(), is_fresh, now);
         if change == Change::Recovering {
             let lessons = inner.row.end_outage(failed_probes, &self.expect, now);
-            inner.lessons.add(lessons);
+            inner.lessons.replace(lessons, &self.expect, now);
         } else if !inner.outage.is_tried() {
             inner.row.end(began, &self.expect, now);
         }

@@ -245,6 +245,13 @@ impl<E: Copy + PartialEq> Evidence<E> {
 }
 
 impl Lesson {
+    /// The same for what its key is part of.
+    fn learn_above(&self, expect: &Expect, now: Duration) {
+        for exchange in &self.exchanges {
+            expect.note_above(&self.key, Ending::Failure(*exchange), now);
+        }
+    }
+
     fn learn(&self, expect: &Expect, now: Duration) {
         for exchange in &self.exchanges {
             expect.note(&self.key, Ending::Failure(*exchange), now);
@@ -265,13 +272,16 @@ impl Lessons {
         self.waiting.is_empty()
     }
 
-    /// Adds those of a later outage. Of too many the earlier ones stay.
-    pub fn add(&mut self, later: Self) {
-        self.ended = self.ended.max(later.ended);
-        for lesson in later.waiting {
-            let is_known = self.waiting.iter().any(|other| other.key == lesson.key);
-            if !is_known && self.waiting.len() < MAX_KEYS {
-                self.waiting.push(lesson);
+    /// Puts those of a later outage in their place. A key that has not come again since the earlier one is no more to be
+    /// known, but one of many that fail: without that, ever new paths would be as surprising for ever.
+    pub fn replace(&mut self, later: Self, expect: &Expect, now: Duration) {
+        if later.waiting.is_empty() {
+            return;
+        }
+        let earlier = std::mem::replace(self, later);
+        for lesson in earlier.waiting {
+            if self.waiting.iter().all(|other| other.key != lesson.key) {
+                lesson.learn_above(expect, now);
             }
         }
     }

@@ -250,6 +250,33 @@ fn what_an_outage_teaches_waits_for_the_keys_next_attempt() {
 }
 
 #[test]
+fn ever_new_paths_that_fail_soon_surprise_no_more_and_a_known_page_as_ever() {
+    let (expect, mut lessons, mut random) = (expect(), Lessons::default(), fastrand::Rng::with_seed(1));
+    let (known, mut exchange) = (key(&expect, "/known"), 0);
+    let mut new = || key(&expect, &format!("/{}", (0..12).map(|_| random.lowercase()).collect::<String>()));
+    for outage in 1..=8 {
+        let now = NOW + ms(1000 * outage);
+        expect.note_failure(now);
+        let mut row = Row::new();
+        note(&mut row, &expect, &known, Kind::Answered, 0, now);
+        for _ in 0..16 {
+            exchange += 1;
+            note(&mut row, &expect, &new(), Kind::Answered, exchange, now);
+        }
+        lessons.replace(row.end_outage(5, &expect, now), &expect, now);
+        // The page comes again and is well; of the other paths none does.
+        lessons.note(known.id(), now + ms(1), None, &expect, now + ms(2));
+        learn(&expect, &known, 0, 10);
+        let weight_of_new = weight(expect.q(&new(), now));
+        assert!(outage < 2 || weight_of_new < 2.3, "after {outage} outages one more weighs {weight_of_new}");
+        assert!(weight(expect.q(&known, now)) > 2.0, "{}", expect.q(&known, now));
+        assert!(expect.is_known_good(&known, now));
+    }
+    let weight_of_new = weight(expect.q(&new(), NOW));
+    assert!(weight_of_new < 1.5, "{weight_of_new}");
+}
+
+#[test]
 fn a_row_names_three_keys_and_counts_the_others() {
     let expect = expect();
     let mut row = Row::new();

@@ -183,6 +183,19 @@ fn the_turn_of_a_known_key_comes_before_those_of_ever_new_ones() {
 }
 
 #[test]
+fn known_keys_whose_probes_take_long_leave_turns_to_others() {
+    let mut outage = down();
+    for slow in ['s', 't', 'u'] {
+        outage.failure(Pass::Free, key(slow), 4.7, pause, ms(1100));
+    }
+    let known = |name| Candidate { is_known_good: true, ..fresh(name, 1000) };
+    let waiting = [known('s'), known('t'), known('u'), fresh('a', 1000)];
+    let turns = (2..11).map(|second| next(&mut outage, &waiting, second * 1000));
+    let turns: Vec<_> = turns.map(|next| next == Next::Go(3, Pass::Probe)).collect();
+    assert!(turns[..4].contains(&true) && turns[4..].contains(&true), "{turns:?}");
+}
+
+#[test]
 fn a_check_that_passed_lets_one_go_always() {
     let mut outage = down();
     for round in 0..3 {

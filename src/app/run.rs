@@ -3,6 +3,7 @@
 use std::io::{self, Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
@@ -34,7 +35,8 @@ pub fn run(path: &Path) -> ExitCode {
 }
 
 fn prepare() -> io::Result<(Runtime, Signals, ProgramLog)> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // The thread that starts stays for reloads: the run time of the process's threads, which tools read, only grows.
+    let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build()?;
     let signals = {
         let _runtime = runtime.enter();
         Signals::new()?
@@ -179,6 +181,9 @@ impl StopSignals {
         }
     }
 }
+
+/// How long a thread that reads files or starts waits for its next task.
+const KEEP_ALIVE: Duration = Duration::from_hours(24);
 
 /// Linux's number; tokio has no name for it.
 const SIGXFSZ: i32 = 25;

@@ -268,7 +268,7 @@ check 'a download of 10 MiB is whole over TLS and HTTP/2, from a backend of HTTP
 check 'a download of 10 MiB is whole over HTTP/1.1, from a backend of HTTP/2' large_is_whole "http://127.0.0.1:$plain/large"
 check 'a backend of TLS is verified, told its name, and shown our certificate' who_is 'CN=stent|HTTP/1.1|backend.example|127.0.0.1|https|' /who
 check 'a backend of TLS that offers HTTP/2 is spoken to in it' who_is 'CN=stent|HTTP/2.0|backend.example|127.0.0.1|https|' /h2/who
-check 'a backend of a CA that we do not trust is not asked' protocol_is '502 2' --http2 "$front/distrusted"
+check 'a backend of a CA that we do not trust is not asked' protocol_is '503 2' --http2 "$front/distrusted"
 check 'h2load sees no failure over HTTP/1.1' no_request_fails --h1 "http://127.0.0.1:$plain/small"
 check 'h2load sees no failure over HTTP/2' no_request_fails --max-concurrent-streams 10 "http://127.0.0.1:$plain/small"
 check 'h2load sees no failure over HTTP/1.1 and TLS' no_request_fails --h1 "https://localhost:$secure/small"

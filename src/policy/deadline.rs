@@ -76,18 +76,18 @@ pub struct TimeLimits {
     /// From the end of the request body to the response head, over all attempts and waits. Time in which the body waits for
     /// the upstream counts as well, time in which it waits for the caller does not.
     pub deadline: Duration,
-    /// For one attempt, where another could follow it.
+    /// For one attempt, where another can help it: then a second one begins.
     pub per_try: Duration,
     /// For the caller's silence inside its request body.
     pub caller_silence: Duration,
 }
 
-/// Whether another attempt could follow the one that is running.
+/// Whether another attempt can help the one that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Successor {
-    /// None: cutting the attempt short would only lose it, so `per_try` is lifted.
+    /// No other attempt can help: `per_try` is lifted.
     Impossible,
-    /// It may be retried.
+    /// One may run beside it, or ask for the rest of its answer.
     Possible,
 }
 

@@ -69,7 +69,7 @@ impl Expect {
     /// The share of the key's attempts that fail, at least 0.9 %: its own from eight attempts on, before that its
     /// prefix's, its route's or the cluster's.
     pub fn q(&self, key: &Key, now: Duration) -> f64 {
-        let own = self.find(*key.levels().last().expect("a key has a level"), now);
+        let own = self.find(key.own_level(), now);
         if let Some(row) = own.map(Bucket::row_share).filter(|share| *share > 0.0) {
             return own.map_or(0.0, Bucket::share).max(row).max(LEAST);
         }
@@ -170,14 +170,14 @@ impl Expect {
     /// Whether the key's last attempt succeeded, and not most of many failed: its probe tells more than one of a key of
     /// which nothing is known, such as each of a thousand random paths.
     pub fn is_known_good(&self, key: &Key, now: Duration) -> bool {
-        let own = self.find(*key.levels().last().expect("a key has a level"), now);
+        let own = self.find(key.own_level(), now);
         own.is_some_and(|bucket| bucket.row == 0 && (bucket.attempts < BORROWS || bucket.share() < DOUBTFUL))
     }
 
     /// Whether retries of the key help nobody: its last eight attempts, of at least three exchanges, failed while others
     /// succeeded.
     pub fn is_hopeless(&self, key: &Key, now: Duration) -> bool {
-        let own = self.find(*key.levels().last().expect("a key has a level"), now);
+        let own = self.find(key.own_level(), now);
         own.is_some_and(Bucket::is_hopeless)
     }
 
@@ -185,7 +185,7 @@ impl Expect {
     /// again. `random` lies in [0, 1).
     pub fn allows_futile(&self, key: &Key, random: f64, now: Duration) -> bool {
         let Some(table) = self.table.get() else { return true };
-        let (set, _) = place(table, *key.levels().last().expect("a key has a level"));
+        let (set, _) = place(table, key.own_level());
         let (now, last) = (seconds(now), set.allowed.load(Ordering::Relaxed));
         random < ALLOWED
             && now > last

@@ -82,7 +82,12 @@ impl Key {
 
     /// What identifies it.
     pub fn id(&self) -> KeyId {
-        KeyId(self.levels[self.depth - 1])
+        KeyId(self.own_level())
+    }
+
+    /// The deepest of its levels.
+    pub(super) fn own_level(&self) -> u64 {
+        self.levels[self.depth - 1]
     }
 }
 

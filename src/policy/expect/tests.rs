@@ -217,7 +217,7 @@ fn failures_are_learned_when_the_row_ends_and_once_for_each_exchange() {
     }
     assert!((expect.q(&key, ms(1000)) - LEAST).abs() < 1e-9, "a row weighs by what was known before it");
     row.end(ms(2000), &expect, ms(2000));
-    let bucket = expect.find(*key.levels().last().unwrap(), ms(2000)).unwrap();
+    let bucket = expect.find(key.own_level(), ms(2000)).unwrap();
     assert_eq!(bucket.attempts, 1, "one exchange, however often it was tried");
 }
 

@@ -82,6 +82,7 @@ impl Stage {
                 key: key.id(),
                 is_known_good: self.expect.is_known_good(&key, self.now),
                 is_hopeless: self.expect.is_hopeless(&key, self.now),
+                has_failed: choice & 32 != 0,
                 means: means[usize::from(choice >> 6)],
                 joined: self.now,
                 until: self.now + Duration::from_secs(10),

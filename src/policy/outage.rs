@@ -4,12 +4,15 @@
 //! Whether a row of failures is an outage is decided by its surprise ([`crate::policy::expect`]). That evidence can be
 //! false: some paths fail and others do not. So the way out decides what a false alarm costs. A request whose key has not
 //! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
-//! pays for one probe of its own; a request that may not be repeated pays at most one second.
+//! pays nothing; a request that may not be repeated pays at most one second. Only one probe of each key is under way at a
+//! time, so a real outage meets fewer of them than a proxy without retries would send.
 //!
 //! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest probes first, with a
-//! pause that grows for each key. Every second turn is for keys that are known as good: else each of a thousand random
-//! paths would come before the well page with its first turn. A health check that passes lets one request try, always, and
-//! nothing else: its path says little about the paths of callers.
+//! pause that grows for each key. The first three turns come sooner, for requests that were not tried yet: an outage just
+//! declared is as likely chance as not (see [`chance_of_outage`](crate::policy::expect::chance_of_outage)). Every second
+//! turn is for keys that are known as good: else each of a thousand random paths would come before the well page with its
+//! first turn. A health check that passes lets one request try, always, and nothing else: its path says little about the
+//! paths of callers.
 //!
 //! A cluster that recovers is filled in a slow start. Keys that still fail and keys that succeed again are let go apart,
 //! so that the former do not hold up the latter. Two seconds later nobody waits any more: some paths may fail for ever.
@@ -115,6 +118,8 @@ pub struct Candidate {
     pub is_known_good: bool,
     /// Whether the key failed while others succeeded, so that its probe tells nothing.
     pub is_hopeless: bool,
+    /// Whether it had an attempt in this outage itself.
+    pub has_failed: bool,
     /// What it has to lose.
     pub means: Means,
     /// When it began to wait.
@@ -147,8 +152,8 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Outage {
     state: State,
-    /// The keys that failed in this outage and have not succeeded since. At most [`MAX_KEYS`]: a key beyond them probes
-    /// as a stranger, within the rate of these.
+    /// The keys that failed in this outage and have not succeeded since. At most [`MAX_KEYS`], and those beyond them as
+    /// one.
     failed: HashMap<KeyId, Failed>,
     /// The keys that failed and have succeeded since.
     mended: HashSet<KeyId>,
@@ -161,8 +166,17 @@ struct Failed {
     turns: u32,
     /// Those that failed.
     probes: u32,
-    /// When the next one may go.
-    next: Duration,
+    /// When the last failure ended.
+    ended: Duration,
+    /// How long the next probe waits after that.
+    pause: Duration,
+}
+
+impl Failed {
+    /// A key that failed and has not been probed, whose first probe waits for `pause`.
+    fn new(pause: Duration, now: Duration) -> Self {
+        Self { turns: 0, probes: 0, ended: now, pause }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -228,16 +242,13 @@ impl Window {
 #[derive(Debug)]
 struct Down {
     /// Strangers whose probe is under way, and until when it is alone.
-    strangers: Vec<(KeyId, Duration)>,
-    /// Probes that strangers may begin now, and when that was reckoned.
-    allowance: f64,
-    reckoned: Duration,
+    strangers: HashMap<KeyId, Duration>,
     /// Probes of keys that failed, so far.
     turns: u32,
     /// Until when the probe of a key that failed is alone.
     probing: Option<Duration>,
-    /// When the next of these may begin.
-    next: Duration,
+    /// When the last of these began.
+    last_turn: Option<Duration>,
     /// Whether a check has passed that has let nobody go yet.
     checked: bool,
     /// All probes that failed.
@@ -262,16 +273,13 @@ impl Outage {
 
     /// Begins an outage, found by failures of `keys`. `pause` is the time before one of these may probe.
     pub fn begin(&mut self, keys: impl Iterator<Item = KeyId>, pause: Duration, now: Duration) {
-        self.failed =
-            keys.map(|key| (key, Failed { turns: 0, probes: 0, next: now.saturating_add(pause) })).collect();
+        self.failed = keys.map(|key| (key, Failed::new(pause, now))).collect();
         self.mended.clear();
         self.state = State::Down(Down {
-            strangers: Vec::new(),
-            allowance: MAX_STRANGERS as f64,
-            reckoned: now,
+            strangers: HashMap::new(),
             turns: 0,
             probing: None,
-            next: Duration::ZERO,
+            last_turn: None,
             checked: false,
             failed_probes: 0,
         });
@@ -280,8 +288,8 @@ impl Outage {
     /// When one that has just come may go whose key failed in this outage; none if that takes a look at all who wait.
     pub fn due(&self, candidate: &Candidate, refuses: bool) -> Option<Duration> {
         let State::Down(down) = &self.state else { return None };
-        let failed = self.failed.get(&candidate.key).filter(|_| !down.checked)?;
-        Some(failed.next.max(candidate.due(refuses)).max(down.earliest()))
+        let (_, failed) = failed_of(&self.failed, candidate).filter(|_| !down.checked)?;
+        Some(down.due(failed, candidate, refuses))
     }
 
     /// What may happen next at `now`; it has happened then. `refuses` says that the last failure had sent nothing: then a
@@ -338,7 +346,7 @@ impl Outage {
     /// The exchange that went with `pass` ended without telling anything, for example because its caller left.
     pub fn abandon(&mut self, pass: Pass, key: KeyId) {
         match (&mut self.state, pass) {
-            (State::Down(down), Pass::Stranger) => down.strangers.retain(|(stranger, _)| *stranger != key),
+            (State::Down(down), Pass::Stranger) => drop(down.strangers.remove(&key)),
             (State::Down(down), Pass::Probe) => down.probing = None,
             (State::Recovering(recovery), Pass::Released) => recovery.failed.abandon(),
             (State::Recovering(recovery), Pass::Mended) => recovery.mended.abandon(),
@@ -398,20 +406,18 @@ impl Outage {
                         recovery.failed.halve(now);
                     }
                     if self.mended.remove(&key) {
-                        self.failed.insert(key, Failed { turns: 0, probes: 0, next: now });
+                        self.failed.insert(key, Failed::new(Duration::ZERO, now));
                     }
                 }
                 self.abandon(pass, key);
             }
             State::Down(down) => {
-                if self.failed.len() < MAX_KEYS || self.failed.contains_key(&key) {
-                    let failed = self.failed.entry(key).or_insert(Failed { turns: 0, probes: 0, next: now });
-                    if matches!(pass, Pass::Stranger | Pass::Probe) {
-                        failed.probes = failed.probes.saturating_add(1);
-                        failed.next = now.saturating_add(pause(failed.probes.saturating_add(1)));
-                    }
-                }
+                let has_room = self.failed.len() < MAX_KEYS || self.failed.contains_key(&key);
+                let kept = if has_room { key } else { KeyId::OTHERS };
+                let failed = self.failed.entry(kept).or_insert(Failed::new(Duration::ZERO, now));
                 if matches!(pass, Pass::Stranger | Pass::Probe) {
+                    failed.probes = failed.probes.saturating_add(1);
+                    (failed.ended, failed.pause) = (now, pause(failed.probes.saturating_add(1)));
                     down.failed_probes = down.failed_probes.saturating_add(1);
                 }
                 self.abandon(pass, key);
@@ -448,11 +454,7 @@ impl Down {
         }
         let mut again = Duration::MAX;
         match self.stranger(failed, waiting.clone(), refuses, now) {
-            Ok((place, key)) => {
-                self.strangers.push((key, now.saturating_add(PATIENCE)));
-                self.allowance -= 1.0;
-                return Next::Go(place, Pass::Stranger);
-            }
+            Ok(place) => return Next::Go(place, Pass::Stranger),
             Err(at) => again = again.min(at),
         }
         match self.turn(failed, waiting, refuses, now) {
@@ -460,61 +462,45 @@ impl Down {
                 failed.entry(key).and_modify(|failed| failed.turns += 1);
                 self.turns = self.turns.wrapping_add(1);
                 self.probing = Some(now.saturating_add(PATIENCE));
-                self.next = now.saturating_add(GAP);
+                self.last_turn = Some(now);
                 Next::Go(place, Pass::Probe)
             }
             Err(at) => Next::NotBefore(again.min(at)),
         }
     }
 
-    /// The one whose key has not failed, by its place; or when to look again. Keys that are known go first, and no more
-    /// than eight at once, eight in a row and 20 a second do: an outage is not to be met by a probe for each random path.
-    fn stranger<'a, I>(
+    /// The one whose key has not failed, by its place; or when to look again. One at a time of each key goes.
+    fn stranger<'a>(
         &mut self,
         failed: &HashMap<KeyId, Failed>,
-        waiting: I,
+        waiting: impl Iterator<Item = &'a Candidate>,
         refuses: bool,
         now: Duration,
-    ) -> Result<(usize, KeyId), Duration>
-    where
-        I: Iterator<Item = &'a Candidate> + Clone,
-    {
-        self.strangers.retain(|(_, until)| *until > now);
-        let passed = now.saturating_sub(self.reckoned).as_secs_f64();
-        self.allowance = (self.allowance + passed * STRANGERS_PER_SECOND).min(MAX_STRANGERS as f64);
-        self.reckoned = now;
-        let soonest_end = self.strangers.iter().map(|(_, until)| *until).min().unwrap_or(Duration::MAX);
-        if self.strangers.len() >= MAX_STRANGERS {
-            return Err(soonest_end);
-        }
-        let is_stranger = |candidate: &&Candidate| {
-            candidate.until > now
-                && !failed.contains_key(&candidate.key)
-                && self.strangers.iter().all(|(key, _)| *key != candidate.key)
-        };
-        if self.allowance < 1.0 {
-            let wait = Duration::from_secs_f64((1.0 - self.allowance) / STRANGERS_PER_SECOND);
-            let mut waiting = waiting;
-            let is_wanted = waiting.any(|candidate| is_stranger(&candidate));
-            return Err(if is_wanted { now.saturating_add(wait) } else { soonest_end });
-        }
-        let (mut again, mut found) = (soonest_end, None);
-        for (place, candidate) in waiting.enumerate().filter(|(_, candidate)| is_stranger(candidate)) {
-            let due = candidate.due(refuses);
-            if due > now {
-                again = again.min(due);
-            } else if candidate.is_known_good {
-                return Ok((place, candidate.key));
-            } else if found.is_none() {
-                found = Some((place, candidate.key));
+    ) -> Result<usize, Duration> {
+        let mut again = Duration::MAX;
+        for (place, candidate) in waiting.enumerate() {
+            if candidate.until <= now || failed_of(failed, candidate).is_some() {
+                continue;
             }
+            let alone = self.strangers.get(&candidate.key).copied().unwrap_or_default();
+            let due = candidate.due(refuses).max(alone);
+            if due <= now {
+                self.strangers.retain(|_, until| *until > now);
+                self.strangers.insert(candidate.key, now.saturating_add(PATIENCE));
+                return Ok(place);
+            }
+            again = again.min(due);
         }
-        found.ok_or(again)
+        Err(again)
     }
 
-    /// When the next probe of a key that failed may begin.
-    fn earliest(&self) -> Duration {
-        self.probing.unwrap_or_default().max(self.next)
+    /// When a key that failed may be probed by this candidate.
+    fn due(&self, failed: &Failed, candidate: &Candidate, refuses: bool) -> Duration {
+        let is_early = candidate.means == Means::Fresh && self.turns < EARLY_TURNS;
+        let share = if is_early { 1 << (EARLY_TURNS - self.turns) } else { 1 };
+        let rested = failed.ended.saturating_add(failed.pause / share);
+        let apart = self.last_turn.map_or(Duration::ZERO, |last| last.saturating_add(GAP / share));
+        rested.max(apart).max(self.probing.unwrap_or_default()).max(candidate.due(refuses))
     }
 
     /// The one whose key failed and whose turn it is, by its place; or when to look again.
@@ -528,21 +514,28 @@ impl Down {
     where
         I: Iterator<Item = &'a Candidate>,
     {
-        let earliest = self.earliest();
         let (mut again, mut best) = (Duration::MAX, None);
         for (place, candidate) in waiting.enumerate() {
-            let Some(failed) = failed.get(&candidate.key).filter(|_| candidate.until > now) else { continue };
-            let due = failed.next.max(candidate.due(refuses)).max(earliest);
+            let Some((key, failed)) = failed_of(failed, candidate).filter(|_| candidate.until > now) else {
+                continue;
+            };
+            let due = self.due(failed, candidate, refuses);
             let is_later = self.turns.is_multiple_of(2) && !candidate.is_known_good;
             let rank = (is_later, failed.turns, candidate.means != Means::Fresh);
             if due > now {
                 again = again.min(due);
             } else if best.is_none_or(|(other, _)| rank < other) {
-                best = Some((rank, (place, candidate.key)));
+                best = Some((rank, (place, key)));
             }
         }
         best.map(|(_, found)| found).ok_or(again)
     }
+}
+
+/// What is known of a candidate's key if that failed in this outage.
+fn failed_of<'a>(failed: &'a HashMap<KeyId, Failed>, candidate: &Candidate) -> Option<(KeyId, &'a Failed)> {
+    let of = |key| failed.get(&key).map(|failed| (key, failed));
+    of(candidate.key).or_else(|| candidate.has_failed.then(|| of(KeyId::OTHERS)).flatten())
 }
 
 impl Candidate {
@@ -570,11 +563,8 @@ const HOPELESS_PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two probes of keys that failed.
 const GAP: Duration = Duration::from_millis(100);
 
-/// Strangers whose probes are under way at once; as many may go in a row.
-const MAX_STRANGERS: usize = 8;
-
-/// How many may go after those.
-const STRANGERS_PER_SECOND: f64 = 20.0;
+/// The first turns for requests that were not tried yet wait for an eighth, a quarter and half of the time.
+const EARLY_TURNS: u32 = 3;
 
 /// Keys whose failures are kept apart in one outage.
 const MAX_KEYS: usize = 4096;

@@ -175,6 +175,7 @@ impl Line {
                 key: wait.key.id(),
                 is_known_good: self.expect.is_known_good(wait.key, now),
                 is_hopeless: self.expect.is_hopeless(wait.key, now),
+                has_failed: inner.was_tried(&wait),
                 means: wait.means,
                 joined: now,
                 until,
@@ -233,8 +234,7 @@ impl Line {
         counter: &prometheus::IntCounter,
         now: Duration,
     ) -> Result<Option<Turn>, Refusal> {
-        let tried = |at: Instant| at.saturating_duration_since(wait.start) >= inner.since;
-        if wait.last_attempt.is_some_and(tried) {
+        if inner.was_tried(wait) {
             counter.inc();
             return Err(Refusal {
                 retry_after: inner.again.saturating_sub(now).min(self.settings.max_wait()),
@@ -423,6 +423,11 @@ impl Line {
 }
 
 impl Inner {
+    /// Whether an exchange had an attempt that ended in the present outage.
+    fn was_tried(&self, wait: &Wait<'_>) -> bool {
+        wait.last_attempt.is_some_and(|at| at.saturating_duration_since(wait.start) >= self.since)
+    }
+
     fn join(&mut self, waiter: Arc<Waiter>) {
         // Nearly always it is the youngest.
         let older = self.queue.iter().rposition(|other| other.began <= waiter.began);

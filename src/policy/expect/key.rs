@@ -91,6 +91,11 @@ impl Key {
     }
 }
 
+impl KeyId {
+    /// Stands for many keys together.
+    pub const OTHERS: Self = Self(0);
+}
+
 impl Subject<'_> {
     /// The segments that count; none for an identifier.
     fn segments(&self) -> impl Iterator<Item = Option<&str>> {

@@ -314,8 +314,8 @@ fn remember(exchanges: &mut Vec<u32>, exchange: u32) {
     }
 }
 
-/// Keys whose failures are kept until the row ends.
-const MAX_KEYS: usize = 16;
+/// Keys whose failures are kept until the row ends: as many as make up what is known of the level above them.
+const MAX_KEYS: usize = 64;
 
 /// Exchanges of one key that are kept: as many as make up what is known of it.
 const MAX_EXCHANGES: usize = 64;

@@ -24,11 +24,24 @@ fn key(name: char) -> KeyId {
 fn waiter(name: char, joined: u64, means: Means) -> Candidate {
     let joined = ms(joined);
     let until = joined + ms(10_000);
-    Candidate { key: key(name), is_known_good: false, is_hopeless: false, means, joined, until }
+    Candidate {
+        key: key(name),
+        is_known_good: false,
+        is_hopeless: false,
+        has_failed: false,
+        means,
+        joined,
+        until,
+    }
 }
 
 fn fresh(name: char, joined: u64) -> Candidate {
     waiter(name, joined, Means::Fresh)
+}
+
+/// One that was tried already, so that no turn of its key comes early.
+fn tried(name: char, joined: u64) -> Candidate {
+    waiter(name, joined, Means::Spare)
 }
 
 /// An outage that failures of `a` have found at 1 s; its first probe may go at 1.1 s.
@@ -45,42 +58,48 @@ fn next(outage: &mut Outage, waiting: &[Candidate], now: u64) -> Next {
 #[test]
 fn a_key_that_has_not_failed_probes_at_once() {
     let mut outage = down();
-    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1000), Next::NotBefore(ms(1100)));
-    assert_eq!(next(&mut outage, &[fresh('a', 1000), fresh('b', 1001)], 1001), Next::Go(1, Pass::Stranger));
+    assert_eq!(next(&mut outage, &[tried('a', 1000)], 1000), Next::NotBefore(ms(1100)));
+    assert_eq!(next(&mut outage, &[tried('a', 1000), fresh('b', 1001)], 1001), Next::Go(1, Pass::Stranger));
     // One at a time for each key.
     assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1002), Next::NotBefore(ms(2001)));
     assert_eq!(next(&mut outage, &[fresh('b', 1001), fresh('c', 1002)], 1002), Next::Go(1, Pass::Stranger));
     outage.failure(Pass::Stranger, key('b'), 4.7, pause, ms(1010));
-    assert_eq!(next(&mut outage, &[fresh('b', 1001)], 1011), Next::NotBefore(ms(1210)));
+    assert_eq!(next(&mut outage, &[tried('b', 1001)], 1011), Next::NotBefore(ms(1210)));
     assert_eq!(outage.failed_probes(), 1);
 }
 
 #[test]
-fn no_more_than_eight_strangers_in_a_row_and_twenty_a_second_probe() {
-    let mut outage = down();
-    let strangers: Vec<_> = ('b'..='z').map(|name| fresh(name, 1000)).collect();
-    let mut waiting = strangers.clone();
-    for _ in 0..8 {
-        let Next::Go(place, Pass::Stranger) = next(&mut outage, &waiting, 1000) else { panic!() };
-        let gone = waiting.remove(place);
-        outage.failure(Pass::Stranger, gone.key, 4.7, pause, ms(1000));
+fn all_keys_that_have_not_failed_probe_at_once_and_after_a_second_if_they_may_not_be_repeated() {
+    for (means, at) in [(Means::Fresh, 1000), (Means::Spare, 1000), (Means::Nothing, 2000)] {
+        let mut outage = down();
+        let mut waiting: Vec<_> = ('b'..='z').map(|name| waiter(name, 1000, means)).collect();
+        while !waiting.is_empty() {
+            assert_eq!(next(&mut outage, &waiting, at), Next::Go(0, Pass::Stranger));
+            waiting.remove(0);
+        }
     }
-    assert_eq!(next(&mut outage, &waiting, 1000), Next::NotBefore(ms(1050)));
-    assert_eq!(next(&mut outage, &waiting, 1050), Next::Go(0, Pass::Stranger));
-    // Eight at once at most, however much time has passed.
-    let mut outage = down();
-    for place in 0..8 {
-        assert_eq!(next(&mut outage, &strangers[place..], 1000), Next::Go(0, Pass::Stranger));
-    }
-    assert_eq!(next(&mut outage, &strangers[8..], 1900), Next::NotBefore(ms(2000)), "a second each");
-    assert_eq!(next(&mut outage, &strangers[8..], 2000), Next::Go(0, Pass::Stranger));
 }
 
 #[test]
-fn a_key_with_good_attempts_probes_before_one_that_nobody_knows() {
+fn keys_beyond_those_that_are_kept_take_turns_as_one() {
+    let number = |number: usize| {
+        let (secret, method) = (Secret::new(1, 2), &Method::GET);
+        let rest = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let rest: String = (0..5).map(|place| rest[number >> (3 * place) & 7]).collect();
+        Key::new(secret, &Subject { route: "all", method, rest: &format!("/{rest}") }).id()
+    };
     let mut outage = down();
-    let known = Candidate { is_known_good: true, ..fresh('c', 1001) };
-    assert_eq!(next(&mut outage, &[fresh('b', 1000), known], 1001), Next::Go(1, Pass::Stranger));
+    for key in (0..2 * MAX_KEYS).map(number) {
+        outage.failure(Pass::Stranger, key, 4.7, pause, ms(2000));
+    }
+    assert!(outage.failed.len() <= MAX_KEYS + 1);
+    let beyond = |key| Candidate { key: number(2 * MAX_KEYS - key), has_failed: true, ..tried('a', 1000) };
+    let waiting = [beyond(1), beyond(2)];
+    assert!(matches!(next(&mut outage, &waiting, 2001), Next::NotBefore(_)), "they pause");
+    assert_eq!(next(&mut outage, &waiting, 1_000_000), Next::NotBefore(Duration::MAX), "their time is over");
+    let waiting = waiting.map(|candidate| Candidate { until: ms(2_000_000), ..candidate });
+    assert_eq!(next(&mut outage, &waiting, 1_000_000), Next::Go(0, Pass::Probe));
+    assert!(matches!(next(&mut outage, &waiting[1..], 1_000_000), Next::NotBefore(_)), "one at a time");
 }
 
 #[test]
@@ -105,7 +124,7 @@ fn what_may_not_be_repeated_gives_others_a_second_or_half_of_its_time() {
 fn keys_that_failed_take_turns_one_at_a_time_and_100_ms_apart() {
     let mut outage = Outage::default();
     outage.begin([key('a'), key('b'), key('c')].into_iter(), pause(1), ms(1000));
-    let waiting = [fresh('a', 1000), fresh('b', 1000), fresh('c', 1000)];
+    let waiting = [tried('a', 1000), tried('b', 1000), tried('c', 1000)];
     assert_eq!(next(&mut outage, &waiting, 1100), Next::Go(0, Pass::Probe));
     assert_eq!(next(&mut outage, &waiting[1..], 1150), Next::NotBefore(ms(2100)), "one at a time");
     outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1150));
@@ -118,6 +137,24 @@ fn keys_that_failed_take_turns_one_at_a_time_and_100_ms_apart() {
     assert_eq!(next(&mut outage, &waiting, 1500), Next::Go(0, Pass::Probe));
     outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1500));
     assert_eq!(next(&mut outage, &waiting[..1], 1700), Next::NotBefore(ms(1800)));
+}
+
+#[test]
+fn the_first_three_turns_come_early_for_those_that_have_nothing_to_lose() {
+    let us = Duration::from_micros;
+    let mut outage = down();
+    let waiting = [tried('a', 1000), fresh('a', 1000)];
+    let fails = |outage: &mut Outage, at: Duration| {
+        assert_eq!(outage.next(waiting.iter(), false, at), Next::Go(1, Pass::Probe));
+        outage.failure(Pass::Probe, key('a'), 4.7, |_| ms(200), at);
+    };
+    assert_eq!(next(&mut outage, &waiting, 1000), Next::NotBefore(us(1_012_500)), "an eighth of the pause");
+    fails(&mut outage, us(1_012_500));
+    assert_eq!(next(&mut outage, &waiting, 1013), Next::NotBefore(us(1_062_500)), "a quarter");
+    fails(&mut outage, us(1_062_500));
+    assert_eq!(next(&mut outage, &waiting, 1063), Next::NotBefore(us(1_162_500)), "half");
+    fails(&mut outage, us(1_162_500));
+    assert_eq!(next(&mut outage, &waiting, 1163), Next::NotBefore(us(1_362_500)), "all of it");
 }
 
 #[test]
@@ -200,7 +237,7 @@ fn a_check_that_passed_lets_one_go_always() {
     let mut outage = down();
     for round in 0..3 {
         outage.check_passed();
-        let waiting = [waiter('a', 1000, Means::Nothing), fresh('a', 1000)];
+        let waiting = [waiter('a', 1000, Means::Nothing), tried('a', 1000)];
         assert_eq!(next(&mut outage, &waiting, 1001 + round), Next::Go(0, Pass::Probe));
         assert!(matches!(next(&mut outage, &waiting, 1001 + round), Next::NotBefore(_)), "one, and no more");
         outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1002 + round));
@@ -208,7 +245,7 @@ fn a_check_that_passed_lets_one_go_always() {
     let mut outage = Outage::default();
     outage.check_passed();
     outage.begin([key('a')].into_iter(), pause(1), ms(1000));
-    assert_eq!(next(&mut outage, &[fresh('a', 1000)], 1000), Next::NotBefore(ms(1100)), "it was before");
+    assert_eq!(next(&mut outage, &[tried('a', 1000)], 1000), Next::NotBefore(ms(1100)), "it was before");
 }
 
 #[test]
@@ -326,7 +363,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u8)>> {
 }
 
 proptest! {
-    /// Whatever happens: someone may go soon, one probe at a time and key, and no more strangers than are allowed.
+    /// Whatever happens: someone may go soon, and one probe at a time of each key.
     #[test]
     fn those_who_wait_always_have_a_moment_to_look_again_and_probes_are_few(events in events()) {
         let mut outage = Outage::default();
@@ -369,7 +406,7 @@ proptest! {
             if outage.is_tried() {
                 let young = |pass| out.iter().filter(move |(other, _, at)| *other == pass && at + 1000 > now);
                 let keys: HashSet<_> = young(Pass::Stranger).map(|(_, key, _)| *key).collect();
-                prop_assert!(keys.len() == young(Pass::Stranger).count() && keys.len() <= 8);
+                prop_assert_eq!(keys.len(), young(Pass::Stranger).count());
             }
         }
     }

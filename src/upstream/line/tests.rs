@@ -130,9 +130,9 @@ async fn a_turn_that_is_dropped_goes_to_the_next() {
     let start = Instant::now();
     let down = take_down(&cluster, start).await;
     let key = cluster.key(&subject("/a"));
-    let first = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000))).await.unwrap();
+    let first = cluster.line.wait(wait_for(&key, Means::Spare, start, ms(1000))).await.unwrap();
     assert_eq!(down.elapsed(), ms(5));
-    let second = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000)));
+    let second = cluster.line.wait(wait_for(&key, Means::Spare, start, ms(1000)));
     let (second, ()) = tokio::join!(second, async {
         sleep(ms(150)).await;
         drop(first);

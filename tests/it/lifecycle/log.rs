@@ -57,11 +57,12 @@ fn a_log_that_is_full_and_never_read_costs_lines_and_nothing_else() {
     let backend = Backend::healthy();
     let config = outage_config(&backend);
     let mut stent = Stent::start_with_log_reader(LogReader::Stalls, &config);
-    // Its errors fill the pipe at once, and some of them the queue behind it.
-    let mut bad = String::from("[server]\n");
-    for number in 0..2000 {
-        writeln!(bad, "no_such_key_{number} = 1").unwrap();
+    // Its errors fill the pipe at once, and a few reloads the queue behind it.
+    let mut bad = String::from("[cluster.hosp]\nendpoints = [\n");
+    for number in 0..200 {
+        writeln!(bad, "  \"no-url-{number}-{:x<4000}\",", "").unwrap();
     }
+    bad += "]\n";
     stent.reload_text(&bad);
     stent.wait_for_metric("stent_config_last_reload_successful", &[], 0.0);
     eventually("a full log", || {

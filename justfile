@@ -20,6 +20,10 @@ test *args:
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
+# The book, to target/book: cargo install mdbook --locked.
+book:
+    mdbook build
+
 # The backend that fails, with and without Stent.
 demo *args:
     cargo run --release --locked -- demo {{ args }}

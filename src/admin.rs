@@ -1,5 +1,11 @@
 //! The admin listener: `/metrics`, `/livez` and `/readyz`, on a thread and a runtime of its own, so that no
 //! busy worker delays a scrape.
+//!
+//! # Invariant
+//!
+//! No connection keeps a probe from its answer: at the limit one makes room, the silent ones first. Held by
+//! `silent_connections_in_any_number_keep_nobody_from_an_answer` and
+//! `at_the_limit_a_silent_connection_goes_before_one_that_is_being_answered`.
 
 use std::convert::Infallible;
 use std::fmt;

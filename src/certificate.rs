@@ -1,5 +1,10 @@
 //! Certificates and keys from files: read, checked against each other and against the clock, and handed out for rustls
 //! together with what Stent says about them. Listeners use it, and so do client certificates and CAs towards a backend.
+//!
+//! # Invariant
+//!
+//! The cost of decrypting a key is bounded before it is paid, because a key file may come from elsewhere. Held by
+//! `a_key_that_would_cost_too_much_is_refused_before_it_costs`.
 
 use std::fmt;
 use std::fs::File;

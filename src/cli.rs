@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Colour, Config, ConfigErrors};
 use crate::demo::DemoOptions;
@@ -90,6 +90,11 @@ pub fn main() -> ExitCode {
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = if io::stderr().is_terminal() && !no_colour { Colour::Terminal } else { Colour::None };
     Terminal { out: &mut io::stdout(), errors: &mut io::stderr(), colour }.run(env::args_os())
+}
+
+/// The command line as clap knows it.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Where a command writes.

@@ -1,4 +1,10 @@
 //! File descriptors: how many the process may have, which of them stay in reserve, and whom to ask for one.
+//!
+//! # Invariant
+//!
+//! The system gives out the lowest free descriptor, so a part that keeps none above a number leaves those to
+//! others. Callers keep none in the last quarter. Connects keep none in the last few, which are for logs, reloads
+//! and the admin listener. Held by `a_flood_of_callers_takes_no_descriptor_from_healthy_requests`.
 
 use std::io;
 use std::net::TcpStream;

@@ -1,5 +1,13 @@
 //! Header fields: the names that a caller must not decide on, names with underscores, an operator's rules for the rest,
 //! and the guard that asks for a secret. Pure.
+//!
+//! # Invariants
+//!
+//! - A secret is compared in constant time, with every configured value. It stands in no log, no error and no
+//!   `Debug`. Held by `only_exactly_one_right_secret_comes_in_and_it_goes_no_further` and
+//!   `a_guards_debug_output_names_no_secret`.
+//! - A field that a backend could take for one that Stent vouches for reaches no backend, in any spelling. Held by
+//!   `every_forwarding_header_of_an_untrusted_peer_is_replaced`.
 
 use http::header::{HeaderMap, HeaderName};
 use thiserror::Error;

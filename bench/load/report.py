@@ -1,4 +1,4 @@
-"""What a run says: ratios, targets, and the tables in Markdown for the README."""
+"""What a run says: ratios, targets, and the tables in Markdown for docs/measured/cost.md."""
 
 from rows import COLUMNS
 

@@ -3,6 +3,12 @@
 //! The log is best effort. A line goes into a bounded queue, and a thread of the log writes it, so that a reader of
 //! standard error that stalls, closes or fails costs lines and nothing else. What a peer can cause is throttled.
 //! `writer` holds the queue and its thread, `throttle` the rule for what is written at once, later or only counted.
+//!
+//! # Invariant
+//!
+//! Nothing in `run` writes to standard error but the log's thread. What a peer can cause is throttled in one place,
+//! by call site and place. Held by `a_reader_that_stalls_costs_lines_and_no_time` and
+//! `one_kind_at_one_place_gets_a_line_a_minute_and_the_next_counts_the_rest`.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, stderr};

@@ -1,4 +1,11 @@
 //! `stent run`: the process from its first line to its last, and the signals that it obeys meanwhile.
+//!
+//! # Invariant
+//!
+//! Nothing waits without a bound for a file, a name, a thread or a reader of the log. What may take long runs
+//! beside the thread that obeys signals, and a reload changes nothing before all of that is over. Held by
+//! `a_signal_to_stop_is_obeyed_while_a_reload_waits_for_names` and
+//! `a_signal_to_stop_is_obeyed_before_the_configuration_is_read`.
 
 use std::io::{self, Write, stderr};
 use std::path::Path;

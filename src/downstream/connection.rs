@@ -1,4 +1,9 @@
 //! The way of an accepted connection: who is at its other end, which protocol it speaks, and then its requests.
+//!
+//! # Invariant
+//!
+//! A step of a connection reads nothing that it does not need, or gives it back. Held by
+//! `http1_requests_cut_in_any_place_are_not_mistaken_for_http2`.
 
 use std::convert::Infallible;
 use std::io;

@@ -9,6 +9,12 @@
 //! than it opens in a second, because after that its own are the first to close. A request whose first byte is on its way in that moment meets the
 //! close, and its caller may send it again (RFC 9112 section 9.3.1). That is why a trusted proxy's connection has to be
 //! idle for 5 s, and why HTTP/2 is told by GOAWAY, after which a request that was on its way is still answered.
+//!
+//! # Invariant
+//!
+//! A connection closes for a new one only if it carries nothing. Its own task has the last word, and first reads
+//! what has come. Below the limit this costs an entry in a map. Held by `below_the_limit_nobody_closes` and
+//! `the_silent_close_first_then_strangers_then_trusted_proxies_each_the_longest_idle_first`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};

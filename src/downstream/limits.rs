@@ -2,6 +2,13 @@
 //!
 //! hyper's one header timeout is also its idle timeout. Behind an ALB the two must differ: an idle connection has to
 //! outlive the ALB's 60 s, and a head must be whole within 10 s of its first byte.
+//!
+//! # Invariant
+//!
+//! hyper and h2 know no time, so every state in which a caller can leave a connection has a limit here. Those of a
+//! single stream are in `downstream::http2`. Held by
+//! `a_head_that_comes_byte_by_byte_is_cut_off_after_header_timeout_in_all` and
+//! `a_caller_that_takes_nothing_of_its_answer_for_write_timeout_is_cut_off`.
 
 use std::cell::Cell;
 use std::future::poll_fn;

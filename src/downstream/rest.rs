@@ -1,4 +1,9 @@
 //! What an idle HTTP/1.1 connection holds: hyper's buffers are many times as large as all else of it, so they go.
+//!
+//! # Invariant
+//!
+//! An HTTP/1.1 connection that has been idle for a while is nothing but its socket. hyper's half of it goes, and
+//! comes back with the next byte. Held by `an_idle_connection_gives_its_buffers_back_and_takes_the_next_request`.
 
 use std::cell::Cell;
 use std::hint::black_box;

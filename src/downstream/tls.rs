@@ -1,4 +1,12 @@
 //! TLS towards the caller: the handshake, what it says about the caller, and certificates that are exchanged under it.
+//!
+//! # Invariant
+//!
+//! A listener has one `Tls` for all workers: one rustls configuration, one set of ticket keys, and the certificates
+//! behind an `ArcSwap`. A changed certificate exchanges only the last of them, so that sessions live on. Only a
+//! reload makes a new `Tls`. The ticket keys go over to it only if it trusts the same callers, because a resumed
+//! session is not asked for its certificate again. Held by
+//! `sessions_are_resumed_by_every_worker_and_across_a_swap`.
 
 use std::rc::Rc;
 use std::sync::Arc;

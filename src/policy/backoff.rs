@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// The longest waits by the share of a key's attempts that fail and the failures in a row, as the README has them.
+    /// The longest waits by the share of a key's attempts that fail and the failures in a row, as `docs/guide/retries.md` has them.
     #[test]
     fn the_curve_is_the_documented_one() {
         let longest = |q: f64, row: i32| {

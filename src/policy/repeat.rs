@@ -1,4 +1,10 @@
 //! Which requests may be sent again after the backend may have acted on them: [`RetryPolicy::repeatable`].
+//!
+//! # Invariant
+//!
+//! Stent judges whether a request may be repeated on the head as it is sent. Held by
+//! `only_exactly_one_key_that_reaches_the_backend_makes_a_post_repeatable` and
+//! `a_conditional_write_is_judged_as_the_backend_sees_it`.
 
 use http::{HeaderMap, HeaderName, Method};
 

@@ -5,6 +5,13 @@
 //! wide: half of what is known. Two things are known. Connections that lie idle unharmed show how long the endpoint
 //! keeps them at least; nothing is risked for that. And each connection that it closes while idle shows how long at
 //! most, which for a while weighs more than all that survive: there may be several backends behind one address.
+//!
+//! # Invariant
+//!
+//! A request that must not be sent twice goes to no kept HTTP/1.1 connection that the backend may be closing. The
+//! connection's last request began within half of what the endpoint is known to keep. The runtime had a turn to
+//! hear of a close. Other requests pay for none of this: the pool's keeper, which a close wakes, does the learning.
+//! Held by `a_post_does_not_race_with_the_close_of_an_idle_connection`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,9 @@
 //! What a proxy does to message heads: refuses the ambiguous, removes what belongs to one connection, adds its own.
+//!
+//! # Invariant
+//!
+//! A head that two parsers could read differently is refused before any routing. Held by
+//! `an_ambiguous_or_malformed_request_is_refused_with_400_and_a_closed_connection`.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,

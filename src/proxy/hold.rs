@@ -1,4 +1,11 @@
 //! An answer held back until its body has come whole, so that one that breaks can still be retried.
+//!
+//! # Invariant
+//!
+//! An answer is held only where one that breaks could be made good. Size, time and memory are limited; only answers
+//! share that memory. A body that is there with its head costs one look, no timer and no allocation. Held parts are
+//! passed on as they came; those up to 16 KiB are joined. Held by `what_nothing_could_follow_is_not_held`,
+//! `over_the_processes_memory_nothing_is_held` and `an_answer_that_is_there_with_its_head_was_not_held`.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -1,4 +1,12 @@
 //! A request body that can be sent again: copied while it streams, never collected first.
+//!
+//! # Invariant
+//!
+//! A request body is copied while it streams, and never beyond two limits: one per exchange, one for the process.
+//! Over the first the copy goes; over the second `policy::share` says whose. The request never does. Both accounts,
+//! of copies and of held answers, count the memory that is held. A copy that is to be sent again stays. Held by
+//! `over_its_limit_the_copy_is_dropped_and_the_stream_goes_on`,
+//! `small_data_does_not_hold_the_memory_that_it_was_read_into` and `a_copy_that_is_sent_again_never_goes`.
 
 use std::cell::RefCell;
 use std::error::Error;

@@ -1,6 +1,15 @@
 //! What follows when an answer breaks on its way to the caller: nothing, or the rest of it, asked for and joined on.
 //!
 //! [`policy::resume`](crate::policy::resume) says when, and what is the rest; the attempts are those of the loop.
+//!
+//! # Invariants
+//!
+//! - Once a response head has gone to the caller, no other answer takes its place. Only the rest of the same version
+//!   may follow, asked for by the same loop within the same attempts. The exchange moves to the part that asks, so
+//!   that it is finished once. Without the rest, the caller's connection is cut. Held by
+//!   `a_download_that_breaks_arrives_whole` and `an_answer_that_breaks_after_its_hold_breaks_for_the_caller`.
+//! - An answer that needs no rest pays nothing for it. One that is whole is not looked at, and one that cannot be
+//!   resumed carries a word. Only one that can be resumed keeps its request's head.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,5 +1,11 @@
 //! The gate in front of a cluster: how many attempts are in flight, who waits for one to end, and in what order they go.
 //! How many there may be is decided by [`Limiter`]; all workers share one gate, without a lock while nobody waits.
+//!
+//! # Invariant
+//!
+//! A place in flight is given back exactly once, whatever becomes of the attempt. Taking and giving it back are a
+//! few atomic operations while nobody waits. An exchange in the outage queue, or one that waits for its own caller,
+//! holds none. Held by `over_many_threads_no_more_than_the_limit_are_in_flight_and_no_place_is_lost`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

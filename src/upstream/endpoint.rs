@@ -1,4 +1,11 @@
 //! One address of a backend: what all workers know about it together.
+//!
+//! # Invariant
+//!
+//! Only what the backend did feeds an endpoint's health. A reply of our own ejects none. Neither does a lack of
+//! descriptors, memory or ports on this machine ([`Shortage`](crate::error::Shortage)): it is evidence of nothing.
+//! Held by `our_own_limit_is_never_the_upstreams_fault` and
+//! `a_connect_that_this_machine_could_not_make_blames_no_endpoint`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

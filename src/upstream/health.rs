@@ -1,6 +1,14 @@
 //! Health checks: a request of our own asks an endpoint whether it works, on a connection of its own, so that neither a
 //! full nor a stale pool is a verdict. It goes by the way of callers' requests: address, TLS, protocol and limits are the
 //! cluster's.
+//!
+//! # Invariant
+//!
+//! An endpoint comes back when neither its traffic nor its checks speak against it. Checks alone neither take a
+//! cluster down, nor leave it without an endpoint, nor end an outage. One that passes lets one request try. Held by
+//! `failed_checks_alone_take_an_endpoint_out_and_passed_ones_bring_it_back`,
+//! `checks_that_all_fail_leave_as_many_in_balancing_as_max_ejected_does` and
+//! `checks_that_fail_are_no_outage_and_keep_nobody_from_probing`.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -2,6 +2,14 @@
 //!
 //! Straight on `h2`, which hyper's client stands on too: it gives a request back that a dying connection did not take,
 //! and tells refused streams from broken ones by type.
+//!
+//! # Invariant
+//!
+//! A connection takes no request before the endpoint's SETTINGS have come, never more than they allow, and none
+//! after a GOAWAY. The windows of its streams fit into the connection's, so that no slow caller holds up another.
+//! Held by `a_backend_that_never_says_what_it_allows_is_a_connect_timeout`,
+//! `another_connection_is_opened_when_the_endpoint_allows_no_more_streams` and
+//! `a_connection_that_is_going_away_ends_its_streams_and_takes_nothing_new`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

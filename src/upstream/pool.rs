@@ -1,6 +1,13 @@
 //! One worker's connections: newest first, so that in quiet times the rest grow old and close.
 //!
 //! Nothing here is shared between threads but the counts in [`Endpoint`]; `max_connections` holds over all workers.
+//!
+//! # Invariant
+//!
+//! The pool sends no request twice, with one exception. It replaces a kept connection that the backend closed
+//! before anything of the request was written. That is no attempt. A general client resends by itself, unseen by
+//! the record, so the pool is our own. Held by
+//! `a_post_on_a_stale_pooled_connection_is_sent_again_at_once_and_counts_no_attempt`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

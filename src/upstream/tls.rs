@@ -1,4 +1,10 @@
 //! TLS towards the backend: whom a cluster trusts, under which name, and what a failed handshake means.
+//!
+//! # Invariant
+//!
+//! The handshake ends with the first byte of application data, in either direction. Once a byte of a request has
+//! been written, no alert makes its delivery `Never`. Held by `only_some_alerts_belong_to_a_handshake` and
+//! `an_alert_after_the_request_has_gone_out_does_not_make_a_post_repeatable`.
 
 use std::fmt;
 use std::io;

@@ -8,6 +8,7 @@ mod adversarial;
 mod authentication;
 mod commands;
 mod descriptors;
+mod docs;
 mod endpoints;
 mod eviction;
 mod framing;

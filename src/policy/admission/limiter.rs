@@ -19,6 +19,11 @@
 //! - **Refusals** by the backend are a cause as well, but only those beyond the usual share of failures, and only where no
 //!   fewer answers than before are good: errors of chance, and outages, take good answers away, overload does not. Above
 //!   the limit at which it refused, growth begins anew, slow at first, as in CUBIC (RFC 9438).
+//!
+//! # Invariant
+//!
+//! There is no limit until answers show an overload. A cut that costs answers is taken back. Held by
+//! `asked_for_twice_what_it_carries_a_cluster_gives_what_it_carries_and_recovers_at_once`.
 
 use std::time::Duration;
 

@@ -7,6 +7,14 @@
 //! replaced. The first one never is, so that no caller waits longer than behind a proxy that never retries. All of them
 //! count towards `max_attempts` and the budget, and none is made during an outage or while admission refuses, so a backend
 //! that is slow for everybody gets at most the budget on top of its load.
+//!
+//! # Invariant
+//!
+//! An exchange has one attempt at a time, or two where the first is slow. The second begins only beside an attempt
+//! of a safe method without a request body. When the loop goes on, one of the two is the outcome; the other is on
+//! record as failed or cancelled. A cancelled attempt says nothing about its endpoint. Held by
+//! `never_more_than_two_run_and_the_younger_is_replaced_when_both_are_slow` and
+//! `nothing_is_sent_beside_a_slow_attempt_where_it_is_not_paid_for_or_not_safe`.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -5,6 +5,11 @@
 //! same attempt, and at no cost to the budget. The evidence is the one answer: a 408 on a kept HTTP/1.1 connection, soon
 //! after the request. If it is false, because the application means it, the backend gets one request more, and the second
 //! 408 is the answer. A second 408 comes on a new connection, so that none is sent a third time.
+//!
+//! # Invariant
+//!
+//! Within an attempt a request goes out twice in this one case only. Held by
+//! `an_application_that_means_its_408_gets_one_request_more_and_never_a_third`.
 
 use std::time::Duration;
 

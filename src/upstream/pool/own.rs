@@ -6,6 +6,11 @@
 //! The evidence is the scheme in the request's `Authorization`. A caller who makes it up gets a connection that is closed
 //! again, within `max_connections`; kept connections stay for the others.
 //!
+//! # Invariant
+//!
+//! A connection that a backend authenticates for a user carries one exchange only, over HTTP/2 as well. Held by
+//! `the_connection_of_an_authenticated_user_carries_nobody_else`.
+//!
 //! [`authentication`]: crate::policy::authentication
 
 use std::cell::Cell;

@@ -7,6 +7,12 @@ _list:
 fmt:
     cargo fmt
 
+# The fast lane while you work: form, lints, and the tests of the library.
+check:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    cargo test --lib --locked --quiet
+
 # What continuous integration says about form.
 lint:
     cargo fmt --check

@@ -69,7 +69,7 @@ def count(program, work, folder):
 
 def record(figures):
     told = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rustc": first_line("rustc", "--version"),
         "valgrind": first_line("valgrind", "--version"),
         "instructions_per_request": figures,

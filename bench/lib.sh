@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # the scripts that source it set and use these variables
 # What bench/load/run.sh and bench/reliability/run.sh share. Sourced, with the repository as the working directory.
 
 fail() {

@@ -37,4 +37,5 @@ fuzz() { # TARGET
 export -f fuzz
 host=$(rustc -vV | awk '/^host:/ { print $2 }')
 export seconds host
+# shellcheck disable=SC2016 # the inner shell expands it
 cargo fuzz list | xargs -n 1 -P 2 bash -c 'fuzz "$1"' fuzz

@@ -7,7 +7,6 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
-
 from rows import BY_NAME, COLUMNS  # noqa: E402
 
 # As in the chart of the reliability bench.

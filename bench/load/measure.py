@@ -307,7 +307,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     result = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": options.commit,
         "mode": options.mode,
         "machine": machine(),
@@ -325,7 +325,7 @@ def main():
     finally:
         if bench:
             bench.processes.stop()
-    result["seconds"] = round((datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(result["date"])).total_seconds())
+    result["seconds"] = round((datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(result["date"])).total_seconds())
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(report.markdown(result))

@@ -7,7 +7,6 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
-
 from report import COLUMNS, metric  # noqa: E402
 
 # Colours that the colour-blind can tell apart (Okabe and Ito), and a shape each.

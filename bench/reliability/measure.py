@@ -205,7 +205,7 @@ def main():
         parser.error("--seconds is at least 1")
     seconds = options.seconds or (SHORT_SECONDS if options.short else None)
     result = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": options.commit,
         "mode": "short" if options.short else "full",
         "machine": machine(),

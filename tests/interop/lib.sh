@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # the scripts that source it set and use these variables
 # What the scripts of this folder share: the binary, a folder that goes at the end, and checks of one line each. Sourced,
 # with the repository as the working directory and the script's arguments.
 

@@ -206,7 +206,7 @@ certificate_is() { # NAME SERVER-NAME
 # A first connection has to speak, because TLS 1.3 hands its tickets out after the handshake.
 session_is_resumed() { # VERSION
     local request='GET /small HTTP/1.1\r\nHost: one.example\r\nConnection: close\r\n\r\n' turn
-    printf "$request" | openssl s_client -quiet -connect "127.0.0.1:$secure" -servername one.example "$1" \
+    printf %b "$request" | openssl s_client -quiet -connect "127.0.0.1:$secure" -servername one.example "$1" \
         -sess_out "$work/session" >/dev/null 2>&1
     # Either worker has to know it.
     for turn in 1 2 3 4; do

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sslyze import (
     CertificateInfoExtraArgument,
-    ProtocolWithOpportunisticTlsEnum,
     RobotScanResultEnum,
-    Scanner,
     ScanCommand,
     ScanCommandAttemptStatusEnum,
     ScanCommandsExtraArguments,
+    Scanner,
     ServerNetworkConfiguration,
     ServerNetworkLocation,
     ServerScanRequest,

@@ -513,16 +513,11 @@ impl<'a> Exchange<'a> {
             let weight = expect::weight(q);
             let failure = Failure { kind, endpoint: 0, key: &key, exchange: 1, weight, in_flight: 0 };
             row.note(&failure, String::new, now);
-            let sum = row.surprise();
+            let (sum, floor) = (row.surprise(), self.cluster.line.enter_after());
+            let is_outage = row.is_surprising(floor, [0].into_iter(), 0, Duration::MAX);
             let tells = match kind {
                 Kind::Late => "no evidence of an outage: slow is not broken".to_owned(),
-                _ if row.is_surprising(
-                    self.cluster.line.enter_after(),
-                    [0].into_iter(),
-                    0,
-                    Duration::MAX,
-                ) =>
-                {
+                _ if is_outage => {
                     format!("{sum:.1} together: an outage, if every endpoint has failed as often")
                 }
                 _ => format!("{sum:.1} together"),

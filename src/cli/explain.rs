@@ -81,8 +81,8 @@ pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String
 
     let exchange = Exchange::new(config, request, route, cluster);
     exchange.show_policy(&mut page);
-    exchange.show_timeline(&mut page, outcomes);
-    exchange.show_surprise(&mut page, outcomes);
+    let used = exchange.show_timeline(&mut page, outcomes);
+    exchange.show_surprise(&mut page, &outcomes[..used]);
     exchange.show_budget(&mut page);
     page.text
 }
@@ -307,7 +307,7 @@ impl<'a> Exchange<'a> {
         page.more(format_args!("its connection: {connection} (unsafe_reuse)"));
     }
 
-    fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) {
+    fn show_timeline(&self, page: &mut Page, outcomes: &[Given]) -> usize {
         page.section(
             "timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy",
         );
@@ -343,7 +343,7 @@ impl<'a> Exchange<'a> {
                 let unless = if self.resumes() { ", unless the rest of it can be had" } else { "" };
                 page.answer(&format!("that of attempt {attempt}, cut off where it broke{unless}"), clock);
                 page.unused(&outcomes[index + 1..], attempt);
-                return;
+                return index + 1;
             }
             if clock.earliest >= self.route.deadline {
                 page.decision(format_args!(
@@ -352,7 +352,7 @@ impl<'a> Exchange<'a> {
                 ));
                 page.answer(&Self::answer(given.0, last_answer, attempt, true), clock);
                 page.unused(&outcomes[index + 1..], attempt);
-                return;
+                return index + 1;
             }
             let early = self.policy.decide(given.0, &at(clock.earliest, Luck::Good));
             let late = self.policy.decide(given.0, &at(clock.latest, Luck::Bad));
@@ -391,17 +391,18 @@ impl<'a> Exchange<'a> {
                 Verdict::Return => {
                     page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
                     page.unused(&outcomes[index + 1..], attempt);
-                    return;
+                    return index + 1;
                 }
                 Verdict::Stop { why } => {
                     page.decision(format_args!("no more ({}): {}", why.label(), why.rule()));
                     page.answer(&Self::answer(given.0, last_answer, attempt, false), clock);
                     page.unused(&outcomes[index + 1..], attempt);
-                    return;
+                    return index + 1;
                 }
             }
         }
         page.step(attempt + 1, clock, "how it ends is not given");
+        outcomes.len()
     }
 
     /// How long the attempt takes to end like that.
@@ -510,11 +511,13 @@ impl<'a> Exchange<'a> {
             };
             let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(&key, now) };
             let weight = expect::weight(q);
-            row.note(&Failure { kind, endpoint: 0, key: &key, exchange: number, weight }, String::new, now);
-            let sum = row.surprise();
+            let failure = Failure { kind, endpoint: 0, key: &key, exchange: 1, weight, in_flight: 0 };
+            row.note(&failure, String::new, now);
+            let (sum, floor) = (row.surprise(), self.cluster.line.enter_after());
+            let is_outage = row.is_surprising(floor, [0].into_iter(), 0, Duration::MAX);
             let tells = match kind {
                 Kind::Late => "no evidence of an outage: slow is not broken".to_owned(),
-                _ if row.is_surprising(self.cluster.line.enter_after(), [0].into_iter(), Duration::MAX) => {
+                _ if is_outage => {
                     format!("{sum:.1} together: an outage, if every endpoint has failed as often")
                 }
                 _ => format!("{sum:.1} together"),

@@ -214,7 +214,11 @@ mod tests {
             let (q, exchange) = (expect.q(&key, now), number);
             let kind = if matches!(fault, Some(Fault::Hang)) { Kind::Late } else { Kind::Answered };
             let weight = expect::weight(q);
-            row.note(&Failure { kind, endpoint: 0, key: &key, exchange, weight }, String::new, now);
+            row.note(
+                &Failure { kind, endpoint: 0, key: &key, exchange, weight, in_flight: 0 },
+                String::new,
+                now,
+            );
             let around = Circumstances {
                 attempt,
                 repeatable: Repeatable::Always,

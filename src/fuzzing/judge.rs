@@ -130,10 +130,22 @@ impl Stage {
         let weight = expect::weight(q);
         expect.note_failure(now);
         let before = self.row.surprise();
-        self.row.note(&Failure { kind, endpoint: choice & 1, key: &key, exchange, weight }, String::new, now);
+        self.row.note(
+            &Failure {
+                kind,
+                endpoint: choice & 1,
+                key: &key,
+                exchange,
+                weight,
+                in_flight: self.under_way.len(),
+            },
+            String::new,
+            now,
+        );
         let grown = if kind == Kind::Late { 0.0 } else { weight };
         assert!((self.row.surprise() - before - grown).abs() < 1e-6, "a failure weighs something else");
-        let is_outage = !self.outage.is_tried() && self.row.is_surprising(3, [0, 1].into_iter(), now);
+        let is_outage = !self.outage.is_tried()
+            && self.row.is_surprising(3, [0, 1].into_iter(), self.under_way.len(), now);
         if is_outage {
             assert!(
                 self.row.surprise() >= 2.0 * expect::SURPRISE,

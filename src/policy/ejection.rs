@@ -5,6 +5,10 @@
 //! Traffic speaks against an endpoint by its failures since its last success, each with its surprise
 //! ([`crate::policy::expect`]): a request that fails at every endpoint weighs nothing. If the evidence is false all the
 //! same, callers lose nothing while the others carry the load: at most `max_ejected` of the endpoints are out.
+//!
+//! Where the others fail, time outs must not keep a well endpoint from callers. Where each endpoint is out, or has failed
+//! as if it should be, all are tried as if none were out. Else a retry that has been everywhere tries one that is out,
+//! once a second (`upstream::balance`). Such an early probe may restore an endpoint, and its failure changes nothing.
 
 use std::time::Duration;
 
@@ -153,8 +157,13 @@ enum State {
     Healthy,
     Ejected {
         until: Duration,
+        /// When a retry that has been everywhere else may try it all the same.
+        early: Duration,
     },
-    Probing,
+    Probing {
+        /// When its time out is over, or was: the failure of an earlier probe is no relapse.
+        until: Duration,
+    },
 }
 
 /// Whether an endpoint may be sent a request.
@@ -173,6 +182,8 @@ pub enum Admission {
 pub enum Change {
     /// It left balancing.
     Ejected,
+    /// Its probe failed: it stays out for longer.
+    Relapsed,
     /// It came back.
     Restored,
     /// Nothing that others need to know.
@@ -187,21 +198,28 @@ impl Health {
         }
         match self.state {
             State::Healthy => Admission::Open,
-            State::Ejected { until } if until <= now => Admission::Probe,
-            State::Ejected { .. } | State::Probing => Admission::Closed,
+            State::Ejected { until, .. } if until <= now => Admission::Probe,
+            State::Ejected { .. } | State::Probing { .. } => Admission::Closed,
         }
     }
 
-    /// Gives the probing request its place; to be followed by [`Health::success`], [`Health::failure`] or
-    /// [`Health::abandon_probe`].
-    pub fn begin_probe(&mut self) {
-        self.state = State::Probing;
+    /// Whether a retry that has been everywhere else may try the endpoint before its time out is over.
+    pub fn admits_early(&self, now: Duration) -> bool {
+        self.checks == Checks::In && matches!(self.state, State::Ejected { early, .. } if early <= now)
+    }
+
+    /// Makes a request the endpoint's probe, if it is ejected and has none; says whether it does. To be followed by
+    /// [`Health::success`], [`Health::failure`] or [`Health::abandon_probe`].
+    pub fn begin_probe(&mut self) -> bool {
+        let State::Ejected { until, .. } = self.state else { return false };
+        self.state = State::Probing { until };
+        true
     }
 
     /// The probing request ended without telling anything, for example because its caller left.
     pub fn abandon_probe(&mut self, now: Duration) {
-        if self.state == State::Probing {
-            self.state = State::Ejected { until: now };
+        if let State::Probing { until } = self.state {
+            self.state = State::Ejected { until, early: now };
         }
     }
 
@@ -226,27 +244,37 @@ impl Health {
     ) -> Change {
         let was_out = self.is_ejected();
         match self.state {
-            State::Probing if !is_probe => {}
-            State::Probing if surprise < LIGHT => self.state = State::Ejected { until: now },
-            State::Probing => {
+            State::Probing { .. } if !is_probe => {}
+            State::Probing { until } if surprise < LIGHT || now < until => {
+                self.state = State::Ejected { until, early: now.saturating_add(EARLY) };
+            }
+            State::Probing { .. } => {
                 self.relapses = self.relapses.saturating_add(1);
-                self.state = State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
+                self.eject(settings, now);
+                return Change::Relapsed;
             }
             State::Healthy => {
                 self.failures = self.failures.saturating_add(u32::from(surprise >= LIGHT));
                 self.surprise += surprise;
                 // One that checks keep out takes up its room already.
                 let has_room = room == Room::Some || was_out;
-                let is_no_chance =
-                    self.failures >= settings.consecutive_failures && self.surprise >= SURPRISE;
-                if is_no_chance && has_room {
-                    self.state =
-                        State::Ejected { until: now.saturating_add(settings.open_at(self.relapses)) };
+                if self.is_condemned(settings) && has_room {
+                    self.eject(settings, now);
                 }
             }
             State::Ejected { .. } => {}
         }
         self.change_since(was_out)
+    }
+
+    /// Whether its row of failures is no chance, so that it is ejected if there is room.
+    pub fn is_condemned(&self, settings: &EjectionSettings) -> bool {
+        self.failures >= settings.consecutive_failures && self.surprise >= SURPRISE
+    }
+
+    fn eject(&mut self, settings: &EjectionSettings, now: Duration) {
+        let until = now.saturating_add(settings.open_at(self.relapses));
+        self.state = State::Ejected { until, early: now.saturating_add(EARLY) };
     }
 
     /// Takes a failure back: the same exchange failed at another endpoint, too.
@@ -257,7 +285,7 @@ impl Health {
 
     /// The failures since the last success that are evidence, and until when they keep the endpoint out.
     pub fn row(&self) -> (u32, Option<Duration>) {
-        let until = if let State::Ejected { until } = self.state { Some(until) } else { None };
+        let until = if let State::Ejected { until, .. } = self.state { Some(until) } else { None };
         (self.failures, until)
     }
 
@@ -297,6 +325,9 @@ impl Health {
     }
 }
 
+/// The least time between an ejection and an early probe, and between two of these.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// Whether `max_ejected` leaves room for one more ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
@@ -321,7 +352,7 @@ mod tests {
 
     /// A failure that nobody expected.
     fn fail(health: &mut Health, settings: &EjectionSettings, now: Duration, room: Room) -> Change {
-        let is_probe = health.state == State::Probing;
+        let is_probe = matches!(health.state, State::Probing { .. });
         health.failure(settings, SURPRISE, is_probe, now, room)
     }
 
@@ -369,8 +400,27 @@ mod tests {
             now += seconds(open);
             assert_eq!(health.admission(now, Heed::Both), Admission::Probe);
             health.begin_probe();
-            fail(&mut health, &settings, now, Room::Some);
+            assert_eq!(fail(&mut health, &settings, now, Room::Some), Change::Relapsed);
         }
+    }
+
+    #[test]
+    fn an_early_probe_may_restore_and_its_failure_changes_nothing() {
+        let settings = settings(1);
+        let mut health = ejected(&settings, seconds(0));
+        assert!(!health.admits_early(Duration::from_millis(999)));
+        for second in 1..9 {
+            assert!(health.admits_early(seconds(second)) && health.begin_probe());
+            assert!(!health.begin_probe() && !health.admits_early(seconds(second)), "one at a time");
+            assert_eq!(fail(&mut health, &settings, seconds(second), Room::Some), Change::Nothing);
+            assert!(!health.admits_early(seconds(second)), "once a second");
+        }
+        assert_eq!(health.admission(Duration::from_millis(9999), Heed::Both), Admission::Closed);
+        assert_eq!(health.admission(seconds(10), Heed::Both), Admission::Probe, "the time out is the same");
+        assert!(health.begin_probe());
+        assert_eq!(health.success(), Change::Restored);
+        health.checks_fail(Room::Some);
+        assert!(!health.admits_early(seconds(20)), "checks are heeded");
     }
 
     #[test]
@@ -476,7 +526,7 @@ mod tests {
         let mut health = ejected(&settings, seconds(0));
         health.begin_probe();
         health.failure(&settings, 9.3, false, seconds(11), Room::Some);
-        assert_eq!(health.state, State::Probing, "it began before the probe");
+        assert!(matches!(health.state, State::Probing { .. }), "it began before the probe");
         health.failure(&settings, 0.01, true, seconds(11), Room::Some);
         assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
     }
@@ -507,7 +557,7 @@ mod tests {
                         prop_assert_eq!(is_in, change == Change::Ejected);
                         is_in = change == Change::Restored;
                     }
-                    Change::Nothing => {}
+                    Change::Relapsed | Change::Nothing => {}
                 }
                 // What is told are changes, none is told twice, and none is kept back.
                 prop_assert_eq!(is_in, !health.is_ejected());

@@ -3,9 +3,10 @@
 //!
 //! Whether a row of failures is an outage is decided by its surprise ([`crate::policy::expect`]). That evidence can be
 //! false: some paths fail and others do not. So the way out decides what a false alarm costs. A request whose key has not
-//! failed in this outage probes at once, and the first success of any key ends the outage. A bystander of a false alarm
-//! pays nothing; a request that may not be repeated pays at most one second. Only one probe of each key is under way at a
-//! time, so a real outage meets fewer of them than a proxy without retries would send.
+//! failed in this outage probes at once, and the first success of any key ends the outage. So the first bystander of a
+//! false alarm pays nothing; a request that may not be repeated pays at most one second. Each key begins with one probe,
+//! and may have twice as many under way every 100 ms until one has failed: a page that takes seconds is well, too. A real
+//! outage meets fewer of these probes than a proxy without retries would send.
 //!
 //! Keys that failed take turns: one probe at a time, 100 ms apart at least, the key with the fewest probes first, with a
 //! pause that grows for each key. The first three turns come sooner, for requests that were not tried yet: an outage just
@@ -17,6 +18,7 @@
 //! A cluster that recovers is filled in a slow start. Keys that still fail and keys that succeed again are let go apart,
 //! so that the former do not hold up the latter. Two seconds later nobody waits any more: some paths may fail for ever.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::f64::consts::LN_2;
 use std::time::Duration;
@@ -208,9 +210,9 @@ struct Window {
 }
 
 impl Window {
-    /// One good answer lets two go.
-    fn new(now: Duration) -> Self {
-        Self { size: 2, out: 0, grown: now }
+    /// A window for so many at first.
+    fn of(size: u32, now: Duration) -> Self {
+        Self { size, out: 0, grown: now }
     }
 
     /// Takes a place; or says when to look again. Answers that take long say nothing bad, and must not hold up the rest
@@ -241,8 +243,8 @@ impl Window {
 
 #[derive(Debug)]
 struct Down {
-    /// Strangers whose probe is under way, and until when it is alone.
-    strangers: HashMap<KeyId, Duration>,
+    /// Strangers with probes under way.
+    strangers: HashMap<KeyId, Window>,
     /// Probes of keys that failed, so far.
     turns: u32,
     /// Until when the probe of a key that failed is alone.
@@ -304,7 +306,7 @@ impl Outage {
             State::Recovering(recovery) => {
                 let (failed, mended) = (&self.failed, &self.mended);
                 let (is_failed, is_mended) = (
-                    |candidate: &Candidate| failed.contains_key(&candidate.key),
+                    |candidate: &Candidate| failed_of(failed, candidate).is_some(),
                     |candidate: &Candidate| mended.contains(&candidate.key),
                 );
                 let is_stranger = |candidate: &Candidate| !is_failed(candidate) && !is_mended(candidate);
@@ -346,7 +348,14 @@ impl Outage {
     /// The exchange that went with `pass` ended without telling anything, for example because its caller left.
     pub fn abandon(&mut self, pass: Pass, key: KeyId) {
         match (&mut self.state, pass) {
-            (State::Down(down), Pass::Stranger) => drop(down.strangers.remove(&key)),
+            (State::Down(down), Pass::Stranger) => {
+                if let Entry::Occupied(mut entry) = down.strangers.entry(key) {
+                    entry.get_mut().abandon();
+                    if entry.get().out == 0 {
+                        entry.remove();
+                    }
+                }
+            }
             (State::Down(down), Pass::Probe) => down.probing = None,
             (State::Recovering(recovery), Pass::Released) => recovery.failed.abandon(),
             (State::Recovering(recovery), Pass::Mended) => recovery.mended.abandon(),
@@ -362,8 +371,9 @@ impl Outage {
                 return Change::Nothing;
             }
             self.state = State::Recovering(Recovery {
-                failed: Window::new(now),
-                mended: Window::new(now),
+                // One good answer lets two go.
+                failed: Window::of(2, now),
+                mended: Window::of(2, now),
                 until: now.saturating_add(RECOVERY),
             });
             self.mend(key);
@@ -469,7 +479,7 @@ impl Down {
         }
     }
 
-    /// The one whose key has not failed, by its place; or when to look again. One at a time of each key goes.
+    /// The one whose key has not failed, by its place; or when to look again.
     fn stranger<'a>(
         &mut self,
         failed: &HashMap<KeyId, Failed>,
@@ -482,14 +492,16 @@ impl Down {
             if candidate.until <= now || failed_of(failed, candidate).is_some() {
                 continue;
             }
-            let alone = self.strangers.get(&candidate.key).copied().unwrap_or_default();
-            let due = candidate.due(refuses).max(alone);
-            if due <= now {
-                self.strangers.retain(|_, until| *until > now);
-                self.strangers.insert(candidate.key, now.saturating_add(PATIENCE));
-                return Ok(place);
+            let due = candidate.due(refuses);
+            let taken = match self.strangers.entry(candidate.key) {
+                _ if due > now => Err(due),
+                Entry::Occupied(mut entry) => entry.get_mut().take(now),
+                Entry::Vacant(entry) => entry.insert(Window::of(1, now)).take(now),
+            };
+            match taken {
+                Ok(()) => return Ok(place),
+                Err(at) => again = again.min(at),
             }
-            again = again.min(due);
         }
         Err(again)
     }

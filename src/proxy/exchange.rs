@@ -516,6 +516,7 @@ impl Exchange {
     /// Notes that the caller gets the upstream's answer.
     pub(crate) fn answer(&mut self, status: StatusCode, now: Instant) {
         let after = now.duration_since(self.began);
+        self.turn = None; // of one that was kept, when no attempt followed
         self.body.forget(); // no attempt follows
         self.head =
             Some(Head { status, origin: Origin::Upstream, error: None, maker: Maker::Upstream, after });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::policy::ejection::{Admission, Heed};
+use crate::policy::ejection::{Admission, EjectionSettings, Health, Heed};
 use crate::policy::retry::Repeatable;
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
@@ -34,6 +34,7 @@ pub(super) struct Choice<'a> {
     /// Whether a failure could be made good.
     pub(super) repeatable: Repeatable,
     pub(super) balance: Balance,
+    pub(super) ejection: &'a EjectionSettings,
     pub(super) turn: &'a AtomicUsize,
     pub(super) random: &'a mut fastrand::Rng,
     pub(super) now: Duration,
@@ -45,9 +46,29 @@ impl Choice<'_> {
         if let [lone] = endpoints {
             return Some(Pick { endpoint: lone.clone(), probing: Probing::No }); // never ejected
         }
+        if self.all_fail(endpoints) {
+            return self.any(endpoints);
+        }
         // `max_ejected` leaves some in, but name resolution may since have taken those away. Checks alone make none of the
         // rest useless: they are used as if there were no checks.
         self.heeding(Heed::Both, endpoints).or_else(|| self.heeding(Heed::Traffic, endpoints))
+    }
+
+    /// Whether each endpoint is out or has failed as if it should be: then none that is out can be worse than the others.
+    fn all_fail(&self, endpoints: &[Arc<Endpoint>]) -> bool {
+        let fails = |health: &mut Health| health.is_ejected() || health.is_condemned(self.ejection);
+        endpoints.iter().all(|endpoint| endpoint.is_troubled() && endpoint.with_health(fails))
+    }
+
+    /// Chooses as if none were out. An ejected one may come back by it.
+    fn any(&mut self, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
+        let tried = self.tried;
+        let endpoint = self
+            .balanced(endpoints, &|endpoint| !tried.contains(&endpoint.id))
+            .or_else(|| self.balanced(endpoints, &|_| true))?
+            .clone();
+        let is_probe = endpoint.is_troubled() && endpoint.with_health(Health::begin_probe);
+        Some(Pick { endpoint, probing: if is_probe { Probing::Yes } else { Probing::No } })
     }
 
     fn heeding(&mut self, heed: Heed, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {
@@ -61,10 +82,20 @@ impl Choice<'_> {
             Repeatable::Always => None,
             Repeatable::OnlyIfNeverSent(_) => self.careful(endpoints, &untried),
         };
-        let endpoint = careful
-            .or_else(|| self.balanced(endpoints, &untried))
-            .or_else(|| self.balanced(endpoints, &is_open))?;
+        if let Some(endpoint) = careful.or_else(|| self.balanced(endpoints, &untried)) {
+            return Some(Pick { endpoint: endpoint.clone(), probing: Probing::No });
+        }
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| self.may_probe_early(endpoint)) {
+            return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
+        }
+        let endpoint = self.balanced(endpoints, &is_open)?;
         Some(Pick { endpoint: endpoint.clone(), probing: Probing::No })
+    }
+
+    /// Takes the early probe of an endpoint that is out, for a request that failed everywhere else.
+    fn may_probe_early(&self, endpoint: &Endpoint) -> bool {
+        let may = |health: &mut Health| health.admits_early(self.now) && health.begin_probe();
+        endpoint.is_troubled() && !self.tried.contains(&endpoint.id) && endpoint.with_health(may)
     }
 
     /// Takes the probe of an endpoint whose time out is over. A request that would be lost by it leaves the probe to another
@@ -78,11 +109,8 @@ impl Choice<'_> {
             Repeatable::OnlyIfNeverSent(_) => PROBE_LEFT,
         };
         endpoint.with_health(|health| {
-            let due = health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe;
-            if due {
-                health.begin_probe();
-            }
-            due
+            health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe
+                && health.begin_probe()
         })
     }
 

@@ -281,9 +281,9 @@ impl Cluster {
         now: Duration,
     ) -> Option<Pick> {
         let endpoints = self.endpoints.load();
-        let mut choice =
-            Choice { tried, repeatable, balance: self.settings.balance, turn: &self.turn, random, now };
-        choice.among(&endpoints)
+        let ClusterSettings { balance, ejection, .. } = &*self.settings;
+        Choice { tried, repeatable, balance: *balance, ejection, turn: &self.turn, random, now }
+            .among(&endpoints)
     }
 
     /// This endpoint, if it is in balancing.
@@ -347,7 +347,7 @@ impl Cluster {
                 let key = self.line.expect.key(&subject.subject());
                 self.note_lean(endpoint, false, || self.line.expect.q(&key, now));
                 let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
-                self.note_outage(self.line.succeeded(finished));
+                self.note_outage(self.line.succeeded(finished), now);
                 if self.line.forget_if_stale(now) {
                     self.endpoints.load().iter().for_each(|endpoint| endpoint.lean.forget());
                 }
@@ -364,15 +364,14 @@ impl Cluster {
                 self.eject(endpoint, now, |health, room| {
                     health.failure(&self.settings.ejection, weight, is_probe, now, room)
                 });
-                let open: Vec<_> = balance::open(&self.endpoints.load())
-                    .map(|endpoint| (endpoint.id, endpoint.is_refusing()))
-                    .collect();
+                let endpoints = self.endpoints.load();
+                let in_flight = endpoints.iter().map(|endpoint| endpoint.in_flight()).sum();
+                let open: Vec<_> =
+                    balance::open(&endpoints).map(|endpoint| (endpoint.id, endpoint.is_refusing())).collect();
                 let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
                 let show = || subject.subject().show();
-                self.note_outage(
-                    self.line
-                        .failed(finished, Failed { kind, exchange, weight, endpoints: &open, show, pause }),
-                );
+                let failed = Failed { kind, exchange, weight, in_flight, endpoints: &open, show, pause };
+                self.note_outage(self.line.failed(finished, failed), now);
                 weight
             }
         }
@@ -448,6 +447,11 @@ impl Cluster {
                     "endpoint ejected"
                 );
             }
+            Change::Relapsed => {
+                let (_, until) = endpoint.with_health(|health| health.row());
+                let seconds = until.unwrap_or(now).saturating_sub(now).as_secs_f64();
+                tracing::warn!(%cluster, endpoint = %label, seconds, "endpoint stays ejected: its probe failed");
+            }
             Change::Restored => {
                 endpoint.metrics.ejected.set(0);
                 tracing::info!(%cluster, endpoint = %label, "endpoint restored");
@@ -456,17 +460,21 @@ impl Cluster {
         }
     }
 
-    fn note_outage(&self, change: OutageChange) {
+    fn note_outage(&self, change: OutageChange, now: Duration) {
         let cluster = &self.settings.name;
         match change {
             OutageChange::Down => {
-                let failed = self.line.show_row();
+                let (failed, _) = self.line.last_outage(now);
                 tracing::warn!(
                     %cluster, failed,
                     "every recent attempt at the cluster failed: requests to it wait in line or probe"
                 );
             }
-            OutageChange::Recovering => tracing::info!(%cluster, "the cluster answers again"),
+            OutageChange::Recovering => {
+                // It says all that the line of the beginning says: of two outages within a minute that is left out.
+                let (failed, seconds) = self.line.last_outage(now);
+                tracing::info!(%cluster, failed, seconds, "the cluster answers again");
+            }
             OutageChange::Nothing => {}
         }
     }

@@ -34,6 +34,8 @@ struct Inner {
     lessons: Lessons,
     /// When the first failure of the present outage, or of the last one, ended.
     since: Duration,
+    /// The keys that it was found by, for people.
+    shown: String,
     /// Whether the last failure had sent nothing: then a probe costs even those nothing that may not be sent twice.
     refuses: bool,
     /// Oldest first.
@@ -102,6 +104,8 @@ pub(super) struct Failed<'a, S, P> {
     pub(super) exchange: u32,
     /// How surprising it is.
     pub(super) weight: f64,
+    /// How many attempts at the cluster are under way.
+    pub(super) in_flight: usize,
     /// The endpoints in balancing, each with whether no connection has opened since it refused one.
     pub(super) endpoints: &'a [(EndpointId, bool)],
     /// The key for people.
@@ -118,6 +122,7 @@ impl Line {
             row: Row::new(),
             lessons: Lessons::default(),
             since: Duration::ZERO,
+            shown: String::new(),
             refuses: false,
             queue: VecDeque::new(),
             again: Duration::ZERO,
@@ -294,7 +299,7 @@ impl Line {
         P: FnOnce(u32) -> Duration,
     {
         let Finished { turn, key, endpoint, began, now } = finished;
-        let Failed { kind, exchange, weight, endpoints, show, pause } = failed;
+        let Failed { kind, exchange, weight, in_flight, endpoints, show, pause } = failed;
         self.expect.note_failure(now);
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -306,15 +311,15 @@ impl Line {
             };
             inner.row.forget_refusals(&self.expect, is_refusing, now);
         }
-        inner.row.note(&Failure { kind, endpoint, key, exchange, weight }, show, now);
+        inner.row.note(&Failure { kind, endpoint, key, exchange, weight, in_flight }, show, now);
         inner.refuses = kind == Kind::Refused;
         let pass = turn.map_or(Pass::Free, Turn::into_pass);
         let in_balancing = endpoints.iter().map(|(endpoint, _)| *endpoint);
         let is_outage = !was_tried
             && self.settings.max() > 0
-            && inner.row.is_surprising(self.settings.enter_after(), in_balancing, now);
+            && inner.row.is_surprising(self.settings.enter_after(), in_balancing, in_flight, now);
         let change = if is_outage {
-            inner.since = inner.row.began().unwrap_or(now);
+            (inner.since, inner.shown) = (inner.row.began().unwrap_or(now), inner.row.show());
             inner.outage.begin(inner.row.keys().chain([key.id()]), pause(1), now);
             self.metrics.outages.inc();
             Change::Down
@@ -326,9 +331,10 @@ impl Line {
         change
     }
 
-    /// The keys of the present row, for the log.
-    pub(super) fn show_row(&self) -> String {
-        self.lock().row.show()
+    /// The keys that the present or last outage was found by, for the log, and its seconds so far.
+    pub(super) fn last_outage(&self, now: Duration) -> (String, f64) {
+        let inner = self.lock();
+        (inner.shown.clone(), now.saturating_sub(inner.since).as_secs_f64())
     }
 
     /// Forgets what is expected, if nothing has failed for ten minutes; says whether it did.

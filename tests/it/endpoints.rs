@@ -58,11 +58,12 @@ fn a_name_that_does_not_resolve_leaves_the_other_endpoints_of_its_cluster_in_use
     assert!(stent.access_log(4).iter().all(|line| line.results() == ["200"]));
 }
 
-/// One endpoint answers 500 until it is mended, the other always well.
+/// One endpoint answers 500 until it is mended, the other well until it is broken.
 struct Pair {
     failing: Backend,
     working: Backend,
     mended: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
     stent: Stent,
     client: Client,
 }
@@ -80,9 +81,13 @@ impl Pair {
                 }
             }
         });
-        let working = Backend::healthy();
+        let broken = Arc::new(AtomicBool::new(false));
+        let working = Backend::new({
+            let broken = broken.clone();
+            move |_| Action::answer(if broken.load(Ordering::Relaxed) { 500 } else { 200 }, "")
+        });
         let stent = Stent::start(&Self::config(&failing, &working, open));
-        Self { client: stent.client(), failing, working, mended, stent }
+        Self { client: stent.client(), failing, working, mended, broken, stent }
     }
 
     fn config(failing: &Backend, working: &Backend, open: &str) -> Config {
@@ -105,6 +110,21 @@ impl Pair {
     fn is_ejected(&self) -> bool {
         let endpoint = self.failing.address().to_string();
         self.stent.metric("stent_endpoint_ejected", &[("endpoint", &endpoint)]) > 0.5
+    }
+}
+
+#[test]
+fn an_ejected_endpoint_that_works_again_is_found_when_the_others_fail() {
+    type Ask = fn(&mut Client) -> u16;
+    let get: Ask = |client| client.get("/").status;
+    let post: Ask = |client| client.post("/", "once").status;
+    for ask in [get, post] {
+        let mut pair = Pair::start("5m");
+        pair.eject();
+        pair.mended.store(true, Ordering::Relaxed);
+        pair.broken.store(true, Ordering::Relaxed);
+        eventually("an answer of the mended one", || (ask(&mut pair.client) == 200).then_some(()));
+        eventually("its return", || (!pair.is_ejected()).then_some(()));
     }
 }
 

@@ -573,7 +573,10 @@ fn the_page_says_how_surprising_each_failure_is() {
             "  attempt 1: 0.9 % of such attempts fail anyway, so it weighs 4.7; 4.7 together",
             "  attempt 2: 0.9 % of such attempts fail anyway, so it weighs 4.7; no evidence of an outage: slow is not broken",
             "  attempt 3: 0.9 % of such attempts fail anyway, so it weighs 4.7; 9.4 together",
-            "  attempt 4: 0.9 % of such attempts fail anyway, so it weighs 4.7; 14.1 together: an outage, if every endpoint has failed as often",
         ]
     );
+    // What follows the last attempt tells nothing.
+    let page = explained("GET /pair", "hosp.example.org", &[], 0, "connect connect connect 502");
+    assert!(page.contains("14.1 together: an outage, if every endpoint has failed as often"), "{page}");
+    assert!(!page.contains("attempt 4:"), "{page}");
 }

@@ -33,13 +33,17 @@ pub struct Failure<'a, E> {
     pub exchange: u32,
     /// How surprising it is.
     pub weight: f64,
+    /// How many attempts at the cluster were under way when it ended.
+    pub in_flight: usize,
 }
 
 /// Failures since the last success.
 #[derive(Debug)]
 pub struct Row<E> {
-    /// When the first of them ended.
+    /// When the first of them ended that is evidence.
     began: Option<Duration>,
+    /// How many attempts were under way then.
+    in_flight: usize,
     /// Those that are evidence against endpoints that were reached.
     answered: Evidence<E>,
     /// Those of endpoints that were not reached. They leave when a connection opens.
@@ -60,8 +64,10 @@ struct Evidence<E> {
 #[derive(Debug)]
 struct Share<E> {
     endpoint: E,
-    /// The sum of their weights.
+    /// The sum of their weights; waits follow it.
     weight: f64,
+    /// The same, where each further failure of one exchange counts half; outages follow it.
+    proof: f64,
     /// How many are evidence of their own.
     heavy: u32,
 }
@@ -81,6 +87,7 @@ impl<E: Copy + PartialEq> Row<E> {
     pub const fn new() -> Self {
         Self {
             began: None,
+            in_flight: 0,
             answered: Evidence::new(),
             refused: Evidence::new(),
             refused_since: None,
@@ -91,27 +98,31 @@ impl<E: Copy + PartialEq> Row<E> {
 
     /// Whether nothing has failed since the last success.
     pub fn is_empty(&self) -> bool {
-        self.began.is_none()
+        self.began.is_none() && self.lessons.is_empty()
     }
 
     /// Takes note of a failure. `show` gives its key for people.
     pub fn note(&mut self, failure: &Failure<'_, E>, show: impl FnOnce() -> String, now: Duration) {
-        self.began.get_or_insert(now);
-        match failure.kind {
-            Kind::Answered => self.answered.note(failure.endpoint, failure.weight),
-            Kind::Late => {}
-            Kind::Refused => {
-                self.refused_since.get_or_insert(now);
-                self.refused.note(failure.endpoint, failure.weight);
-                remember(&mut self.unreached, failure.exchange);
-                return;
-            }
+        if self.began.is_none() && failure.kind != Kind::Late && failure.weight >= LIGHT {
+            (self.began, self.in_flight) = (Some(now), failure.in_flight);
         }
+        if failure.kind == Kind::Refused {
+            self.refused_since.get_or_insert(now);
+            self.refused.note(failure.endpoint, failure.weight, failure.weight);
+            remember(&mut self.unreached, failure.exchange);
+            return;
+        }
+        let mut is_again = false;
         if let Some(lesson) = self.lessons.iter_mut().find(|lesson| lesson.key == *failure.key) {
-            remember(&mut lesson.exchanges, failure.exchange);
+            is_again = !remember(&mut lesson.exchanges, failure.exchange);
         } else if self.lessons.len() < MAX_KEYS {
             let (key, exchanges) = (*failure.key, vec![failure.exchange]);
             self.lessons.push(Lesson { key, shown: show().into(), exchanges });
+        }
+        if failure.kind == Kind::Answered {
+            // What fails again may be this request, and not the cluster.
+            let proof = if is_again { failure.weight / 2.0 } else { failure.weight };
+            self.answered.note(failure.endpoint, failure.weight, proof);
         }
     }
 
@@ -120,18 +131,24 @@ impl<E: Copy + PartialEq> Row<E> {
         self.answered.sum() + self.refused.sum()
     }
 
-    /// Whether chance does not explain the row: not by its weight at each of `endpoints`, not by fewer than `enter_after`
-    /// failures, and not by a span of under 5 ms, in which a busy cluster makes hundreds of attempts.
+    /// Whether chance does not explain the row: not by its weight at each of `endpoints`, where further failures of one
+    /// exchange count half, not by fewer than `enter_after`
+    /// failures, and not by a span of under 5 ms, in which a busy cluster makes hundreds of attempts. Nor by fewer failures
+    /// than attempts have come under way since the row began, of `in_flight` now: where failures are fast and answers take
+    /// seconds, those are the answers.
     pub fn is_surprising(
         &self,
         enter_after: u32,
         mut endpoints: impl Iterator<Item = E>,
+        in_flight: usize,
         now: Duration,
     ) -> bool {
         let is_long = self.began.is_some_and(|began| now.saturating_sub(began) >= LEAST_SPAN);
+        let failures = self.answered.heavy().saturating_add(self.refused.heavy());
         is_long
-            && self.answered.heavy().saturating_add(self.refused.heavy()) >= enter_after
-            && self.surprise() >= SURPRISE
+            && failures >= enter_after
+            && failures as usize > in_flight.saturating_sub(self.in_flight)
+            && self.answered.proof() + self.refused.proof() >= SURPRISE
             && endpoints.all(|endpoint| self.answered.at(endpoint) + self.refused.at(endpoint) >= SURPRISE)
     }
 
@@ -220,23 +237,28 @@ impl<E: Copy + PartialEq> Evidence<E> {
         Self { at: Vec::new() }
     }
 
-    fn note(&mut self, endpoint: E, weight: f64) {
+    fn note(&mut self, endpoint: E, weight: f64, proof: f64) {
         let heavy = u32::from(weight >= LIGHT);
         if let Some(share) = self.at.iter_mut().find(|share| share.endpoint == endpoint) {
             share.weight += weight;
+            share.proof += proof;
             share.heavy = share.heavy.saturating_add(heavy);
         } else if self.at.len() < MAX_ENDPOINTS {
-            self.at.push(Share { endpoint, weight, heavy });
+            self.at.push(Share { endpoint, weight, proof, heavy });
         }
     }
 
     fn at(&self, endpoint: E) -> f64 {
-        self.at.iter().find(|share| share.endpoint == endpoint).map_or(0.0, |share| share.weight)
+        self.at.iter().find(|share| share.endpoint == endpoint).map_or(0.0, |share| share.proof)
     }
 
     fn sum(&self) -> f64 {
         // Not `sum`, which is -0 where there is nothing to add.
         self.at.iter().fold(0.0, |all, share| all + share.weight)
+    }
+
+    fn proof(&self) -> f64 {
+        self.at.iter().map(|share| share.proof).sum()
     }
 
     fn heavy(&self) -> u32 {
@@ -287,7 +309,8 @@ impl Lessons {
     }
 
     /// Lays the end of an attempt before the lessons. A key's first attempt that began after the outage decides on its
-    /// own: an answered failure commits it, everything else drops it.
+    /// own: an answered failure commits it, everything else drops it. A key that has not come for ten minutes teaches the
+    /// levels above it.
     pub fn note(
         &mut self,
         key: KeyId,
@@ -299,6 +322,10 @@ impl Lessons {
         if began <= self.ended {
             return;
         }
+        if now.saturating_sub(self.ended) > PATIENCE {
+            self.waiting.drain(..).for_each(|lesson| lesson.learn_above(expect, now));
+            return;
+        }
         let place = self.waiting.iter().position(|lesson| lesson.key.id() == key);
         let lesson = place.map(|place| self.waiting.swap_remove(place));
         if let (Some(lesson), Some(Kind::Answered)) = (lesson, failure) {
@@ -307,11 +334,13 @@ impl Lessons {
     }
 }
 
-/// Notes an exchange once.
-fn remember(exchanges: &mut Vec<u32>, exchange: u32) {
-    if exchanges.len() < MAX_EXCHANGES && !exchanges.contains(&exchange) {
+/// Notes an exchange once; says whether it had not been noted.
+fn remember(exchanges: &mut Vec<u32>, exchange: u32) -> bool {
+    let is_new = !exchanges.contains(&exchange);
+    if is_new && exchanges.len() < MAX_EXCHANGES {
         exchanges.push(exchange);
     }
+    is_new
 }
 
 /// Keys whose failures are kept until the row ends: as many as make up what is known of the level above them.
@@ -322,6 +351,9 @@ const MAX_EXCHANGES: usize = 64;
 
 /// Endpoints whose evidence is kept. Beyond so many a row cannot be everywhere, so there is no outage.
 const MAX_ENDPOINTS: usize = 256;
+
+/// How long a lesson waits for its key.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Keys that a line of the log names.
 const SHOWN: usize = 3;

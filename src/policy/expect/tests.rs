@@ -26,7 +26,11 @@ fn learn(expect: &Expect, key: &Key, failures: u32, successes: u32) {
 
 fn note(row: &mut Row<u8>, expect: &Expect, key: &Key, kind: Kind, exchange: u32, now: Duration) {
     let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(key, now) };
-    row.note(&Failure { kind, endpoint: 1, key, exchange, weight: weight(q) }, || "shown".to_owned(), now);
+    row.note(
+        &Failure { kind, endpoint: 1, key, exchange, weight: weight(q), in_flight: 0 },
+        || "shown".to_owned(),
+        now,
+    );
 }
 
 #[test]
@@ -149,17 +153,59 @@ fn the_chances_are_those_of_bayes_rule() {
 }
 
 #[test]
+fn further_failures_of_one_exchange_count_half_towards_an_outage_and_whole_towards_waits() {
+    let expect = expect();
+    let key = key(&expect, "/a");
+    let mut row = Row::new();
+    for at in [1000, 1100] {
+        note(&mut row, &expect, &key, Kind::Answered, 1, ms(at));
+    }
+    assert!((row.surprise() - 2.0 * weight(LEAST)).abs() < 1e-9);
+    assert!(!row.is_surprising(2, [1].into_iter(), 0, ms(1100)), "{}", row.surprise());
+    note(&mut row, &expect, &key, Kind::Answered, 1, ms(1300));
+    assert!(row.is_surprising(3, [1].into_iter(), 0, ms(1300)), "a quiet cluster is down by one exchange");
+}
+
+#[test]
+fn there_is_no_outage_while_more_attempts_have_come_under_way_than_failed() {
+    let expect = expect();
+    let key = key(&expect, "/a");
+    let mut row = Row::new();
+    for exchange in 1..=3 {
+        let failure =
+            Failure { kind: Kind::Answered, endpoint: 1, key: &key, exchange, weight: 4.7, in_flight: 40 };
+        row.note(&failure, || "shown".to_owned(), ms(1000 + u64::from(exchange) * 10));
+    }
+    assert!(!row.is_surprising(3, [1].into_iter(), 43, ms(1030)), "they may be slow answers");
+    assert!(row.is_surprising(3, [1].into_iter(), 42, ms(1030)));
+    assert!(row.is_surprising(3, [1].into_iter(), 0, ms(1030)));
+}
+
+#[test]
+fn what_is_no_evidence_begins_no_row() {
+    let expect = expect();
+    let key = key(&expect, "/a");
+    let mut row = Row::new();
+    note(&mut row, &expect, &key, Kind::Late, 1, ms(1000));
+    assert!(!row.is_empty() && row.began().is_none());
+    for exchange in 2..=4 {
+        note(&mut row, &expect, &key, Kind::Answered, exchange, ms(1100));
+    }
+    assert!(!row.is_surprising(3, [1].into_iter(), 0, ms(1100)), "they lie within 5 ms");
+}
+
+#[test]
 fn two_surprising_failures_are_an_outage_once_they_last_and_are_as_many_as_the_floor() {
     let expect = expect();
     let key = key(&expect, "/a");
     let mut row = Row::new();
     note(&mut row, &expect, &key, Kind::Answered, 1, ms(1000));
-    assert!(!row.is_surprising(2, [1].into_iter(), ms(1010)));
+    assert!(!row.is_surprising(2, [1].into_iter(), 0, ms(1010)));
     note(&mut row, &expect, &key, Kind::Answered, 2, ms(1004));
-    assert!(!row.is_surprising(2, [1].into_iter(), ms(1004)), "over too soon");
-    assert!(row.is_surprising(2, [1].into_iter(), ms(1005)));
-    assert!(!row.is_surprising(3, [1].into_iter(), ms(1005)), "the floor");
-    assert!(!row.is_surprising(2, [1, 2].into_iter(), ms(1005)), "endpoint 2 has not failed");
+    assert!(!row.is_surprising(2, [1].into_iter(), 0, ms(1004)), "over too soon");
+    assert!(row.is_surprising(2, [1].into_iter(), 0, ms(1005)));
+    assert!(!row.is_surprising(3, [1].into_iter(), 0, ms(1005)), "the floor");
+    assert!(!row.is_surprising(2, [1, 2].into_iter(), 0, ms(1005)), "endpoint 2 has not failed");
 }
 
 #[test]
@@ -171,7 +217,7 @@ fn a_path_that_is_known_to_fail_is_no_outage_however_often_it_fails() {
     for exchange in 0..10_000 {
         note(&mut row, &expect, &key, Kind::Answered, exchange, ms(1000 + u64::from(exchange)));
     }
-    assert!(!row.is_surprising(2, [1].into_iter(), ms(20_000)), "{}", row.surprise());
+    assert!(!row.is_surprising(2, [1].into_iter(), 0, ms(20_000)), "{}", row.surprise());
 }
 
 #[test]
@@ -309,7 +355,7 @@ proptest! {
             } else {
                 let key = &keys[random.usize(..keys.len())];
                 note(&mut row, &expect, key, Kind::Answered, random.u32(..), now);
-                let is_alarm = row.is_surprising(3, [1].into_iter(), now);
+                let is_alarm = row.is_surprising(3, [1].into_iter(), 0, now);
                 // At first nothing is known: then a row is as surprising as anywhere.
                 alarms += u32::from(is_alarm && exchange > 500);
             }
@@ -328,7 +374,7 @@ proptest! {
             let now = ms(1000 + u64::from(exchange) * 6);
             if random.f64() < q {
                 note(&mut row, &expect, &key, Kind::Answered, exchange, now);
-                if exchange > 1000 && row.is_surprising(3, [1].into_iter(), now) {
+                if exchange > 1000 && row.is_surprising(3, [1].into_iter(), 0, now) {
                     alarms += 1;
                     row.end(now, &expect, now);
                 }

@@ -1,8 +1,9 @@
 //! A second attempt beside one that is slow, and the first good answer of the two: after the hedge's time on a route that
 //! hedges, and after `per_try_timeout` on every route. Slow is not broken, so the first attempt is not cancelled for it.
 //!
-//! An answer is good by its head, before any of it is held: a status that is not retried. The other attempt is cancelled
-//! then. A bad answer or an error does not win as long as the other may do better; if both are bad, the loop goes on with
+//! An answer is good by its head, before any of it is held: a status that is neither retried nor a server's or a limit's
+//! refusal. The other attempt is cancelled then; the older has failed if it outlived `per_try_timeout`. A bad answer or an
+//! error does not win as long as the other may do better; if both are bad, the loop goes on with
 //! the better one. Never more than two attempts run: when the younger has outlived `per_try_timeout`, too, it is cut off and
 //! replaced. The first one never is, so that no caller waits longer than behind a proxy that never retries. All of them
 //! count towards `max_attempts` and the budget, and none is made during an outage or while admission refuses, so a backend
@@ -20,7 +21,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use http::Response;
+use http::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::{Aim, Arrived, Current, Failure, Outbound, Transport, asked_wait, cut_off, idle_close, judge};
@@ -127,7 +128,8 @@ impl<'a, T: Transport> Race<'a, T> {
             if entrant.number == self.current.number {
                 self.end_lesson(outbound.is_good(&outcome));
             }
-            if outbound.is_good(&outcome) {
+            // A refusal that would not be retried is no reason to lose the answer that the other may bring.
+            if is_good(outbound, &outcome) || outbound.is_good(&outcome) && running.is_empty() {
                 self.win(exchange, &entrant, running, now);
                 return (entrant.number, outcome);
             }
@@ -156,7 +158,9 @@ impl<'a, T: Transport> Race<'a, T> {
             let is_slow = running.first().is_some_and(|first| first.started + per_try <= now);
             due = match verdict {
                 Verdict::Retry { after, .. } if is_slow => Some(now + after),
-                _ => due,
+                Verdict::Retry { after, .. } => due.map(|due| due.max(now + after)),
+                // Nothing may follow, or not before the backend has asked for.
+                _ => None,
             };
         }
     }
@@ -187,7 +191,7 @@ impl<'a, T: Transport> Race<'a, T> {
         exchange.start_beside(pick.clone(), now);
         let number = exchange.attempt_number();
         let (transport, head) = (self.transport, outbound.head_of(number));
-        // There is none, so it can be had twice.
+        // The request has no body, so two attempts can have it.
         let [body, again] = [(); 2].map(|()| exchange.body().attempt());
         let sent = async move {
             let progress = Progress::beside(slot);
@@ -311,6 +315,12 @@ impl<'a, T: Transport> Race<'a, T> {
 enum Help {
     None,
     Some,
+}
+
+/// Whether an answer may end the race while another attempt runs.
+fn is_good(outbound: &Outbound, outcome: &Result<Arrived, Failure>) -> bool {
+    let is_refusal = |status: StatusCode| status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    outbound.is_good(outcome) && outcome.as_ref().is_ok_and(|answer| !is_refusal(answer.status()))
 }
 
 fn finish(

@@ -38,6 +38,10 @@ pub(super) fn refuse(
 pub(super) fn told(outbound: &Outbound, outcome: &Result<Answer, Failure>) -> Told {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    if outbound.cluster.line.is_in_force() {
+        // Failures at once and then a line let go: neither says what the cluster carries.
+        return Told::Nothing;
+    }
     match outcome {
         Ok(answer) if is_overload(answer.status()) => Told::Failed,
         Ok(answer) if outbound.policy().statuses.contains(answer.status()) => Told::Failed,

@@ -254,7 +254,28 @@ fn max_ejected_keeps_enough_endpoints_in_balancing() {
     for port in 1..=4 {
         fail(&cluster, port, 10, NOW);
     }
+    // All fail alike, so that no time out keeps one that works again from its callers.
+    assert_eq!(ports_picked(&cluster, NOW), [1, 2, 3, 4]);
+    report(&cluster, &at_port(&cluster, 3), Report::Success, NOW);
     assert_eq!(ports_picked(&cluster, NOW), [3, 4]);
+}
+
+#[test]
+fn a_retry_that_has_been_everywhere_tries_an_ejected_endpoint_once_a_second() {
+    let cluster = cluster(2, Balance::P2c);
+    fail(&cluster, 1, 2, NOW);
+    let [ejected, other] = [0, 1].map(|place| cluster.endpoints()[place].id);
+    let second = NOW + Duration::from_secs(1);
+    assert_eq!(pick(&cluster, &[other], NOW).endpoint.id, other, "it has just been ejected");
+    assert_eq!(pick(&cluster, &[], second).endpoint.id, other, "a first attempt goes elsewhere");
+    let probe = pick(&cluster, &[other], second);
+    assert_eq!((probe.endpoint.id, probe.probing), (ejected, Probing::Yes));
+    assert_eq!(pick(&cluster, &[other], second).endpoint.id, other, "one at a time");
+    report(&cluster, &probe, FAILURE, second);
+    assert_eq!(pick(&cluster, &[other], second + Duration::from_millis(999)).endpoint.id, other);
+    let probe = pick(&cluster, &[other], second * 2);
+    report(&cluster, &probe, Report::Success, second * 2);
+    assert_eq!(ports_picked(&cluster, second * 2), [1, 2]);
 }
 
 #[test]

@@ -151,10 +151,39 @@ async fn when_both_fail_a_retry_follows_after_the_backoff_and_is_not_hedged_agai
     // The third is the second retry by its number, so that it waits 200 ms from the end of the first.
     assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 20, 250], ms(350)));
     assert_eq!(ended(&stage, HedgeEnd::Failed), 1);
-    let bad = http::StatusCode::BAD_GATEWAY;
+    let bad = StatusCode::BAD_GATEWAY;
     let endpoints = stage.cluster.endpoints();
     assert!(endpoints.iter().all(|endpoint| endpoint.metrics.answered(bad).get() == 1));
     assert_eq!(stage.route.metrics.recovered.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_not_retried_does_not_win_while_another_attempt_runs() {
+    for status in [503, 429] {
+        let stage = stage(2, [after(50, 200), after(10, status)]);
+        assert_eq!(stage.get().await.status(), 200);
+        assert_eq!(stage.start.elapsed(), ms(50));
+        let stage = stage_of_one_that_hangs(status);
+        assert_eq!(stage.get().await.status(), status, "it is better than no answer");
+    }
+}
+
+fn stage_of_one_that_hangs(status: u16) -> Stage {
+    let stage = stage(2, [Step::Hang, after(10, status), Step::Hang, Step::Hang]);
+    stage.with_route(|route| route.settings.deadline = ms(3000))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_backend_asked_for_is_kept_beside_a_slow_attempt() {
+    let asks = |seconds: &str| Step::Answer(ms(10), 502, vec![("retry-after", seconds.to_owned())], "");
+    let slow = || RetryPolicy { per_try_timeout: ms(1000), max_attempts: 4, ..exact_policy() };
+    for (seconds, attempts) in [("3600", vec![0, 1000]), ("2", vec![0, 1000, 3010])] {
+        let steps = [after(8000, 200), asks(seconds), after(9000, 200), after(9000, 200)];
+        let stage = Stage::with(steps, 1, slow(), BudgetSettings::default());
+        assert_eq!(stage.get().await.status(), 200);
+        assert_eq!(stage.attempts_at()[..attempts.len()], attempts);
+        assert_eq!(stage.attempts_at().len() > 2, attempts.len() > 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,7 +410,7 @@ async fn a_bad_answer_beside_a_slow_attempt_is_followed_by_another_and_is_the_la
     let response = stage.get().await;
     assert_eq!((response.status().as_u16(), stage.start.elapsed()), (502, ms(25_000)));
     assert_eq!(text(response).await, "bad");
-    assert_eq!(stage.cluster.endpoints()[0].metrics.answered(http::StatusCode::BAD_GATEWAY).get(), 1);
+    assert_eq!(stage.cluster.endpoints()[0].metrics.answered(StatusCode::BAD_GATEWAY).get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,4 +200,6 @@ const EXPLAIN_HELP: &str = "Example:
 ";
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

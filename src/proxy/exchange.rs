@@ -393,7 +393,7 @@ impl Exchange {
         }
         while let Some(attempt) = self.running.take().or_else(|| self.beside.take()) {
             if attempt.role == Role::Hedge {
-                self.metrics.hedges.ended(HedgeEnd::Left).inc();
+                self.metrics.hedges(HedgeEnd::Left).inc();
             }
             self.cancel(&attempt, delivery, now);
         }

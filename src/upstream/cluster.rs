@@ -246,7 +246,7 @@ impl Cluster {
         let metrics = self.registry.endpoint(&self.settings.name, &location.address.to_string());
         // A predecessor at this address may have been out.
         metrics.ejected.set(0);
-        metrics.health.forget();
+        metrics.set_healthy(None);
         Endpoint::new(location, self.settings.clone(), metrics, self.metrics.clone())
     }
 

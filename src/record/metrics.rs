@@ -16,7 +16,7 @@ pub use self::cluster::{AdmissionMetrics, ClusterMetrics, LineMetrics};
 pub use self::declare::Cells;
 use self::declare::Families as _;
 use self::endpoint::AllEndpoints;
-pub use self::endpoint::{CheckAnswer, EndpointMetrics, EndpointSeries};
+pub use self::endpoint::{CheckAnswer, EjectionReason, EndpointMetrics, EndpointSeries};
 pub use self::labels::Label;
 pub use self::listener::{
     AcceptFault, HandshakeResult, Http2Fault, ListenerMetrics, PrefaceFault, Standing, TlsMetrics,

@@ -21,6 +21,9 @@ metrics! {
         IntGauge endpoint_ejected
             "1 while the endpoint is out of balancing."
             { ejected }
+        IntCounter endpoint_ejections_total [reason]
+            "Times that the endpoint left balancing, by what spoke against it: `failures` (of requests) or `health_checks`."
+            { ejections: EjectionReason }
         Gauge endpoint_idle_limit_seconds
             "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known."
             { idle_limit }
@@ -51,6 +54,17 @@ words! {
     }
 }
 
+words! {
+    /// What spoke against an endpoint that left balancing.
+    pub enum EjectionReason {
+        /// Requests that failed.
+        Failures = "failures",
+        /// Health checks that failed.
+        HealthChecks = "health_checks",
+    }
+}
+
+labels!(true: EjectionReason);
 labels!(false: CheckAnswer Unfinished);
 
 /// The counters of an endpoint. Its series end when this is dropped, so that addresses which come and go in DNS do not

@@ -53,10 +53,10 @@ pub struct Record {
     pub duration: Duration,
     /// From the request head to the response head; none if there was none.
     pub time_to_head: Option<Duration>,
-    /// In line, while all of the cluster was down; none if it never was there.
-    pub in_line: Option<Duration>,
-    /// In the queue for a cluster that has all that it carries; none if it never was there.
-    pub in_queue: Option<Duration>,
+    /// In the outage queue, while all of the cluster was down; none if it never was there.
+    pub outage_wait: Option<Duration>,
+    /// In the admission queue, while the cluster had all that it carries; none if it never was there.
+    pub admission_wait: Option<Duration>,
     /// Every attempt, in order.
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.

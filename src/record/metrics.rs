@@ -98,7 +98,7 @@ impl Metrics {
         self.admissions.of(&[name])
     }
 
-    /// The handles of the line of the cluster `name`.
+    /// The handles of the outage queue of the cluster `name`.
     pub fn line(&self, name: &str) -> LineMetrics {
         self.lines.of(&[name])
     }

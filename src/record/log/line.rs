@@ -47,8 +47,8 @@ pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     object.number(key!("bytes_out"), record.bytes_out);
     object.microseconds(key!("duration_us"), Some(record.duration));
     object.microseconds(key!("time_to_head_us"), record.time_to_head);
-    object.microseconds(key!("line_us"), record.in_line);
-    object.microseconds(key!("queue_us"), record.in_queue);
+    object.microseconds(key!("outage_wait_us"), record.outage_wait);
+    object.microseconds(key!("admission_wait_us"), record.admission_wait);
     object.text(key!("user_agent"), record.target.user_agent());
     object.attempts(key!("attempts"), &record.attempts);
     object.word(key!("retry_stopped"), record.retry_stopped.map(Veto::label));

@@ -79,16 +79,16 @@ metrics! {
     /// The counters of a cluster's outage queue. Gauges are set before a scrape.
     pub struct LineMetrics, LineFamilies [cluster] {
         IntGauge outage
-            "1 while every recent attempt at the cluster failed, or it recovers: requests to it wait in line or probe."
+            "1 while every recent attempt at the cluster failed, or while it recovers: requests to it wait in the outage queue or probe."
             { outage }
         IntCounter outages_total
             "Times that the failures of the cluster were taken for an outage."
             { outages }
-        IntGauge line_waiting
-            "Requests that wait in line because all of the cluster is down."
+        IntGauge outage_queue_waiting
+            "Requests that wait in the outage queue because all of the cluster is down."
             { waiting }
-        IntCounter line_total [result]
-            "Waits in line, by their end: served (it was the request's turn), tried (the wait was in vain, and the request got one plain attempt), refused (the line was full or the deadline near), left (by the caller) or expired. A request is refused or expires only after an attempt of its own in the same outage."
+        IntCounter outage_queue_total [result]
+            "Waits in the outage queue, by their end: served (the request's turn came), tried (the wait was in vain, and the request got one plain attempt), refused (the queue was full or the deadline near), left (by the caller) or expired. A request is refused or expires only after an attempt of its own in the same outage."
             { served = "served", tried = "tried", refused = "refused", left = "left", expired = "expired" }
         Gauge surprise
             "How surprising the failures since the cluster's last success are together, in nats; 9.2 at every endpoint is an outage."

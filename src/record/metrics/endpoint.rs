@@ -8,9 +8,10 @@ use http::StatusCode;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
 use super::declare::{Families as _, metrics};
-use super::labels::{labels, words};
+use super::labels::labels;
 use crate::error::UpstreamErrorKind;
 use crate::policy::grpc::GrpcStatus;
+use crate::record::words::words;
 
 metrics! {
     /// The counters of an endpoint.

@@ -30,30 +30,6 @@ pub trait Label: Copy {
     fn words(index: usize) -> Vec<Cow<'static, str>>;
 }
 
-/// Declares an enum whose values are words of a label.
-macro_rules! words {
-    ($(#[$about:meta])* pub enum $name:ident { $($(#[$meaning:meta])* $value:ident = $word:literal,)+ }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name {
-            $($(#[$meaning])* $value,)+
-        }
-
-        impl $name {
-            /// Every value, in the order of their declaration.
-            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
-
-            /// The word in metrics.
-            pub fn label(self) -> &'static str {
-                match self {
-                    $(Self::$value => $word,)+
-                }
-            }
-        }
-    };
-}
-pub(super) use words;
-
 macro_rules! labels {
     ($from_start:literal: $($name:ident)+) => {$(
         impl $crate::record::metrics::labels::Label for $name {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntGauge};
 
 use super::declare::{Families as _, metrics};
-use super::labels::{labels, words};
+use super::labels::labels;
+use crate::record::words::words;
 
 metrics! {
     /// The counters of a listener.

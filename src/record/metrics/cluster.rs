@@ -12,13 +12,13 @@ metrics! {
     /// The counters of a cluster. Gauges are set before a scrape.
     pub struct ClusterMetrics, ClusterFamilies [cluster] {
         Histogram attempt_duration_seconds in DURATION
-            "Time from the start of an attempt, or from the end of its request body if that is later, to its response head, the end of its hold or its error."
+            "Time from the start of an attempt (or the end of its request body, if that is later) to its response head, the end of its hold or its error."
             { attempt_duration }
         Histogram retry_wait_seconds in WAIT
             "Waits before retries."
             { retry_wait }
         Gauge retry_budget_available
-            "Retries that the cluster's budget holds now."
+            "Retries that the cluster's budget allows now."
             { budget_available }
         Gauge cluster_recent_success
             "The chance that an attempt succeeds, over all kinds of requests: a busy path that always fails lowers it."
@@ -33,10 +33,10 @@ metrics! {
             "Attempts that found `max_connections` in use, by whether they got a connection in time."
             { waits_served = "ok", waits_refused = "refused" }
         Histogram upstream_idle_close_age_seconds in IDLE
-            "How long connections had been idle that the backend closed."
+            "Idle time of the connections that the backend closed."
             { idle_close_age }
         IntCounter upstream_safety_connects_total
-            "New connections for requests that must not be sent twice, past idle ones that might be closing."
+            "New connections for requests that must not be sent twice, opened because the backend might be closing the idle ones."
             { safety_connects }
         IntCounter dns_lookups_total [result]
             "Look-ups of endpoints' host names."
@@ -61,16 +61,16 @@ metrics! {
             "Attempts that the cluster has in flight."
             { in_flight }
         IntGauge admission_lingering
-            "Attempts in flight that were given up and that the backend has not let go of."
+            "Attempts in flight that were given up and that the backend still works on."
             { lingering }
         IntGauge admission_waiting
-            "Requests that wait because the cluster has all that it carries."
+            "Requests that wait for the admission limit."
             { waiting }
         IntCounter admission_waits_total [result]
-            "Waits for the limit, by their end: served, or left (by the caller); those in vain are refused as expired."
+            "Waits for the admission limit, by their end: served, or left (by the caller). A wait in vain counts as refused with the reason expired."
             { served = "served", left = "left" }
         IntCounter admission_refused_total [reason]
-            "What was refused because the cluster has all that it carries: full (the queue), late (it would wait too long), expired (it did), retry (others wait for their first attempt)."
+            "Requests and retries that the admission limit refused: full (the queue was), late (the wait would have been too long), expired (the wait was too long), retry (others waited for their first attempt)."
             { refused: Refused }
     }
 }

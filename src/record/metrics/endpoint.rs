@@ -29,10 +29,10 @@ metrics! {
             "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known."
             { idle_limit }
         IntCounter health_checks_total [result]
-            "Health checks by their end: ok, status (of an endpoint that does not work) or a kind of error."
+            "Health checks by their end: ok, status (the answer had a wrong one) or a kind of error."
             { checks_answered: CheckAnswer, checks_failed: UpstreamErrorKind }
         IntGauge endpoint_healthy
-            "1 while the endpoint passes its health checks, 0 while it fails them; absent where there are none."
+            "1 while the endpoint passes its health checks, 0 while it fails them; absent without checks."
             {}
     }
 }

@@ -21,16 +21,16 @@ metrics! {
             "Connections that had to wait because `max_connections` or the file descriptors were in use."
             { paused }
         IntCounter connections_evicted_total [standing]
-            "Connections from callers, carrying nothing, that closed for new ones: silent, idle or a trusted proxy's."
+            "Connections without a request that closed to make room for new ones: silent (never had a request), idle, or trusted (idle, from a trusted proxy)."
             { evicted: Standing }
         IntCounter origin_refused_total [route]
-            "Requests without the secret that a listener or a route asks for; the label of the other is empty."
+            "Requests without the secret that a listener or a route requires; the label of the other is empty."
             { origin_refused = "" }
         IntCounter http2_connections_total
             "Connections from callers that spoke HTTP/2."
             { http2_connections }
         IntCounter http2_errors_total [error]
-            "HTTP/2 connections and streams that ended for what their callers did, by the reason."
+            "HTTP/2 connections and streams that ended because of their callers, by the reason."
             { http2_error: Http2Fault }
         IntCounter proxy_protocol_errors_total [error]
             "Connections that were closed because they did not begin with a PROXY header, by the reason."
@@ -126,10 +126,10 @@ metrics! {
     /// The gauges of a certificate.
     pub(super) struct CertificateMetrics, CertificateFamilies [listener, name] {
         IntGauge tls_certificate_expiry_timestamp_seconds
-            "Until when the certificate in force holds, in seconds since 1970."
+            "When the certificate in force expires, in seconds since 1970."
             { expiry }
         IntGauge tls_certificate_load_successful
-            "1 if the certificate's files were good when last read, else 0 (and the old one is in force)."
+            "1 if the certificate's files were valid when last read, else 0 (the old certificate stays in force)."
             { loaded }
     }
 }

@@ -18,13 +18,13 @@ metrics! {
             "When a valid configuration was last read, in seconds since 1970."
             { reload_success_timestamp }
         IntGauge replay_bytes
-            "Bytes of memory that request bodies kept for a retry hold."
+            "Bytes of memory in request bodies that are kept for a retry."
             { replay_bytes }
         IntCounter replay_overflow_total [reason]
-            "Request bodies whose copy was given up, or not begun: over `body_limit`, or because `replay_memory` was full."
+            "Request bodies whose copy was given up or not begun: over `body_limit`, or because `replay_memory` was full."
             { replay_overflow: GivenUp }
         IntGauge held_bytes
-            "Bytes of memory that answers hold which wait until they are whole, or for a caller to take them."
+            "Bytes of memory in answers that are held, or that wait for their caller to read them."
             { held_bytes }
         IntCounter access_log_lost_total
             "Access-log lines lost because the queue stayed full."

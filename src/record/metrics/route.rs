@@ -34,19 +34,19 @@ metrics! {
             "Failed attempts that no retry followed, by the rule that forbade it."
             { stopped: Veto }
         IntCounter held_answers_total [end]
-            "Answers that were held because their bodies had not come whole with their heads, by how the hold ended."
+            "Answers that were held (buffered until complete), by how the hold ended."
             { held: HoldEnd }
         IntCounter broken_answers_total [end]
-            "Answers that broke after their heads had gone to the callers: resumed, or why not."
+            "Answers that broke after their head had gone to the caller: resumed, or why not."
             { broken: BreakEnd }
         IntCounter hedges_total [result]
-            "Requests sent once more while the first attempt was unanswered, or not for a rule, by what became of it."
+            "Second attempts beside an unanswered first one, by their end; refused ones were not sent."
             { hedges: HedgeEnd }
         Gauge hedge_delay_seconds
-            "How long an attempt is unanswered before it is hedged, where that is learned; 0 while too little is known."
+            "Learned time after which an unanswered attempt is hedged; 0 while too few answers are known."
             { hedge_delay }
         IntCounter client_aborts_total
-            "Exchanges that the caller left before it had the whole answer."
+            "Requests whose caller left before it had the whole answer."
             { client_aborts }
         IntGauge tunnels_open
             "Connections that have changed to another protocol, such as WebSocket."

@@ -123,7 +123,7 @@ fn headers(c: &mut Criterion) {
 
 /// Request bodies sent on with a copy kept, and then sent again.
 fn replay(c: &mut Criterion) {
-    let memory = Arc::new(ReplayMemory::new(256 << 20, Metrics::new().replay_overflow));
+    let memory = Arc::new(ReplayMemory::new(256 << 20, Metrics::new().replay_overflow.clone()));
     let mut group = c.benchmark_group("replay");
     // As many parts as come of it: a form, a document in parts of a socket's read, and a body in drops.
     for (name, parts, size) in [("1x512", 1, 512), ("16x64KiB", 16, 64 << 10), ("512x16", 512, 16)] {

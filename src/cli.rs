@@ -205,4 +205,6 @@ const EXPLAIN_HELP: &str = "Example:
 ";
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Every origin, in the order of [`Origin::index`].
+    /// Every origin.
     pub const ALL: [Self; 3] = [Self::Downstream, Self::Proxy, Self::Upstream];
 
     /// The word in metrics and in the record.
@@ -59,11 +59,6 @@ impl Origin {
             Self::Proxy => "proxy",
             Self::Upstream => "upstream",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 
@@ -214,11 +209,6 @@ impl UpstreamErrorKind {
     /// The class under which `retry.errors` may allow another attempt; none where no retry can help.
     pub fn class(self) -> Option<ErrorClass> {
         self.row().class
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 
     /// Whether the failure says something about the endpoint, rather than about our own limits.
@@ -593,7 +583,7 @@ mod tests {
         labels.dedup();
         assert_eq!(labels.len(), UpstreamErrorKind::ALL.len());
         for (place, kind) in UpstreamErrorKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind.index(), place);
+            assert_eq!(kind as usize, place);
         }
     }
 

@@ -28,5 +28,7 @@ pub mod policy;
 pub mod proxy;
 pub mod record;
 pub mod route;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
 pub mod worker;

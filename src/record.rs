@@ -11,8 +11,11 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
 
+use self::words::words;
+
 pub mod log;
 pub mod metrics;
+mod words;
 
 /// One request and its final answer, written when the answer's body has ended, broken or been dropped.
 #[derive(Debug)]
@@ -53,10 +56,10 @@ pub struct Record {
     pub duration: Duration,
     /// From the request head to the response head; none if there was none.
     pub time_to_head: Option<Duration>,
-    /// In line, while all of the cluster was down; none if it never was there.
-    pub in_line: Option<Duration>,
-    /// In the queue for a cluster that has all that it carries; none if it never was there.
-    pub in_queue: Option<Duration>,
+    /// In the outage queue, while all of the cluster was down; none if it never was there.
+    pub outage_wait: Option<Duration>,
+    /// In the admission queue, while the cluster had all that it carries; none if it never was there.
+    pub admission_wait: Option<Duration>,
     /// Every attempt, in order.
     pub attempts: Vec<AttemptRecord>,
     /// The rule that forbade another attempt after a failed one.
@@ -106,34 +109,45 @@ pub enum AttemptResult {
     Cancelled,
 }
 
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExchangeOutcome {
-    /// The caller left before it had the whole answer.
-    ClientAbort,
-    /// The caller got the upstream's whole answer, whatever its status.
-    Ok,
-    /// The proxy was stopped before the caller had the whole answer.
-    ProxyAbort,
-    /// The proxy answered by itself.
-    Reply,
-    /// The connection had changed to another protocol, and nothing passed for too long.
-    TunnelIdle,
-    /// The upstream's answer broke off inside its body, and so did ours.
-    UpstreamTruncated,
+impl AttemptResult {
+    /// The status of the response head.
+    fn status(self) -> Option<u64> {
+        match self {
+            Self::Status(status) | Self::Grpc(status, _) => Some(status.into()),
+            Self::Error(_) | Self::Cancelled => None,
+        }
+    }
+
+    /// The number of the status of gRPC.
+    fn grpc_status(self) -> Option<u64> {
+        if let Self::Grpc(_, grpc) = self { Some(grpc.number().into()) } else { None }
+    }
+
+    /// Why there is no response head.
+    fn error(self) -> Option<&'static str> {
+        match self {
+            Self::Error(kind) => Some(kind),
+            Self::Cancelled => Some("cancelled"),
+            Self::Status(_) | Self::Grpc(..) => None,
+        }
+    }
 }
 
-impl ExchangeOutcome {
-    /// The word in the record.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::ClientAbort => "client_abort",
-            Self::Ok => "ok",
-            Self::ProxyAbort => "proxy_abort",
-            Self::Reply => "reply",
-            Self::TunnelIdle => "tunnel_idle",
-            Self::UpstreamTruncated => "upstream_truncated",
-        }
+words! {
+    /// How an exchange ended.
+    pub enum ExchangeOutcome {
+        /// The caller left before it had the whole answer.
+        ClientAbort = "client_abort",
+        /// The caller got the upstream's whole answer, whatever its status.
+        Ok = "ok",
+        /// The proxy was stopped before the caller had the whole answer.
+        ProxyAbort = "proxy_abort",
+        /// The proxy answered by itself.
+        Reply = "reply",
+        /// The connection had changed to another protocol, and nothing passed for too long.
+        TunnelIdle = "tunnel_idle",
+        /// The upstream's answer broke off inside its body, and so did ours.
+        UpstreamTruncated = "upstream_truncated",
     }
 }
 

@@ -23,7 +23,7 @@ use crate::downstream::tls::{Tls, TlsSettings};
 use crate::error::Shortage;
 use crate::fields::Underscores;
 use crate::fields::guard::OriginGuard;
-use crate::record::metrics::ListenerMetrics;
+use crate::record::metrics::{AcceptFault, ListenerMetrics};
 
 /// What an operator sets for a listener, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -389,13 +389,13 @@ impl Shared {
     }
 
     fn note_error(&self, error: &io::Error) {
-        let word = match Shortage::of(error) {
-            Some(Shortage::Files) => "too_many_files",
-            Some(Shortage::Memory) => "no_memory",
-            _ if error.kind() == io::ErrorKind::ConnectionAborted => "aborted",
-            _ => "other",
+        let fault = match Shortage::of(error) {
+            Some(Shortage::Files) => AcceptFault::TooManyFiles,
+            Some(Shortage::Memory) => AcceptFault::NoMemory,
+            _ if error.kind() == io::ErrorKind::ConnectionAborted => AcceptFault::Aborted,
+            _ => AcceptFault::Other,
         };
-        self.metrics.accept_error(word).inc();
+        self.metrics.accept_error(fault).inc();
         tracing::warn!(address = %self.current.load().settings.address, %error, "connection not accepted");
     }
 }

@@ -34,7 +34,7 @@ use crate::memory;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
-use crate::record::metrics::ListenerMetrics;
+use crate::record::metrics::{ListenerMetrics, PrefaceFault};
 
 /// Serves a connection until it ends. `refused` is told of heads that hyper has refused by itself. While the connection is
 /// on the `roster`, it can be asked to leave.
@@ -63,8 +63,8 @@ pub async fn serve<S, B>(
         let named = Box::pin(limits.within(proxy_protocol::read(&mut stream))).await;
         let named = match named {
             Err(Event::Evicted) => return,
-            Err(_) => Err("timeout"),
-            Ok(read) => read.map_err(proxy_protocol::Refusal::label),
+            Err(_) => Err(PrefaceFault::Timeout),
+            Ok(read) => read,
         };
         match named {
             Ok(named) => {
@@ -72,7 +72,7 @@ pub async fn serve<S, B>(
                 named.unwrap_or(peer)
             }
             Err(error) => {
-                tracing::debug!(%peer, error, "connection closed for its PROXY header");
+                tracing::debug!(%peer, error = error.label(), "connection closed for its PROXY header");
                 counted.metrics().proxy_protocol_error(error).inc();
                 return;
             }

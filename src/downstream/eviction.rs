@@ -28,31 +28,9 @@ use tokio::time::Instant;
 
 use crate::downstream::acceptor::OpenConnection;
 use crate::downstream::limits::State;
-
-/// What a connection is that carries nothing, in the order in which they close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    /// It never brought a request.
-    Silent,
-    /// It is idle after a request; its peer is no trusted proxy.
-    Idle,
-    /// It is idle after a request; its peer is a trusted proxy.
-    Trusted,
-}
+pub use crate::record::metrics::Standing;
 
 impl Standing {
-    /// Every standing, the first to close first.
-    pub const ALL: [Self; 3] = [Self::Silent, Self::Idle, Self::Trusted];
-
-    /// The word in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Silent => "silent",
-            Self::Idle => "idle",
-            Self::Trusted => "trusted",
-        }
-    }
-
     /// The standing of a connection that has carried nothing for so long; none if it stays.
     pub(super) fn of(idle: Duration, has_served: bool, is_trusted: bool) -> Option<Self> {
         let least = if is_trusted { LEAST_IDLE_TRUSTED } else { LEAST_IDLE };
@@ -114,7 +92,7 @@ impl Roster {
     pub async fn evict(&self, scope: Scope, standing: Standing) -> bool {
         while let Some((standing, member)) = self.next(scope, standing) {
             if member.state.call().ask().await.is_ok() {
-                member.counted.metrics().evicted(standing.label()).inc();
+                member.counted.metrics().evicted(standing).inc();
                 member.counted.leave();
                 return true;
             }

@@ -30,6 +30,7 @@ use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
 use crate::fields::is_token;
 use crate::proxy::body::{Inbound, Refusal};
+use crate::record::metrics::Http2Fault;
 
 /// What an operator sets for HTTP/2 on a listener, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,11 +143,11 @@ fn note_end(end: &End, facts: &Connection) {
     match end {
         End::Broken(error) => {
             tracing::debug!(%peer, %error, "connection ended");
-            facts.metrics().http2_error("connection").inc();
+            facts.metrics().http2_error(Http2Fault::Connection).inc();
         }
         End::TooManyResets => {
             tracing::debug!(%peer, "connection closed: too many cancelled requests");
-            facts.metrics().http2_error("resets").inc();
+            facts.metrics().http2_error(Http2Fault::Resets).inc();
         }
     }
 }
@@ -306,7 +307,7 @@ impl Streams {
             while timer.as_mut().poll(cx).is_ready() {
                 if since + limit <= Instant::now() {
                     tracing::debug!(peer = %self.facts.peer.address(), "stream reset: nothing was taken of it");
-                    self.facts.metrics().http2_error("stalled").inc();
+                    self.facts.metrics().http2_error(Http2Fault::Stalled).inc();
                     return Poll::Ready(());
                 }
                 timer.as_mut().reset(since + limit);

@@ -5,9 +5,10 @@
 use std::net::SocketAddr;
 
 use ppp::{v1, v2};
-use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+
+use crate::record::metrics::PrefaceFault as Refusal;
 
 /// Whether a listener's connections begin with a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,35 +18,6 @@ pub enum ProxyProtocol {
     Off,
     /// Each does; it could not be told from a client's lie if only some did.
     Required,
-}
-
-/// Why a connection's header is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum Refusal {
-    /// The connection begins with something else.
-    #[error("no PROXY header")]
-    Absent,
-    /// The connection ended inside the header.
-    #[error("the connection ended inside the PROXY header")]
-    Closed,
-    /// A header that breaks the protocol.
-    #[error("a malformed PROXY header")]
-    Malformed,
-    /// A header over the limit.
-    #[error("an over-long PROXY header")]
-    TooLong,
-}
-
-impl Refusal {
-    /// The word in metrics.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Closed => "closed",
-            Self::Malformed => "malformed",
-            Self::TooLong => "too_long",
-        }
-    }
 }
 
 /// Reads the header and nothing beyond it. None if it names nobody: then the connection is the balancer's own.

@@ -81,7 +81,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Every reason, in the order of [`Refused::index`].
+    /// Every reason.
     pub const ALL: [Self; 4] = [Self::Expired, Self::Full, Self::Late, Self::Retry];
 
     /// The word in metrics.
@@ -92,11 +92,6 @@ impl Refused {
             Self::Late => "late",
             Self::Retry => "retry",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

@@ -136,7 +136,7 @@ pub enum HedgeEnd {
 }
 
 impl HedgeEnd {
-    /// Every end, in the order of [`HedgeEnd::index`].
+    /// Every end.
     pub const ALL: [Self; 7] = [
         Self::Failed,
         Self::Left,
@@ -158,11 +158,6 @@ impl HedgeEnd {
             Self::RefusedLoad => "refused_load",
             Self::Won => "won",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

@@ -71,7 +71,7 @@ pub enum HoldEnd {
 }
 
 impl HoldEnd {
-    /// Every end, in the order of [`HoldEnd::index`].
+    /// Every end.
     pub const ALL: [Self; 5] = [Self::Broken, Self::Memory, Self::Size, Self::Time, Self::Whole];
 
     /// The word in metrics.
@@ -83,11 +83,6 @@ impl HoldEnd {
             Self::Time => "time",
             Self::Whole => "whole",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

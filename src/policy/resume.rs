@@ -83,7 +83,7 @@ pub enum BreakEnd {
 }
 
 impl BreakEnd {
-    /// Every end, in the order of [`BreakEnd::index`].
+    /// Every end.
     pub const ALL: [Self; 10] = [
         Self::Changed,
         Self::Client,
@@ -111,11 +111,6 @@ impl BreakEnd {
             Self::Status => "status",
             Self::Validator => "validator",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

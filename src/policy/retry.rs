@@ -209,7 +209,7 @@ pub enum Veto {
 }
 
 impl Veto {
-    /// Every veto, in the order of [`Veto::index`].
+    /// Every veto.
     pub const ALL: [Self; 14] = [
         Self::Attempts,
         Self::Authentication,
@@ -279,11 +279,6 @@ impl Veto {
                 "after 101 the connection is a tunnel, and what went through it cannot be sent again"
             }
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

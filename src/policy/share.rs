@@ -37,7 +37,7 @@ pub enum GivenUp {
 }
 
 impl GivenUp {
-    /// Every reason, in the order of [`GivenUp::index`].
+    /// Every reason.
     pub const ALL: [Self; 5] = [Self::BodyLimit, Self::Large, Self::Memory, Self::Share, Self::Slow];
 
     /// The word in metrics.
@@ -49,11 +49,6 @@ impl GivenUp {
             Self::Share => "share",
             Self::Slow => "slow",
         }
-    }
-
-    /// A dense index for tables of counters.
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

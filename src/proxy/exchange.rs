@@ -393,7 +393,7 @@ impl Exchange {
         }
         while let Some(attempt) = self.running.take().or_else(|| self.beside.take()) {
             if attempt.role == Role::Hedge {
-                self.metrics.hedges.ended(HedgeEnd::Left).inc();
+                self.metrics.hedges(HedgeEnd::Left).inc();
             }
             self.cancel(&attempt, delivery, now);
         }
@@ -631,8 +631,8 @@ impl Exchange {
             bytes_out: self.bytes_out,
             duration,
             time_to_head: self.head.as_ref().map(|head| head.after),
-            in_line: self.in_line,
-            in_queue: self.in_queue,
+            outage_wait: self.in_line,
+            admission_wait: self.in_queue,
             attempts: std::mem::take(&mut self.attempts),
             retry_stopped: self.retry_stopped,
             resumed: self.resumed,

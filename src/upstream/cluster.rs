@@ -16,7 +16,7 @@ use crate::policy::health::{Ending as CheckEnding, Verdict};
 use crate::policy::outage::{Change as OutageChange, LineSettings};
 use crate::policy::retry::{Repeatable, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
-use crate::record::metrics::{ClusterMetrics, Metrics};
+use crate::record::metrics::{ClusterMetrics, EjectionReason, Metrics};
 use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
@@ -246,7 +246,7 @@ impl Cluster {
         let metrics = self.registry.endpoint(&self.settings.name, &location.address.to_string());
         // A predecessor at this address may have been out.
         metrics.ejected.set(0);
-        metrics.health.forget();
+        metrics.set_healthy(None);
         Endpoint::new(location, self.settings.clone(), metrics, self.metrics.clone())
     }
 
@@ -437,15 +437,16 @@ impl Cluster {
             Change::Ejected => {
                 endpoint.metrics.ejected.set(1);
                 let (failures, until) = endpoint.with_health(|health| health.row());
+                let reason =
+                    if until.is_some() { EjectionReason::Failures } else { EjectionReason::HealthChecks };
+                endpoint.metrics.ejections(reason).inc();
+                let reason = reason.label();
                 let Some(until) = until else {
-                    tracing::warn!(%cluster, endpoint = %label, reason = "health_checks", "endpoint ejected");
+                    tracing::warn!(%cluster, endpoint = %label, reason, "endpoint ejected");
                     return;
                 };
                 let seconds = until.saturating_sub(now).as_secs_f64();
-                tracing::warn!(
-                    %cluster, endpoint = %label, reason = "failures", failures, seconds,
-                    "endpoint ejected"
-                );
+                tracing::warn!(%cluster, endpoint = %label, reason, failures, seconds, "endpoint ejected");
             }
             Change::Relapsed => {
                 let (_, until) = endpoint.with_health(|health| health.row());

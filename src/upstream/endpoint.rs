@@ -158,7 +158,7 @@ impl Endpoint {
     /// Takes the endpoint out of use: its idle connections are closed, those in use when they are done.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
-        self.metrics.health.forget();
+        self.metrics.set_healthy(None);
         self.wanted.notify_waiters();
     }
 

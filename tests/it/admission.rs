@@ -105,7 +105,7 @@ fn a_number_is_kept_to_over_all_workers() {
     }
     assert!(stent.metric("stent_admission_waits_total", &[("result", "served")]) >= 30.0);
     assert!((stent.metric("stent_admission_limit", &[]) - 5.0).abs() < 1e-9);
-    let waited = stent.access_log(40).iter().filter(|line| line.has_number("queue_us")).count();
+    let waited = stent.access_log(40).iter().filter(|line| line.has_number("admission_wait_us")).count();
     assert!(waited >= 30, "{waited}");
 }
 

@@ -261,7 +261,7 @@ fn a_check_that_passes_lets_one_request_try_a_cluster_that_is_down() {
         (stent.metric("stent_outage", &[]) > 0.5).then_some(())
     });
     let mut waiting = callers(&stent, 1);
-    eventually("one that waits", || (stent.metric("stent_line_waiting", &[]) > 0.5).then_some(()));
+    eventually("one that waits", || (stent.metric("stent_outage_queue_waiting", &[]) > 0.5).then_some(()));
     // Requests alone would try it again after 5 s at the earliest.
     backend.answer_requests_with(200);
     backend.answer_checks_with(200);

@@ -31,6 +31,7 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("stent_upstream_idle_close_age_seconds_count", &["cluster"]),
     ("stent_upstream_safety_connects_total", &["cluster"]),
     ("stent_endpoint_ejected", &["cluster", "endpoint"]),
+    ("stent_endpoint_ejections_total", &["cluster", "endpoint", "reason"]),
     ("stent_endpoint_idle_limit_seconds", &["cluster", "endpoint"]),
     ("stent_downstream_connections", &["listener"]),
     ("stent_config_last_reload_successful", &[]),
@@ -153,6 +154,8 @@ fn an_ejected_endpoint_shows_and_gets_no_traffic_until_it_is_probed() {
         assert_eq!(client.get("/").status, 200);
     }
     assert_eq!(broken.requests().len(), 4, "one request probes, and its failure ejects anew");
+    let ejections = [("endpoint", &*endpoint), ("reason", "failures")];
+    stent.wait_for_metric("stent_endpoint_ejections_total", &ejections, 1.0);
 }
 
 #[test]

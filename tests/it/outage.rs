@@ -80,12 +80,12 @@ fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
     assert!(lost.is_empty(), "{lost:?}");
     let attempts = backend.requests().len();
     assert!(attempts <= 287, "{attempts} attempts for 250 requests, more than 1.15 each");
-    assert!(stent.metric("stent_line_total", &[("result", "served")]) >= 20.0);
+    assert!(stent.metric("stent_outage_queue_total", &[("result", "served")]) >= 20.0);
     stent.wait_for_metric("stent_outage", &[], 0.0);
-    stent.wait_for_metric("stent_line_waiting", &[], 0.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[], 0.0);
     let lines = stent.access_log(250);
-    let waited = |line: &&Line| line.has_number("line_us");
-    assert!(lines.iter().filter(waited).all(|line| line.number("line_us") < 2e6));
+    let waited = |line: &&Line| line.has_number("outage_wait_us");
+    assert!(lines.iter().filter(waited).all(|line| line.number("outage_wait_us") < 2e6));
     assert!(lines.iter().filter(waited).count() >= 20);
 }
 
@@ -109,7 +109,7 @@ fn connections_refused_for_300_ms_cost_no_request_and_send_no_post_twice() {
     });
     assert_eq!(lost.len(), cut_off.count(), "lost although nothing was sent: {lost:?}");
     assert_no_post_was_sent_twice(&backend);
-    assert!(stent.metric("stent_line_total", &[("result", "served")]) >= 10.0);
+    assert!(stent.metric("stent_outage_queue_total", &[("result", "served")]) >= 10.0);
 }
 
 #[test]
@@ -125,22 +125,22 @@ fn a_full_line_gives_each_its_one_plain_attempt_and_a_caller_who_leaves_frees_a_
     let before = find_down(&stent);
     let mut first = stent.client();
     first.send(&request("GET", "/waits", &[], b""));
-    stent.wait_for_metric("stent_line_waiting", &[("cluster", "hosp")], 1.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[("cluster", "hosp")], 1.0);
     let (start, seen) = (Instant::now(), backend.requests().len());
     let response = stent.client().get("/full");
     assert!(start.elapsed() < ms(1000), "{:?}", start.elapsed());
     assert_eq!((response.status, backend.requests().len()), (502, seen + 1), "the backend's own answer");
-    stent.wait_for_metric("stent_line_total", &[("result", "tried")], 1.0);
+    stent.wait_for_metric("stent_outage_queue_total", &[("result", "tried")], 1.0);
     let tried = &stent.access_log(before + 1)[before];
     assert_eq!((tried.text("origin"), tried.text("retry_stopped")), (Some("upstream"), Some("outage")));
 
     // The caller who leaves frees the place.
     drop(first);
-    stent.wait_for_metric("stent_line_waiting", &[], 0.0);
-    stent.wait_for_metric("stent_line_total", &[("result", "left")], 1.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[], 0.0);
+    stent.wait_for_metric("stent_outage_queue_total", &[("result", "left")], 1.0);
     let mut second = stent.client();
     second.send(&request("GET", "/waits", &[], b""));
-    stent.wait_for_metric("stent_line_waiting", &[], 1.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[], 1.0);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn those_in_line_are_served_while_the_process_drains() {
     for client in &mut waiting {
         client.send(&request("GET", "/waits", &[], b""));
     }
-    stent.wait_for_metric("stent_line_waiting", &[], 6.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[], 6.0);
     stent.signal(Signal::Terminate);
     status.store(200, Ordering::Relaxed);
     for client in &mut waiting {
@@ -273,11 +273,11 @@ fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
     let before = find_down(&stent);
     let mut client = stent.client();
     client.send(&request("POST", "/waits", &[], b"x"));
-    stent.wait_for_metric("stent_line_waiting", &[], 1.0);
+    stent.wait_for_metric("stent_outage_queue_waiting", &[], 1.0);
     stent.reload(&config.set("cluster.hosp.body_timeout", "30s"));
     status.store(200, Ordering::Relaxed);
     assert_eq!(client.response().status, 200);
-    let waited = stent.access_log(before + 1)[before].number("line_us");
+    let waited = stent.access_log(before + 1)[before].number("outage_wait_us");
     assert!((1.0..5e6).contains(&waited), "{waited}");
     assert!(stent.metric("stent_outage", &[]) < 0.5, "the new cluster knows nothing bad");
 }
@@ -331,7 +331,7 @@ fn requests_of_many_kinds_with_random_faults_leave_nothing_behind_and_no_post_go
         line.attempts().len() <= 4 || line.attempts().iter().any(is_free)
     };
     assert!(lines.iter().all(has_its_share), "more than `max_attempts`, and all of them sent");
-    for gauge in ["stent_line_waiting", "stent_requests_in_flight"] {
+    for gauge in ["stent_outage_queue_waiting", "stent_requests_in_flight"] {
         stent.wait_for_metric(gauge, &[], 0.0);
     }
     assert_no_post_was_sent_twice(&backend);

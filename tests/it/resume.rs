@@ -325,7 +325,7 @@ fn a_restart_in_the_middle_of_a_download_is_waited_out_in_line() {
         backend.start();
         assert_whole(&whole.join().unwrap(), &body);
     });
-    assert!(stent.only_line().has_number("line_us"));
+    assert!(stent.only_line().has_number("outage_wait_us"));
 }
 
 #[test]

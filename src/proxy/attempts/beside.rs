@@ -300,7 +300,7 @@ impl<'a, T: Transport> Race<'a, T> {
     }
 
     fn count(&self, end: HedgeEnd) {
-        self.outbound.route.metrics.hedges.ended(end).inc();
+        self.outbound.route.metrics.hedges(end).inc();
     }
 
     fn end_lesson(&mut self, is_answered: bool) {
@@ -390,7 +390,7 @@ impl Drop for Lesson<'_> {
         let took = now.duration_since(self.started);
         let seen = if self.is_answered { Seen::Answer(took) } else { Seen::NoneWithin(took) };
         if let Some(delay) = hedging.note(seen, self.outbound.around.since_start(now)) {
-            self.outbound.route.metrics.hedges.delay.set(delay.as_secs_f64());
+            self.outbound.route.metrics.hedge_delay.set(delay.as_secs_f64());
         }
     }
 }

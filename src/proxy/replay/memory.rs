@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use crate::policy::share::{Claim, GivenUp, Holder, Stage, give_up, next_step};
 use crate::proxy::tail::Tail;
+use crate::record::metrics::Cells;
 
 /// How many bytes of memory the copies of request bodies may hold in the process, and which copies there are.
 ///
@@ -25,12 +25,12 @@ pub struct ReplayMemory {
     used: AtomicUsize,
     /// Every copy that holds memory. Locked before a copy's own lock, never after it.
     copies: Mutex<Vec<Arc<Shared>>>,
-    given_up: [IntCounter; GivenUp::ALL.len()],
+    given_up: Cells<GivenUp>,
 }
 
 impl ReplayMemory {
-    /// An account of `limit` bytes without copies. `given_up` counts the copies that are given up, by [`GivenUp::index`].
-    pub fn new(limit: usize, given_up: [IntCounter; GivenUp::ALL.len()]) -> Self {
+    /// An account of `limit` bytes without copies. `given_up` counts the copies that are given up.
+    pub fn new(limit: usize, given_up: Cells<GivenUp>) -> Self {
         Self { limit: limit.into(), used: AtomicUsize::new(0), copies: Mutex::default(), given_up }
     }
 
@@ -46,12 +46,12 @@ impl ReplayMemory {
 
     /// Counts a copy that is given up, or never begun.
     pub(super) fn count(&self, why: GivenUp) {
-        self.given_up[why.index()].inc();
+        self.given_up.with(why).inc();
     }
 
     #[cfg(test)]
     pub(crate) fn given_up(&self, why: GivenUp) -> u64 {
-        self.given_up[why.index()].get()
+        self.given_up.with(why).get()
     }
 
     /// Takes `bytes`, if they are free.

@@ -12,7 +12,7 @@ use crate::record::metrics::Metrics;
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn memory(limit: usize) -> Arc<ReplayMemory> {
-    Arc::new(ReplayMemory::new(limit, Metrics::new().replay_overflow))
+    Arc::new(ReplayMemory::new(limit, Metrics::new().replay_overflow.clone()))
 }
 
 fn replay(body: ScriptedBody, keep: usize, memory: &Arc<ReplayMemory>) -> Replay {

@@ -14,9 +14,13 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::query;
+#[cfg(test)]
+use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::Veto;
-use crate::record::{AttemptRecord, AttemptResult, QueryPolicy, Record, Role};
+#[cfg(test)]
+use crate::record::ExchangeOutcome;
+use crate::record::{AttemptRecord, QueryPolicy, Record, Role};
 
 /// A key as it stands in a line, in one piece with what is around it: `,"name":"`.
 macro_rules! key {
@@ -25,37 +29,119 @@ macro_rules! key {
     };
 }
 
+/// Declares the fields of an object in their order: how each is written, whether it is always there, and what it means.
+/// The writer and the table of the reference both come from this, so that neither knows a field that the other lacks.
+macro_rules! fields {
+    ($write:ident $table:ident |$object:ident, $record:ident: $type:ty|
+        $($key:literal $method:ident($($value:expr),+) $presence:ident $meaning:literal $(in $values:expr)?;)+
+    ) => {
+        #[inline]
+        fn $write($object: &mut Object<'_>, $record: &$type) {
+            $($object.$method(key!($key), $($value),+);)+
+        }
+
+        #[cfg(test)]
+        fn $table() -> Vec<reference::Field> {
+            vec![$(reference::Field {
+                key: $key,
+                kind: stringify!($method),
+                presence: reference::Presence::$presence,
+                meaning: $meaning,
+                values: <[Vec<&str>]>::concat(&[$(Vec::from($values))?]),
+            }),+]
+        }
+    };
+}
+
 /// Appends the record's line, its line feed included.
 pub(super) fn write(record: &Record, line: &mut Vec<u8>) {
     let mut object = Object::begin(line);
-    object.time(key!("time"), record.at);
-    object.text(key!("id"), record.id.as_bytes());
-    object.address(key!("client"), record.client);
-    object.text(key!("client_subject"), record.client_subject.as_deref().unwrap_or_default().as_bytes());
-    object.word(key!("protocol"), record.protocol.and_then(protocol));
-    object.text(key!("method"), record.method.as_str().as_bytes());
-    object.text(key!("host"), record.target.host());
-    object.text(key!("path"), record.target.path());
-    object.query(key!("query"), record.target.query(), &record.query);
-    object.text(key!("route"), record.route.as_deref().unwrap_or_default().as_bytes());
-    object.text(key!("cluster"), record.cluster.as_deref().unwrap_or_default().as_bytes());
-    object.number(key!("status"), record.status.into());
-    object.word(key!("origin"), Some(record.origin.label()));
-    object.word(key!("outcome"), Some(record.outcome.label()));
-    object.word(key!("error"), record.error);
-    object.number(key!("bytes_in"), record.bytes_in);
-    object.number(key!("bytes_out"), record.bytes_out);
-    object.microseconds(key!("duration_us"), Some(record.duration));
-    object.microseconds(key!("time_to_head_us"), record.time_to_head);
-    object.microseconds(key!("line_us"), record.in_line);
-    object.microseconds(key!("queue_us"), record.in_queue);
-    object.text(key!("user_agent"), record.target.user_agent());
-    object.attempts(key!("attempts"), &record.attempts);
-    object.word(key!("retry_stopped"), record.retry_stopped.map(Veto::label));
-    object.number(key!("resumed"), record.resumed.into());
-    object.word(key!("broken"), record.broken.map(BreakEnd::label));
+    write_exchange(&mut object, record);
     object.end();
     line.push(b'\n');
+}
+
+fields! {
+    write_exchange exchange_fields |object, record: Record|
+    "time" time(record.at) Always
+        "When the request head had been read: RFC 3339, in UTC, with six digits of the second's fraction.";
+    "id" text(record.id.as_bytes()) Always
+        "The id of the exchange, as sent in `X-Request-Id`.";
+    "client" address(record.client) Always
+        "The client's address, found through the trusted proxies.";
+    "client_subject" text(record.client_subject.as_deref().unwrap_or_default().as_bytes()) OrNull
+        "The subject of the client certificate; `null` without one.";
+    "protocol" word(record.protocol.and_then(protocol)) OrNull
+        "The caller's protocol; `null` if the request was refused before it became one."
+        in ["HTTP/1.0", "HTTP/1.1", "HTTP/2"];
+    "method" text(record.method.as_str().as_bytes()) Always
+        "The request method.";
+    "host" text(record.target.host()) OrNull
+        "The host that the request was routed by.";
+    "path" text(record.target.path()) OrNull
+        "The path, as received.";
+    "query" query(record.target.query(), &record.query) OrNull
+        "The query; `***` stands for each value that the route's `log_query` does not allow.";
+    "route" text(record.route.as_deref().unwrap_or_default().as_bytes()) OrNull
+        "The route; `null` if none matched.";
+    "cluster" text(record.cluster.as_deref().unwrap_or_default().as_bytes()) OrNull
+        "The route's cluster.";
+    "status" number(record.status.into()) Always
+        "The status that the caller got, or 499 if the caller left before a response head.";
+    "origin" word(Some(record.origin.label())) Always
+        "Whose answer it was."
+        in Origin::ALL.map(Origin::label);
+    "outcome" word(Some(record.outcome.label())) Always
+        "How the exchange ended."
+        in ExchangeOutcome::ALL.map(ExchangeOutcome::label);
+    "error" word(record.error) OrNull
+        "The error type of [RFC 9209](https://www.rfc-editor.org/rfc/rfc9209#section-2.3); `null` without an error.";
+    "bytes_in" number(record.bytes_in) Always
+        "Bytes of the request body that came from the caller.";
+    "bytes_out" number(record.bytes_out) Always
+        "Bytes of the response body that went to the caller.";
+    "duration_us" microseconds(Some(record.duration)) Always
+        "The time from the request head to the end of the response body.";
+    "time_to_head_us" microseconds(record.time_to_head) OrNull
+        "The time from the request head to the response head; `null` if there was none.";
+    "outage_wait_us" microseconds(record.outage_wait) OrNull
+        "The time in the outage queue, while all of the cluster was down; `null` if the request never waited there.";
+    "admission_wait_us" microseconds(record.admission_wait) OrNull
+        "The time in the admission queue, while the cluster had all that it carries; `null` if the request never waited there.";
+    "user_agent" text(record.target.user_agent()) OrNull
+        "The `User-Agent` field.";
+    "attempts" attempts(&record.attempts) Always
+        "Every attempt, in order; empty if there was none.";
+    "retry_stopped" word(record.retry_stopped.map(Veto::label)) OrNull
+        "The rule that forbade another attempt after a failed one."
+        in Veto::ALL.map(Veto::label);
+    "resumed" number(record.resumed.into()) Always
+        "How often the rest of a broken answer was joined on.";
+    "broken" word(record.broken.map(BreakEnd::label)) OrNull
+        "What became of an answer that broke after its head had gone to the caller, at the last break."
+        in BreakEnd::ALL.map(BreakEnd::label);
+}
+
+fields! {
+    write_attempt attempt_fields |object, attempt: AttemptRecord|
+    "endpoint" text(attempt.endpoint.as_bytes()) Always
+        "The endpoint's address.";
+    "hedge" flag(attempt.role == Role::Hedge) OrAbsent
+        "`true` for an attempt that was sent beside one that was unanswered.";
+    "status" number_if(attempt.result.status()) OrAbsent
+        "The status of the response head.";
+    "grpc_status" number_if(attempt.result.grpc_status()) OrAbsent
+        "The number of the gRPC status, in an answer without a body.";
+    "error" word_if(attempt.result.error()) OrAbsent
+        "Why the attempt failed; `cancelled` if the exchange ended before it, or another attempt beside it had answered."
+        in UpstreamErrorKind::ALL.map(UpstreamErrorKind::label);
+    "delivery" word(Some(attempt.delivery.label())) Always
+        "How much of the request may have reached the endpoint."
+        in [Delivery::Never, Delivery::Maybe, Delivery::Answered].map(Delivery::label);
+    "start_us" microseconds(Some(attempt.started)) Always
+        "The time from the request head to the start of the attempt.";
+    "duration_us" microseconds(Some(attempt.duration)) Always
+        "The time from the start of the attempt to the response head, the end of the hold or the error.";
 }
 
 /// A key of ours, which needs no escape: [`key!`] makes it.
@@ -149,15 +235,34 @@ impl<'a> Object<'a> {
     }
 
     /// Something that is so; what is not so has no key.
-    fn flag(&mut self, key: Key) {
-        self.key(key);
-        self.line.extend_from_slice(b"true");
+    #[inline]
+    fn flag(&mut self, key: Key, is_so: bool) {
+        if is_so {
+            self.key(key);
+            self.line.extend_from_slice(b"true");
+        }
     }
 
     #[inline]
     fn number(&mut self, key: Key, number: u64) {
         self.key(key);
         self.line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// A number; without one there is no key.
+    #[inline]
+    fn number_if(&mut self, key: Key, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(key, number);
+        }
+    }
+
+    /// One of our own labels; without one there is no key.
+    #[inline]
+    fn word_if(&mut self, key: Key, word: Option<&str>) {
+        if word.is_some() {
+            self.word(key, word);
+        }
     }
 
     fn microseconds(&mut self, key: Key, duration: Option<Duration>) {
@@ -183,7 +288,9 @@ impl<'a> Object<'a> {
             if place > 0 {
                 self.line.push(b',');
             }
-            write_attempt(attempt, self.line);
+            let mut object = Object::begin(self.line);
+            write_attempt(&mut object, attempt);
+            object.end();
         }
         self.line.push(b']');
     }
@@ -197,27 +304,6 @@ fn protocol(version: Version) -> Option<&'static str> {
         Version::HTTP_2 => Some("HTTP/2"),
         _ => None,
     }
-}
-
-fn write_attempt(attempt: &AttemptRecord, line: &mut Vec<u8>) {
-    let mut object = Object::begin(line);
-    object.text(key!("endpoint"), attempt.endpoint.as_bytes());
-    if attempt.role == Role::Hedge {
-        object.flag(key!("hedge"));
-    }
-    match attempt.result {
-        AttemptResult::Status(status) => object.number(key!("status"), status.into()),
-        AttemptResult::Grpc(status, grpc) => {
-            object.number(key!("status"), status.into());
-            object.number(key!("grpc_status"), grpc.number().into());
-        }
-        AttemptResult::Error(kind) => object.word(key!("error"), Some(kind)),
-        AttemptResult::Cancelled => object.word(key!("error"), Some("cancelled")),
-    }
-    object.word(key!("delivery"), Some(attempt.delivery.label()));
-    object.microseconds(key!("start_us"), Some(attempt.started));
-    object.microseconds(key!("duration_us"), Some(attempt.duration));
-    object.end();
 }
 
 /// The first 4 KiB of a text, without a character that the cut would split.
@@ -288,5 +374,7 @@ const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 const MEMORY: &str = "writing to memory succeeds";
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

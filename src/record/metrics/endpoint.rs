@@ -1,87 +1,158 @@
-//! The counters of an endpoint, whose series end with it.
+//! The metrics of an endpoint, whose series end with it.
 
-use std::sync::{OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use http::StatusCode;
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
-use super::LiveEndpoints;
-use super::codes::{CodeCounters, GrpcCounters};
-use super::health::HealthMetrics;
+use super::declare::{Families as _, metrics};
+use super::labels::labels;
 use crate::error::UpstreamErrorKind;
 use crate::policy::grpc::GrpcStatus;
+use crate::record::words::words;
 
-/// Counters of an endpoint.
+metrics! {
+    /// The counters of an endpoint.
+    pub struct EndpointSeries, EndpointFamilies [cluster, endpoint] {
+        IntCounter attempts_total [result]
+            "Attempts by the status or the kind of error that they ended with."
+            { by_status: StatusCode, by_error: UpstreamErrorKind, by_grpc: GrpcStatus, unfinished: Unfinished }
+        IntGauge endpoint_ejected
+            "1 while the endpoint is out of balancing."
+            { ejected }
+        IntCounter endpoint_ejections_total [reason]
+            "Times that the endpoint left balancing, by what spoke against it: `failures` (of requests) or `health_checks`."
+            { ejections: EjectionReason }
+        Gauge endpoint_idle_limit_seconds
+            "How long the endpoint keeps an idle HTTP/1.1 connection, as far as is known."
+            { idle_limit }
+        IntCounter health_checks_total [result]
+            "Health checks by their end: ok, status (the answer had a wrong one) or a kind of error."
+            { checks_answered: CheckAnswer, checks_failed: UpstreamErrorKind }
+        IntGauge endpoint_healthy
+            "1 while the endpoint passes its health checks, 0 while it fails them; absent without checks."
+            {}
+    }
+}
+
+words! {
+    /// An attempt without an outcome.
+    pub enum Unfinished {
+        /// The exchange ended before the attempt did, or another beside it had answered.
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// The answer to a health check.
+    pub enum CheckAnswer {
+        /// That of an endpoint that works.
+        Ok = "ok",
+        /// Its status is that of an endpoint that does not work.
+        Status = "status",
+    }
+}
+
+words! {
+    /// What spoke against an endpoint that left balancing.
+    pub enum EjectionReason {
+        /// Requests that failed.
+        Failures = "failures",
+        /// Health checks that failed.
+        HealthChecks = "health_checks",
+    }
+}
+
+labels!(true: EjectionReason);
+labels!(false: CheckAnswer Unfinished);
+
+/// The counters of an endpoint. Its series end when this is dropped, so that addresses which come and go in DNS do not
+/// pile up.
 #[derive(Debug)]
 pub struct EndpointMetrics {
-    pub(super) attempts_by_status: CodeCounters,
-    pub(super) attempts_by_error: [OnceLock<IntCounter>; UpstreamErrorKind::ALL.len()],
-    pub(super) attempts_by_grpc: GrpcCounters,
-    pub(super) cancelled: OnceLock<IntCounter>,
-    /// 1 while out of balancing.
-    pub ejected: IntGauge,
-    /// How long it keeps an idle connection; set before a scrape.
-    pub idle_limit: Gauge,
-    /// What its health checks told.
-    pub health: HealthMetrics,
-    pub(super) attempts: IntCounterVec,
-    pub(super) ejections: IntGaugeVec,
-    pub(super) idle_limits: GaugeVec,
-    pub(super) live: LiveEndpoints,
-    pub(super) labels: [String; 2],
+    series: EndpointSeries,
+    all: Arc<AllEndpoints>,
+    labels: [String; 2],
 }
 
 impl EndpointMetrics {
     /// The counter of attempts that brought `status`.
     pub fn answered(&self, status: StatusCode) -> &IntCounter {
-        self.attempts_by_status.get(status.as_u16())
+        self.by_status(status)
     }
 
     /// The counter of attempts that failed with `kind`.
     pub fn failed(&self, kind: UpstreamErrorKind) -> &IntCounter {
-        self.attempts_by_error[kind.index()].get_or_init(|| self.counter(kind.label()))
+        self.by_error(kind)
     }
 
     /// The counter of attempts that brought a failure of gRPC in a head of its own.
     pub fn answered_grpc(&self, status: GrpcStatus) -> &IntCounter {
-        self.attempts_by_grpc.get(status, |label| self.counter(label))
+        self.by_grpc(status)
     }
 
     /// The counter of attempts that ended because their caller left.
     pub fn cancelled(&self) -> &IntCounter {
-        self.cancelled.get_or_init(|| self.counter("cancelled"))
+        self.unfinished(Unfinished::Cancelled)
     }
 
-    fn counter(&self, result: &str) -> IntCounter {
-        self.attempts.with_label_values(&[&*self.labels[0], &*self.labels[1], result])
+    /// Notes what its health checks say; none takes that back, because nobody keeps it up to date.
+    pub fn set_healthy(&self, is_healthy: Option<bool>) {
+        // It changes seldom, and not on the way of a request.
+        let family = &self.all.families.endpoint_healthy;
+        match is_healthy {
+            Some(is_healthy) => family.with_label_values(&self.labels).set(is_healthy.into()),
+            // An error would only say that the series does not exist.
+            None => _ = family.remove_label_values(&self.labels),
+        }
+    }
+}
+
+impl Deref for EndpointMetrics {
+    type Target = EndpointSeries;
+
+    fn deref(&self) -> &EndpointSeries {
+        &self.series
     }
 }
 
 impl Drop for EndpointMetrics {
     fn drop(&mut self) {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.all.live.lock().unwrap_or_else(PoisonError::into_inner);
         if live.get(&self.labels).is_some_and(|other| other.strong_count() > 0) {
             return; // made anew since our last handle went
         }
         live.remove(&self.labels);
-        let [cluster, endpoint] = &self.labels;
-        // An error here would only say that the series does not exist.
-        let _ = self.ejections.remove_label_values(&[cluster, endpoint]);
-        let _ = self.idle_limits.remove_label_values(&[cluster, endpoint]);
-        self.health.end();
-        for code in self.attempts_by_status.used() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, &*code]);
+        self.all.families.end(&self.labels.each_ref().map(String::as_str), &self.series);
+        self.set_healthy(None);
+    }
+}
+
+/// The metrics of all endpoints.
+#[derive(Debug)]
+pub(super) struct AllEndpoints {
+    families: EndpointFamilies,
+    /// The endpoints whose series exist. A reload makes an endpoint anew while exchanges still use the old one: both
+    /// must count into the same series, and only the last may end them.
+    live: Mutex<HashMap<[String; 2], Weak<EndpointMetrics>>>,
+}
+
+impl AllEndpoints {
+    pub(super) fn register(registry: &Registry) -> Arc<Self> {
+        Arc::new(Self { families: EndpointFamilies::register(registry), live: Mutex::default() })
+    }
+
+    pub(super) fn of(self: &Arc<Self>, scope: [&str; 2]) -> Arc<EndpointMetrics> {
+        let labels = scope.map(str::to_owned);
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = live.get(&labels).and_then(Weak::upgrade) {
+            return metrics;
         }
-        for kind in UpstreamErrorKind::ALL {
-            if self.attempts_by_error[kind.index()].get().is_some() {
-                let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, kind.label()]);
-            }
-        }
-        for status in self.attempts_by_grpc.used() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, status.label()]);
-        }
-        if self.cancelled.get().is_some() {
-            let _ = self.attempts.remove_label_values(&[&**cluster, &**endpoint, "cancelled"]);
-        }
+        let series = self.families.of(&scope);
+        let metrics = Arc::new(EndpointMetrics { series, all: self.clone(), labels: labels.clone() });
+        live.insert(labels, Arc::downgrade(&metrics));
+        metrics
     }
 }

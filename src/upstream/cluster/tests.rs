@@ -279,6 +279,27 @@ fn a_retry_that_has_been_everywhere_tries_an_ejected_endpoint_once_a_second() {
 }
 
 #[test]
+fn an_ejection_is_counted_once_by_what_spoke_against_the_endpoint() {
+    let cluster = cluster(4, Balance::P2c);
+    let ejections = |port: u16| {
+        let metrics = &at_port(&cluster, port).endpoint.metrics;
+        EjectionReason::ALL.map(|reason| metrics.ejections(reason).get())
+    };
+    fail(&cluster, 1, 2, NOW);
+    // A probe that fails keeps the endpoint out: that is the same ejection.
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    report(&cluster, &probe, FAILURE, after);
+    let checked = at_port(&cluster, 2);
+    cluster.report_check(&checked.endpoint, CheckEnding::Failed, Verdict::Unhealthy, NOW);
+    cluster.report_check(&checked.endpoint, CheckEnding::Failed, Verdict::Unhealthy, NOW);
+    assert_eq!([ejections(1), ejections(2), ejections(3)], [[1, 0], [0, 1], [0, 0]]);
+    cluster.report_check(&checked.endpoint, CheckEnding::Passed, Verdict::Healthy, NOW);
+    fail(&cluster, 2, 2, NOW);
+    assert_eq!(ejections(2), [1, 1]);
+}
+
+#[test]
 fn a_lone_endpoint_is_never_ejected() {
     let cluster = cluster(1, Balance::P2c);
     fail(&cluster, 1, 1000, NOW);

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CheckFault, HealthCheck, check};
 use crate::policy::health::{Checked, Ending, Verdict};
+use crate::record::metrics::CheckAnswer;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 
@@ -127,7 +128,7 @@ impl<C: Checker> Runner<C> {
             && !error.kind.blames_endpoint()
         {
             // The endpoint was not asked: a lack of descriptors is no verdict. Its turn, if it had one, goes to the next.
-            endpoint.metrics.health.failed(error.kind).inc();
+            endpoint.metrics.checks_failed(error.kind).inc();
             return;
         }
         let before = checked.verdict();
@@ -135,7 +136,7 @@ impl<C: Checker> Runner<C> {
         let change = checked.note(ending, &self.settings.rhythm);
         count(endpoint, &result);
         if let Some(verdict) = change {
-            endpoint.metrics.health.set_healthy(verdict == Verdict::Healthy);
+            endpoint.metrics.set_healthy(Some(verdict == Verdict::Healthy));
             tell(&self.cluster, endpoint, before, &result);
         }
         self.cluster.report_check(endpoint, ending, checked.verdict(), self.start.elapsed());
@@ -143,11 +144,10 @@ impl<C: Checker> Runner<C> {
 }
 
 fn count(endpoint: &Endpoint, result: &Result<(), CheckFault>) {
-    let metrics = &endpoint.metrics.health;
     match result {
-        Ok(()) => metrics.passed().inc(),
-        Err(CheckFault::Error { error }) => metrics.failed(error.kind).inc(),
-        Err(CheckFault::Status { .. }) => metrics.refused().inc(),
+        Ok(()) => endpoint.metrics.checks_answered(CheckAnswer::Ok).inc(),
+        Err(CheckFault::Error { error }) => endpoint.metrics.checks_failed(error.kind).inc(),
+        Err(CheckFault::Status { .. }) => endpoint.metrics.checks_answered(CheckAnswer::Status).inc(),
     }
 }
 

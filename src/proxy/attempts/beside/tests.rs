@@ -37,7 +37,7 @@ fn said(millis: u64, status: u16, text: &'static str) -> Step {
 }
 
 fn ended(stage: &Stage, end: HedgeEnd) -> u64 {
-    stage.route.metrics.hedges.ended(end).get()
+    stage.route.metrics.hedges(end).get()
 }
 
 /// How often the attempts of each endpoint were cancelled.
@@ -335,7 +335,7 @@ async fn a_percentile_is_hedged_when_it_has_been_learned() {
     assert_eq!(stage.get().await.status(), 200);
     // 10.25 ms are the end of the bucket in which 10 ms are, and timers keep whole milliseconds.
     assert_eq!(before.elapsed(), ms(12));
-    assert!((stage.route.metrics.hedges.delay.get() - 0.01025).abs() < 1e-9);
+    assert!((stage.route.metrics.hedge_delay.get() - 0.01025).abs() < 1e-9);
     assert_eq!(ended(&stage, HedgeEnd::Won), 2);
 }
 
@@ -354,7 +354,7 @@ async fn attempts_that_hedges_cut_short_do_not_bring_hedges_forward() {
         sleep_until(stage.start + ms(1000 * second)).await;
         stage.get().await;
     }
-    assert!(stage.route.metrics.hedges.delay.get() > 0.2, "{}", stage.route.metrics.hedges.delay.get());
+    assert!(stage.route.metrics.hedge_delay.get() > 0.2, "{}", stage.route.metrics.hedge_delay.get());
 }
 
 /// Waits of 100 ms, 200 ms, ...; no hedges, and a second for each attempt.

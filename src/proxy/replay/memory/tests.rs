@@ -11,7 +11,7 @@ use crate::record::metrics::Metrics;
 const BUFFER: usize = 72 << 10;
 
 fn memory(limit: usize) -> Arc<ReplayMemory> {
-    Arc::new(ReplayMemory::new(limit, Metrics::new().replay_overflow))
+    Arc::new(ReplayMemory::new(limit, Metrics::new().replay_overflow.clone()))
 }
 
 fn copy(memory: &Arc<ReplayMemory>, number: u8, buffer: usize, now: Instant) -> Copy {

@@ -7,45 +7,25 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::error::{Delivery, Origin};
 use crate::policy::retry::Veto;
-use crate::record::{ExchangeOutcome, Target};
+use crate::record::{AttemptResult, Target};
 
 #[test]
 fn a_line_holds_every_field_in_its_order() {
-    let attempts = vec![
-        attempt(AttemptResult::Status(502), Delivery::Answered),
-        attempt(AttemptResult::Error("connect_refused"), Delivery::Never),
-        AttemptRecord { role: Role::Hedge, ..attempt(AttemptResult::Cancelled, Delivery::Maybe) },
-    ];
-    let record = Record {
-        client_subject: Some("CN=ward 7".into()),
-        route: Some("screening".into()),
-        cluster: Some("hosp".into()),
-        error: Some("connection_refused"),
-        time_to_head: Some(Duration::from_micros(1_234_567)),
-        in_line: Some(Duration::from_millis(5)),
-        in_queue: Some(Duration::from_millis(6)),
-        attempts,
-        retry_stopped: Some(Veto::RetryAfter),
-        resumed: 1,
-        broken: Some(BreakEnd::Changed),
-        ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
-    };
     let expected = concat!(
         r#"{"time":"2024-02-29T12:34:56.000789Z","id":"0af7","client":"2001:db8::7","client_subject":"CN=ward 7","#,
         r#""protocol":"HTTP/2","method":"POST","#,
         r#""host":"hosp.example.org","path":"/api/screenings/7","query":"page=***&name=***","#,
         r#""route":"screening","cluster":"hosp","status":502,"origin":"upstream","outcome":"ok","#,
         r#""error":"connection_refused","bytes_in":18446744073709551615,"bytes_out":0,"#,
-        r#""duration_us":2000000,"time_to_head_us":1234567,"line_us":5000,"queue_us":6000,"user_agent":"curl/8","attempts":["#,
+        r#""duration_us":2000000,"time_to_head_us":1234567,"outage_wait_us":5000,"admission_wait_us":6000,"user_agent":"curl/8","attempts":["#,
         r#"{"endpoint":"10.0.1.10:8080","status":502,"delivery":"answered","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","error":"connect_refused","delivery":"never","start_us":3,"duration_us":4000},"#,
         r#"{"endpoint":"10.0.1.10:8080","hedge":true,"error":"cancelled","delivery":"maybe","start_us":3,"duration_us":4000}"#,
         r#"],"retry_stopped":"retry_after","resumed":1,"broken":"changed"}"#,
         "\n"
     );
-    assert_eq!(line(&record), expected);
+    assert_eq!(line(&full()), expected);
 }
 
 #[test]
@@ -62,8 +42,8 @@ fn what_is_absent_is_null() {
         "cluster",
         "error",
         "time_to_head_us",
-        "line_us",
-        "queue_us",
+        "outage_wait_us",
+        "admission_wait_us",
         "user_agent",
         "retry_stopped",
         "broken",
@@ -171,17 +151,40 @@ fn texted(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
 }
 
-fn parse(record: &Record) -> Value {
+pub(super) fn parse(record: &Record) -> Value {
     serde_json::from_str(&line(record)).unwrap()
 }
 
-fn line(record: &Record) -> String {
+pub(super) fn line(record: &Record) -> String {
     let mut line = Vec::new();
     write(record, &mut line);
     String::from_utf8(line).unwrap()
 }
 
-fn record(target: Target) -> Record {
+/// A record with a value for every field.
+pub(super) fn full() -> Record {
+    let attempts = vec![
+        attempt(AttemptResult::Status(502), Delivery::Answered),
+        attempt(AttemptResult::Error("connect_refused"), Delivery::Never),
+        AttemptRecord { role: Role::Hedge, ..attempt(AttemptResult::Cancelled, Delivery::Maybe) },
+    ];
+    Record {
+        client_subject: Some("CN=ward 7".into()),
+        route: Some("screening".into()),
+        cluster: Some("hosp".into()),
+        error: Some("connection_refused"),
+        time_to_head: Some(Duration::from_micros(1_234_567)),
+        outage_wait: Some(Duration::from_millis(5)),
+        admission_wait: Some(Duration::from_millis(6)),
+        attempts,
+        retry_stopped: Some(Veto::RetryAfter),
+        resumed: 1,
+        broken: Some(BreakEnd::Changed),
+        ..record(Target::new(b"hosp.example.org", "/api/screenings/7", "page=2&name=jane", b"curl/8"))
+    }
+}
+
+pub(super) fn record(target: Target) -> Record {
     Record {
         at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_709_210_096_000_789),
         id: "0af7".into(),
@@ -201,8 +204,8 @@ fn record(target: Target) -> Record {
         bytes_out: 0,
         duration: Duration::from_secs(2),
         time_to_head: None,
-        in_line: None,
-        in_queue: None,
+        outage_wait: None,
+        admission_wait: None,
         attempts: Vec::new(),
         retry_stopped: None,
         resumed: 0,
@@ -210,7 +213,7 @@ fn record(target: Target) -> Record {
     }
 }
 
-fn attempt(result: AttemptResult, delivery: Delivery) -> AttemptRecord {
+pub(super) fn attempt(result: AttemptResult, delivery: Delivery) -> AttemptRecord {
     AttemptRecord {
         endpoint: Arc::from("10.0.1.10:8080"),
         role: Role::Turn,

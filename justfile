@@ -39,6 +39,7 @@ interop:
     cargo build --release --locked
     tests/interop/run.sh
     tests/interop/protocols.sh
+    tests/interop/schema.sh
     python3 tests/interop/load.py target/release/stent
 
 # The binary to ship, from a profile of its own work.

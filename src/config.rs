@@ -7,32 +7,40 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::app::ServerSettings;
+use crate::config::keys::File;
 use crate::config::reader::Table;
 use crate::config::report::{Fault, Faults};
+use crate::config::settings::Section;
 use crate::downstream::acceptor::ListenerSettings;
 use crate::record::log::AccessLogOutput;
 use crate::route::RouteSettings;
 use crate::upstream::cluster::ClusterSettings;
 
+pub use self::docs::{page, reference, schema};
 pub use self::effective::effective;
 pub use self::report::{Colour, ConfigErrors, Warning};
 
+mod bounds;
 mod build;
 mod certificate_files;
 mod cluster_tls;
-pub(crate) mod effective;
+mod docs;
+mod effective;
 mod health_check;
 mod idempotency;
+mod keys;
+pub(crate) mod kinds;
 mod listener_tls;
-mod raw;
 mod reader;
 mod relations;
 mod report;
 mod secrets;
+mod settings;
 mod source;
+mod spec;
 mod syntax;
+mod tables;
 pub(crate) mod units;
-mod values;
 
 /// A configuration in which everything has been checked and merged.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,9 +127,9 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         return Err(ConfigErrors::new(file_name, text, syntax::faults(text)));
     }
     let faults = Faults::default();
-    let file = raw::File::read(Table::root(&tree, &faults));
+    let file = File::read(Table::root(&tree, &faults));
     let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let config = build::build(file, directory, &faults);
+    let config = build::build(&file, directory, &faults);
     match faults.into_parts() {
         (none, warnings) if none.is_empty() => {
             Ok(Config { warnings: Warning::all(file_name, text, warnings), ..config })

@@ -7,52 +7,51 @@ use std::time::SystemTime;
 use toml::Spanned;
 
 use crate::certificate::{self, Certificate, CertificateError, CertificateFiles, FileRole};
-use crate::config::reader::{Field, Item, Table};
-use crate::config::report::{Fault, Faults};
+use crate::config::build::Build;
+use crate::config::kinds::Kind;
+use crate::config::kinds::places::pem_file;
+use crate::config::reader::Field;
+use crate::config::report::Fault;
+use crate::config::settings::settings;
+use crate::config::spec::Must;
 
-/// The table as the file has it.
-pub(super) struct RawCertificate {
-    header: Range<usize>,
-    chain: Field<String>,
-    key: Field<String>,
-    passphrase_file: Field<String>,
+settings! {
+    /// A table with the files of a certificate.
+    RawCertificate: fields of CertificateFiles {
+        /// PEM, the certificate of this key first, then its issuers. A relative path starts at this file's directory.
+        chain: Must<PathBuf> = pem_file().must(r#""tls/hosp.pem""#);
+        /// PEM, in PKCS#8, SEC1 or PKCS#1. Nobody but Stent's user should be able to read it.
+        key: Must<PathBuf> = pem_file().must(r#""tls/hosp.key""#);
+        /// The file with the passphrase of a key in encrypted PKCS#8.
+        passphrase_file: Field<PathBuf> = pem_file().may(r#""tls/hosp.pass""#);
+    }
 }
 
 /// How a table of this kind is called in errors.
-pub(super) struct Kind {
+pub(super) struct Called {
     pub(super) name: &'static str,
     pub(super) example: &'static str,
 }
 
 /// A certificate whose files are named.
-pub(super) struct Named {
+pub(super) struct NamedFiles {
     /// The chain's path as the configuration has it.
-    pub(super) chain: Spanned<String>,
+    pub(super) chain: Spanned<PathBuf>,
     pub(super) files: CertificateFiles,
     /// None if the files are no good, which has been reported.
     pub(super) certificate: Option<Certificate>,
 }
 
 impl RawCertificate {
-    pub(super) fn read(mut table: Table<'_>) -> Self {
-        let certificate = Self {
-            header: table.header(),
-            chain: table.field("chain", file),
-            key: table.field("key", file),
-            passphrase_file: table.field("passphrase_file", file),
-        };
-        table.finish();
-        certificate
-    }
-
     /// Reads the files; none if the table does not name them.
-    pub(super) fn load(&self, kind: &Kind, directory: &Path, faults: &Faults) -> Option<Named> {
-        let required = |field: &Field<String>, key: &str| match field {
+    pub(super) fn load(&self, header: Range<usize>, kind: &Called, build: &Build<'_>) -> Option<NamedFiles> {
+        let (directory, faults) = (build.directory, build.faults);
+        let required = |field: &Field<PathBuf>, key: &str| match field {
             Field::Given(path) => Some(path.clone()),
             Field::Broken => None,
             Field::Absent => {
                 let message = format!("{} has no `{key}`", kind.name);
-                let fault = Fault::at(self.header.clone(), message, format!("`{key}` is missing"));
+                let fault = Fault::at(header.clone(), message, format!("`{key}` is missing"));
                 faults.push(fault.help(format!("write {}", kind.example)));
                 None
             }
@@ -84,17 +83,8 @@ impl RawCertificate {
                 None
             }
         };
-        Some(Named { chain, files, certificate })
+        Some(NamedFiles { chain, files, certificate })
     }
-}
-
-/// The path of a file, as it stands there.
-pub(super) fn file(item: &Item<'_>) -> Result<String, Fault> {
-    let text = item.text()?;
-    if text.is_empty() || text.contains('\0') {
-        return Err(item.invalid("not a path", "give the path of a file in PEM, such as \"tls/hosp.pem\""));
-    }
-    Ok(text.to_owned())
 }
 
 /// What is wrong with a file, at the place that names it.
@@ -103,7 +93,7 @@ pub(super) fn unusable(error: &CertificateError, span: Range<usize>) -> Fault {
 }
 
 /// A path as the process finds it, wherever it runs.
-pub(super) fn resolve(directory: &Path, path: &str) -> PathBuf {
+pub(super) fn resolve(directory: &Path, path: &Path) -> PathBuf {
     let path = directory.join(path);
     std::path::absolute(&path).unwrap_or(path)
 }

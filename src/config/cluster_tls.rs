@@ -1,8 +1,6 @@
-//! `[cluster.NAME.tls]` and `protocol`: read, and checked together with the files and endpoints that they are about.
+//! `[cluster.NAME.tls]`: its keys, checked together with the files and endpoints that they are about.
 
-use std::net::IpAddr;
-use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -10,112 +8,110 @@ use rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use crate::certificate;
-use crate::config::certificate_files::{Kind, Named, RawCertificate, file, resolve, unusable};
-use crate::config::raw;
-use crate::config::reader::{Field, Item, Table};
+use crate::config::build::Build;
+use crate::config::certificate_files::{Called, NamedFiles, RawCertificate, resolve, unusable};
+use crate::config::keys::cluster::Cluster;
+use crate::config::kinds::places::{pem_file, tls_name};
+use crate::config::kinds::{Kind, Shape, Single, Word};
+use crate::config::reader::{Field, Item};
 use crate::config::report::{Fault, Faults};
+use crate::config::settings::settings;
+use crate::config::spec::Or;
+use crate::config::tables::{Named, optional};
 use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{EndpointScheme, EndpointUrl};
 use crate::upstream::tls::{Identity, TlsParameters, TlsSettings, Trust, server_name};
 
-/// The table as the file has it.
-pub(super) struct ClusterTls {
-    header: Range<usize>,
-    ca: Field<String>,
-    server_name: Field<ServerName<'static>>,
-    certificate: Option<RawCertificate>,
-    verification: Field<Verification>,
+settings! {
+    /// `[cluster.NAME.tls]`
+    ClusterTls: fields of TlsSettings {
+        /// CAs to trust. A relative path starts at this file's directory. Absent: the platform's CAs.
+        ca: Field<PathBuf> = pem_file().may(r#""tls/internal-ca.pem""#) => |tls| tls.ca().map(Path::to_path_buf);
+        /// The name in the certificate and in SNI. Absent: the host of the URL, for an address the address.
+        server_name: Field<ServerName<'static>> =
+            tls_name().may(r#""hosp.internal""#) => |tls| tls.server_name().cloned();
+        /// The certificate that is shown to endpoints that ask for one.
+        certificate: Field<RawCertificate> =
+            optional().inline() => |tls| tls.identity().map(|identity| identity.files.clone());
+        /// The second word switches the verification off, is a sentence, and is warned about at every start.
+        verification: Or<Verification> = Words.or(Verification::Full)
+            => |tls| if tls.verifies() { Verification::Full } else { Verification::Off };
+    }
 }
 
 /// Whether the backend's certificate is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verification {
+pub(super) enum Verification {
+    /// A CA that is trusted has to have signed it, for the endpoint's name, and it has to be of today.
     Full,
+    /// It is not.
     Off,
 }
 
-impl ClusterTls {
-    pub(super) fn read(mut table: Table<'_>) -> Self {
-        let tls = Self {
-            header: table.header(),
-            ca: table.field("ca", file),
-            server_name: table.field("server_name", name),
-            certificate: table.table("certificate").map(RawCertificate::read),
-            verification: table.field("verification", verification),
-        };
-        table.finish();
-        tls
-    }
+/// The words of `verification`: a wrong one gets a hint of its own.
+struct Words;
+
+impl Words {
+    const WORD: Word<Verification, 2> =
+        Word::new([("full", Verification::Full), (VERIFICATION_OFF, Verification::Off)]);
 }
 
-fn name(item: &Item<'_>) -> Result<ServerName<'static>, Fault> {
-    let text = item.text()?;
-    ServerName::try_from(text.to_owned()).map_err(|_| {
-        item.invalid(
-            "neither a host name nor an IP address",
-            "a name as the backend's certificate has it, without scheme and port: \"hosp.internal\"",
-        )
-    })
-}
+impl Single for Words {
+    type Value = Verification;
 
-fn verification(item: &Item<'_>) -> Result<Verification, Fault> {
-    match item.text()? {
-        VERIFICATION_FULL => Ok(Verification::Full),
-        VERIFICATION_OFF => Ok(Verification::Off),
-        _ => {
+    fn read(&self, item: &Item<'_>) -> Result<Verification, Fault> {
+        item.text()?;
+        Single::read(&Self::WORD, item).map_err(|_| {
             let help = format!(
-                "write \"{VERIFICATION_FULL}\", and `ca = \"FILE\"` if the backend's CA is one of your own; to do \
-                 without, the whole phrase: \"{VERIFICATION_OFF}\""
+                "write \"full\", and `ca = \"FILE\"` if the backend's CA is one of your own; to do without, the whole \
+                 phrase: \"{VERIFICATION_OFF}\""
             );
-            Err(item.invalid("neither of its words", &help))
-        }
+            item.invalid("neither of its words", &help)
+        })
     }
-}
 
-/// What a cluster's endpoints are reached by.
-pub(super) struct Reach<'a> {
-    pub(super) endpoints: &'a [Spanned<EndpointUrl>],
-    pub(super) protocol: &'a Field<Protocol>,
-    pub(super) tls: Option<&'a ClusterTls>,
+    fn show(&self, value: &Verification) -> String {
+        Single::show(&Self::WORD, value)
+    }
+
+    fn shape(&self) -> Shape {
+        Single::shape(&Self::WORD)
+    }
 }
 
 /// Checks how a cluster is reached, and every file in it; none if it is reached without TLS.
-pub(super) fn build(
-    cluster: &raw::Cluster,
-    reach: &Reach<'_>,
-    directory: &Path,
-    faults: &Faults,
-) -> Option<TlsSettings> {
-    let first = reach.endpoints.first()?;
+pub(super) fn build(cluster: &Named<Cluster>, build: &Build<'_>) -> Option<TlsSettings> {
+    let (endpoints, faults) = (cluster.endpoints.list(), build.faults);
+    let first = endpoints.first()?;
     let scheme = |endpoint: &Spanned<EndpointUrl>| endpoint.get_ref().scheme;
-    if let Some(other) = reach.endpoints.iter().find(|other| scheme(other) != scheme(first)) {
+    if let Some(other) = endpoints.iter().find(|other| scheme(other) != scheme(first)) {
         let fault =
             Fault::at(other.span(), "a cluster speaks TLS to all of its endpoints or to none", "this");
         faults.push(fault.also(first.span(), "and this").help("make two clusters of them"));
     }
     if scheme(first) == EndpointScheme::Http {
-        if let Some(auto) = reach.protocol.given().filter(|protocol| *protocol.get_ref() == Protocol::Auto) {
+        if let Some(auto) = cluster.protocol.given().filter(|protocol| *protocol.get_ref() == Protocol::Auto)
+        {
             let fault =
                 Fault::at(auto.span(), "`auto` is settled in the TLS handshake", "no endpoint is https");
             faults.push(fault.help("write \"h2\" or \"http1\", whichever the backend speaks without TLS"));
         }
-        if let Some(tls) = reach.tls {
+        if let Some(tls) = cluster.tls.given() {
             let message = "TLS settings for a cluster that is reached without TLS";
-            let fault = Fault::at(tls.header.clone(), message, "no endpoint is https");
+            let fault = Fault::at(tls.span(), message, "no endpoint is https");
             faults.push(fault.help("write the endpoints as https://HOST:PORT, or leave this table out"));
         }
         return None;
     }
-    let tls = reach.tls;
+    let tls = cluster.tls.given().map(Spanned::get_ref);
     if tls.is_none_or(|tls| matches!(tls.server_name, Field::Absent)) {
-        check_names(reach.endpoints, faults);
+        check_names(endpoints, faults);
     }
-    let given = |field: Option<&Field<String>>| field.and_then(Field::given).cloned();
-    let ca = given(tls.map(|tls| &tls.ca));
+    let ca = tls.and_then(|tls| tls.ca.given());
     let verification = tls.and_then(|tls| tls.verification.given());
     let trust = match verification.filter(|verification| *verification.get_ref() == Verification::Off) {
         Some(off) => {
-            if let Some(ca) = &ca {
+            if let Some(ca) = ca {
                 let fault =
                     Fault::at(off.span(), "a `ca` is of no use where nothing is verified", "off here");
                 faults.push(
@@ -129,16 +125,16 @@ pub(super) fn build(
             ));
             Trust::Anybody
         }
-        None => Trust::Roots(Arc::new(roots(ca.as_ref(), tls, first, directory, faults))),
+        None => Trust::Roots(Arc::new(roots(ca, tls, first, build))),
     };
     let settings = TlsParameters {
         trust,
-        ca: ca.map(|ca| resolve(directory, ca.get_ref())),
+        ca: ca.map(|ca| resolve(build.directory, ca.get_ref())),
         identity: tls
-            .and_then(|tls| tls.certificate.as_ref())
-            .and_then(|raw| identity(raw, directory, faults)),
-        server_name: tls.and_then(|tls| tls.server_name.given()).map(|name| name.get_ref().clone()),
-        protocol: reach.protocol.clone().unwrap_or_default(),
+            .and_then(|tls| tls.certificate.given())
+            .and_then(|certificate| identity(certificate, build)),
+        server_name: tls.and_then(|tls| tls.server_name.value()),
+        protocol: cluster.protocol.value(),
     };
     Some(TlsSettings::new(settings))
 }
@@ -153,12 +149,12 @@ fn check_names(endpoints: &[Spanned<EndpointUrl>], faults: &Faults) {
 
 /// Whom the cluster trusts: the CAs of its own file, or the platform's.
 fn roots(
-    ca: Option<&Spanned<String>>,
+    ca: Option<&Spanned<PathBuf>>,
     tls: Option<&ClusterTls>,
     endpoint: &Spanned<EndpointUrl>,
-    directory: &Path,
-    faults: &Faults,
+    build: &Build<'_>,
 ) -> RootCertStore {
+    let (directory, faults) = (build.directory, build.faults);
     if tls.is_some_and(|tls| tls.ca.is_broken()) {
         return RootCertStore::empty();
     }
@@ -180,29 +176,16 @@ fn roots(
     roots
 }
 
-fn identity(raw: &RawCertificate, directory: &Path, faults: &Faults) -> Option<Identity> {
-    let Named { files, certificate, .. } = raw.load(&CERTIFICATE, directory, faults)?;
+fn identity(raw: &Spanned<RawCertificate>, build: &Build<'_>) -> Option<Identity> {
+    let NamedFiles { files, certificate, .. } = raw.get_ref().load(raw.span(), &CERTIFICATE, build)?;
     Some(Identity { files, key: certificate?.certified_key })
 }
 
-/// A name of TLS as the configuration has it.
-pub(super) fn show_name(name: &ServerName<'_>) -> String {
-    match name {
-        ServerName::IpAddress(address) => IpAddr::from(*address).to_string(),
-        name => name.to_str().into_owned(),
-    }
-}
-
 /// Its `certificate`.
-const CERTIFICATE: Kind =
-    Kind { name: "a client certificate", example: "{ chain = \"tls/stent.pem\", key = \"tls/stent.key\" }" };
-
-/// The certificate has to be signed by a CA that is trusted, for the endpoint's name, and of today.
-pub(super) const VERIFICATION_FULL: &str = "full";
+const CERTIFICATE: Called = Called {
+    name: "a client certificate",
+    example: "{ chain = \"tls/stent.pem\", key = \"tls/stent.key\" }",
+};
 
 /// Nobody types this by accident, nor copies it without reading it.
-pub(super) const VERIFICATION_OFF: &str = "off: whoever is on the way can read and change everything";
-
-/// The protocols towards a backend, as the configuration spells them.
-pub(super) const PROTOCOLS: [(&str, Protocol); 3] =
-    [("http1", Protocol::Http1), ("h2", Protocol::H2), ("auto", Protocol::Auto)];
+const VERIFICATION_OFF: &str = "off: whoever is on the way can read and change everything";

@@ -1,164 +1,83 @@
-//! `[cluster.NAME.health_check]`: read and checked.
+//! `[cluster.NAME.health_check]`: its keys, and what they make.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use http::Method;
 use http::uri::{Authority, PathAndQuery};
-use toml::Spanned;
 
-use crate::config::raw::ANY_DURATION;
-use crate::config::reader::{Field, Item, Table};
+use crate::config::bounds::{ms, s};
+use crate::config::kinds::places::{authority, checked_path};
+use crate::config::kinds::retry::statuses;
+use crate::config::kinds::{Kind, duration, integer, word};
+use crate::config::reader::Field;
 use crate::config::report::{Fault, Faults};
+use crate::config::settings::settings;
+use crate::config::spec::{Must, Or};
 use crate::config::units::show_duration;
-use crate::config::values;
-use crate::policy::health::{InvalidRhythm, Rhythm};
+use crate::policy::health::Rhythm;
 use crate::policy::retry::StatusSet;
 use crate::upstream::health::HealthCheck as Settings;
 
-/// The table as the file has it.
-pub(super) struct HealthCheck {
-    header: Range<usize>,
-    path: Field<PathAndQuery>,
-    host: Field<Authority>,
-    method: Field<Chosen>,
-    interval: Field<Duration>,
-    timeout: Field<Duration>,
-    statuses: Field<StatusSet>,
-    unhealthy_after: Field<u32>,
-    healthy_after: Field<u32>,
-}
-
-/// A method that changes nothing.
-#[derive(Clone, Copy)]
-enum Chosen {
-    Get,
-    Head,
+settings! {
+    /// `[cluster.NAME.health_check]`
+    HealthCheck: fields of Settings {
+        /// What each endpoint is asked for, on a connection of its own. A query may follow.
+        path: Must<PathAndQuery> = checked_path()
+            .must(r#""/healthz""#)
+            .advice(": a path that works exactly while the service does, and costs it little");
+        /// The Host that a check names. Absent: that of the endpoint's URL, for an address IP:PORT.
+        host: Field<Authority> = authority().may(r#""hosp.internal""#);
+        /// The method of a check.
+        method: Or<Method> = word([("GET", Method::GET), ("HEAD", Method::HEAD)]).or(Method::GET);
+        /// From check to check at an endpoint, a tenth more or less by chance.
+        interval: Or<Duration> = duration(Rhythm::INTERVALS).or(s(5))
+            => |check| check.rhythm.interval();
+        /// How long a complete answer may take, with connecting; less than `interval`. Absent: 2s, or half of a shorter
+        /// interval.
+        timeout: Field<Duration> = duration(ms(1)..).may(r#""2s""#) => |check| Some(check.rhythm.timeout());
+        /// Answers of an endpoint that works. A redirect is not followed.
+        statuses: Or<StatusSet> = statuses().or((200..=299).collect());
+        /// Failed checks in a row that take an endpoint out of balancing. The very first check decides alone.
+        unhealthy_after: Or<u32> = integer(Rhythm::COUNTS).or(3) => |check| check.rhythm.unhealthy_after();
+        /// Passed checks in a row that end that. Checks keep to `max_ejected`, and never take the last endpoint.
+        healthy_after: Or<u32> = integer(Rhythm::COUNTS).or(2) => |check| check.rhythm.healthy_after();
+    }
 }
 
 impl HealthCheck {
-    pub(super) fn read(mut table: Table<'_>) -> Self {
-        let check = Self {
-            header: table.header(),
-            path: table.field("path", path),
-            host: table.field("host", host),
-            method: table
-                .field("method", |item| item.choice(&[("GET", Chosen::Get), ("HEAD", Chosen::Head)])),
-            interval: table.field("interval", |item| item.duration(ANY_DURATION)),
-            timeout: table.field("timeout", |item| item.duration(ANY_DURATION)),
-            statuses: table
-                .list("statuses", values::statuses)
-                .map(|ranges| ranges.into_iter().flat_map(Spanned::into_inner).collect()),
-            unhealthy_after: table.field("unhealthy_after", |item| item.integer(0..=u32::MAX)),
-            healthy_after: table.field("healthy_after", |item| item.integer(0..=u32::MAX)),
-        };
-        table.finish();
-        check
+    /// The settings.
+    pub(super) fn build(&self, faults: &Faults) -> Option<Settings> {
+        let path = self.path.value(faults);
+        let statuses = self.statuses.value();
+        if statuses.iter().next().is_none()
+            && let Some(span) = self.statuses.span()
+        {
+            let fault = Fault::at(span, "no answer could pass this check", "empty");
+            faults.push(fault.help("leave `statuses` out for \"200-299\""));
+        }
+        Some(Settings {
+            rhythm: self.rhythm(faults),
+            method: self.method.value(),
+            path: path?.into_inner(),
+            host: self.host.value(),
+            statuses,
+        })
     }
-}
 
-/// Builds the check of the cluster whose table is called `cluster`.
-pub(super) fn build(check: &HealthCheck, cluster: &str, faults: &Faults) -> Option<Settings> {
-    if let Field::Absent = check.path {
-        let table = cluster.trim_end_matches(']');
-        let message = format!("`{table}.health_check]` has no `path`");
-        let fault = Fault::at(check.header.clone(), message, "`path` is missing");
-        faults.push(fault.help(
-            "add `path = \"/healthz\"`: a path that works exactly while the service does, and costs it little",
-        ));
-    }
-    let statuses = check.statuses.clone().unwrap_or((200..=299).collect());
-    if statuses.iter().next().is_none()
-        && let Some(span) = check.statuses.span()
-    {
-        let fault = Fault::at(span, "no answer could pass this check", "empty");
-        faults.push(fault.help("leave `statuses` out for \"200-299\""));
-    }
-    let rhythm = rhythm(check, faults);
-    Some(Settings {
-        rhythm,
-        method: match check.method.clone().unwrap_or(Chosen::Get) {
-            Chosen::Get => Method::GET,
-            Chosen::Head => Method::HEAD,
-        },
-        path: check.path.given()?.get_ref().clone(),
-        host: check.host.given().map(|host| host.get_ref().clone()),
-        statuses,
-    })
-}
-
-/// Builds the rhythm. Its constructor stops at the first error, so each one is reported and mended until it goes through;
-/// the mended value is never used.
-fn rhythm(check: &HealthCheck, faults: &Faults) -> Rhythm {
-    let default = Rhythm::default();
-    let mut is_meant = !check.interval.is_broken();
-    let mut interval = check.interval.clone().unwrap_or(default.interval());
-    let mut timeout = check.timeout.clone().unwrap_or(Rhythm::usual_timeout(interval));
-    let mut unhealthy_after = check.unhealthy_after.clone().unwrap_or(default.unhealthy_after());
-    let mut healthy_after = check.healthy_after.clone().unwrap_or(default.healthy_after());
-    loop {
-        let error = match Rhythm::new(interval, timeout, unhealthy_after, healthy_after) {
-            Ok(rhythm) => return rhythm,
-            Err(error) => error,
-        };
-        let at = |span: Option<Range<usize>>, label: &str| {
-            span.map(|span| Fault::at(span, error.to_string(), label))
-        };
-        let fault = match error {
-            InvalidRhythm::HealthyAfter => {
-                healthy_after = default.healthy_after();
-                at(check.healthy_after.span(), "out of bounds")
-            }
-            InvalidRhythm::Interval => {
-                (interval, is_meant) = (default.interval(), false);
-                at(check.interval.span(), "out of bounds")
-            }
-            InvalidRhythm::Timeout => {
-                timeout = Rhythm::usual_timeout(interval);
-                at(check.timeout.span(), "out of bounds")
-            }
-            InvalidRhythm::TimeoutNotBelowInterval => {
-                let shown = show_duration(interval);
-                // That it does not fit a stand-in for what is already reported says nothing.
-                let fault = at(check.timeout.span(), "does not fit").filter(|_| is_meant);
-                timeout = Rhythm::usual_timeout(interval);
-                fault.map(|fault| match check.interval.span() {
+    fn rhythm(&self, faults: &Faults) -> Rhythm {
+        let interval = self.interval.value();
+        let timeout = self.timeout.value().unwrap_or(Rhythm::usual_timeout(interval));
+        let (unhealthy_after, healthy_after) = (self.unhealthy_after.value(), self.healthy_after.value());
+        Rhythm::new(interval, timeout, unhealthy_after, healthy_after).unwrap_or_else(|error| {
+            // Each value keeps to its own bounds, so it is two that do not fit. A stand-in for a broken one says nothing.
+            if let Some(span) = self.timeout.span().filter(|_| !self.interval.is_broken()) {
+                let fault = Fault::at(span, error.to_string(), "does not fit");
+                faults.push(match self.interval.span() {
                     Some(span) => fault.also(span, "and this"),
-                    None => fault.help(format!("`interval` is {shown} by default")),
-                })
+                    None => fault.help(format!("`interval` is {} by default", show_duration(interval))),
+                });
             }
-            InvalidRhythm::UnhealthyAfter => {
-                unhealthy_after = default.unhealthy_after();
-                at(check.unhealthy_after.span(), "out of bounds")
-            }
-        };
-        if let Some(fault) = fault {
-            faults.push(fault);
-        }
+            Rhythm::default()
+        })
     }
-}
-
-fn path(item: &Item<'_>) -> Result<PathAndQuery, Fault> {
-    let text = item.text()?;
-    let help = match text {
-        _ if text.contains("://") => {
-            "a path alone, such as \"/healthz\": every endpoint is asked, and `host` has a key of its own"
-        }
-        _ if text.contains('#') => "leave out `#` and what follows it: a server is never sent that",
-        _ => "write it like \"/healthz\" or \"/healthz?deep=1\"; a space as `%20`",
-    };
-    let is_plain = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    let path = PathAndQuery::try_from(text).ok().filter(|_| is_plain);
-    path.ok_or_else(|| item.invalid("not a path", help))
-}
-
-fn host(item: &Item<'_>) -> Result<Authority, Fault> {
-    let text = item.text()?;
-    let host = Authority::try_from(text).ok().filter(|_| !text.contains('@'));
-    host.ok_or_else(|| {
-        item.invalid(
-            "not a host",
-            "a name or an address, with a port if need be, and without a scheme: \"hosp.internal\"",
-        )
-    })
 }

@@ -3,12 +3,13 @@
 use http::HeaderName;
 use toml::Spanned;
 
-use crate::config::raw;
-use crate::config::reader::Field;
+use crate::config::keys::File;
+use crate::config::kinds::fields::HeaderRules;
 use crate::config::report::{Fault, Faults};
+use crate::config::settings::Layered;
 
 /// Reports what makes an idempotency key an empty promise.
-pub(super) fn check(file: &raw::File, faults: &Faults) {
+pub(super) fn check(file: &File, faults: &Faults) {
     let of_all = &file.retry.idempotency_header;
     if let Some(header) = of_all.given().filter(|header| header.get_ref().is_some()) {
         let message =
@@ -19,27 +20,22 @@ pub(super) fn check(file: &raw::File, faults: &Faults) {
             ),
         );
     }
-    let clusters = file.clusters.given().map_or(&[][..], |clusters| clusters.get_ref());
-    for route in file.routes.given().map_or(&[][..], |routes| routes.get_ref()) {
-        let name = route.cluster.given().map(Spanned::get_ref);
-        let cluster = clusters.iter().find(|cluster| Some(cluster.name.get_ref()) == name);
-        let own = route.retry.idempotency_header.clone();
-        let of_cluster = cluster.map_or(Field::Absent, |cluster| cluster.retry.idempotency_header.clone());
-        if let Field::Given(header) = own.or(of_cluster).or(of_all.clone())
+    for route in file.route.list().iter().map(Spanned::get_ref) {
+        let name = route.cluster.value();
+        let cluster =
+            file.cluster.list().iter().find(|cluster| Some(cluster.name.get_ref()) == name.as_ref());
+        let of_cluster = cluster.map(|cluster| cluster.retry.idempotency_header.over(of_all));
+        let header = route.retry.idempotency_header.over(of_cluster.as_ref().unwrap_or(of_all));
+        if let Some(header) = header.given()
             && let Some(name) = header.get_ref()
         {
-            varies(name, &header, &route.request_headers, faults);
+            varies(name, header, &route.request_headers, faults);
         }
     }
 }
 
 /// A rule writes the same value into every request: a backend that honours it would act on the first one only.
-fn varies(
-    name: &HeaderName,
-    header: &Spanned<Option<HeaderName>>,
-    rules: &raw::HeaderRules,
-    faults: &Faults,
-) {
+fn varies(name: &HeaderName, header: &Spanned<Option<HeaderName>>, rules: &HeaderRules, faults: &Faults) {
     for (rule, _) in rules.set.iter().chain(&rules.add).filter(|(rule, _)| rule.get_ref() == name) {
         faults.push(
             Fault::at(rule.span(), "an idempotency key that is the same for every request", "is no key")

@@ -1,52 +1,57 @@
-//! `[listener.tls]`: read, and checked together with the files that it names.
+//! `[listener.tls]`: its keys, checked together with the files that they name.
 
-use std::ops::Range;
-use std::path::Path;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use toml::Spanned;
 
 use crate::certificate;
-use crate::config::certificate_files::{Kind, Named, RawCertificate, file, resolve, unusable};
-use crate::config::raw::WAIT;
-use crate::config::reader::{Field, Item, Table};
-use crate::config::report::{Fault, Faults};
-use crate::config::values;
+use crate::config::bounds::{WAIT, h, ms, s};
+use crate::config::build::Build;
+use crate::config::certificate_files::{Called, NamedFiles, RawCertificate, resolve, unusable};
+use crate::config::kinds::fields::subject_header;
+use crate::config::kinds::places::pem_file;
+use crate::config::kinds::{Kind, duration, word};
+use crate::config::reader::Field;
+use crate::config::report::Fault;
+use crate::config::settings::settings;
+use crate::config::spec::{Or, Spec};
+use crate::config::tables::{as_they_are, tables};
 use crate::downstream::tls::{
     ClientAuth, ClientAuthMode, ListedCertificate, Protocol, TlsSettings, TlsVersion,
 };
-use crate::fields::{is_hop_by_hop, is_meant_for_proxies};
 
-/// The table as the file has it.
-pub(super) struct ListenerTls {
-    header: Range<usize>,
-    certificates: Field<Vec<RawCertificate>>,
-    min_version: Field<TlsVersion>,
-    client_ca: Field<String>,
-    client_auth: Field<ClientAuthMode>,
-    client_subject_header: Field<Option<HeaderName>>,
-    handshake_timeout: Field<Duration>,
-    watch_interval: Field<Duration>,
+settings! {
+    /// `[listener.tls]`
+    ListenerTls: fields of TlsSettings {
+        /// The oldest version that is spoken.
+        min_version: Or<TlsVersion> =
+            word([("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)]).or(TlsVersion::Tls12);
+        /// The CAs of callers' certificates (mutual TLS). Absent: callers show no certificate.
+        client_ca: Field<PathBuf> =
+            pem_file().may(r#""tls/clients.pem""#) => |tls| tls.client_auth.as_ref().map(|auth| auth.ca.clone());
+        /// "optional": a caller may show no certificate, but no bad one.
+        client_auth: Or<ClientAuthMode> =
+            word([("required", ClientAuthMode::Required), ("optional", ClientAuthMode::Optional)])
+                .or(ClientAuthMode::Required)
+                .sometimes() => |tls| tls.client_auth.as_ref().map(|auth| auth.mode);
+        /// The header that tells the backend the verified subject, such as "X-Client-Subject". Callers cannot forge it.
+        client_subject_header: Or<Option<HeaderName>> = subject_header().or(None).sometimes()
+            => |tls| tls.client_auth.as_ref().map(|auth| auth.subject_header.clone());
+        /// How long a complete handshake may take.
+        handshake_timeout: Or<Duration> = duration(WAIT).or(s(10));
+        /// How often the certificates' files are looked at. A changed pair takes effect by itself.
+        watch_interval: Or<Duration> = duration(WATCH).or(s(1));
+        /// One or more, chosen by the name that the caller asks for, else the first. Also:
+        /// `certificates = [{ chain = "FILE", key = "FILE" }]`.
+        certificates: Field<Vec<Spanned<RawCertificate>>> = tables(as_they_are).inline()
+            => |tls| tls.certificates.iter().map(|listed| listed.files.clone()).collect();
+    }
 }
 
 impl ListenerTls {
-    pub(super) fn read(mut table: Table<'_>) -> Self {
-        let tls = Self {
-            header: table.header(),
-            certificates: table
-                .tables("certificates")
-                .map(|tables| tables.into_iter().map(RawCertificate::read).collect()),
-            min_version: table.field("min_version", |item| item.choice(&TLS_VERSIONS)),
-            client_ca: table.field("client_ca", file),
-            client_auth: table.field("client_auth", |item| item.choice(&CLIENT_AUTHS)),
-            client_subject_header: table.field("client_subject_header", subject_header),
-            handshake_timeout: table.field("handshake_timeout", |item| item.duration(WAIT)),
-            watch_interval: table.field("watch_interval", |item| item.duration(WATCH)),
-        };
-        table.finish();
-        tls
-    }
-
     /// Where the backend is told a verified subject, and where that stands.
     pub(super) fn subject_header(&self) -> Option<(&HeaderName, Range<usize>)> {
         let header = self.client_subject_header.given()?;
@@ -54,57 +59,25 @@ impl ListenerTls {
     }
 }
 
-/// A header that nothing else needs.
-fn subject_header(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
-    let name = values::header_name(item)?;
-    let is_taken = name.as_ref().is_some_and(|name| {
-        let name = name.as_str();
-        is_hop_by_hop(name)
-            || is_meant_for_proxies(name)
-            || TAKEN.contains(&name)
-            || name.starts_with("x-forwarded-")
-            || name.contains(['_', '.'])
-    });
-    if is_taken {
-        let help = "a name of its own, of letters, digits and hyphens, such as \"X-Client-Subject\"";
-        return Err(item.invalid("this header has another meaning, or can be mistaken for another", help));
-    }
-    Ok(name)
-}
-
 /// Checks the table and every file in it.
-pub(super) fn build(
-    tls: ListenerTls,
-    protocols: Vec<Protocol>,
-    directory: &Path,
-    faults: &Faults,
-) -> TlsSettings {
-    let client_auth = client_auth(&tls, directory, faults);
+pub(super) fn build(tls: &Spanned<ListenerTls>, protocols: Vec<Protocol>, build: &Build<'_>) -> TlsSettings {
+    let (header, tls, faults) = (tls.span(), tls.get_ref(), build.faults);
+    let client_auth = client_auth(tls, build);
     let missing = || {
         let help = "add `certificates = [{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }]`";
-        Fault::at(tls.header.clone(), "`[listener.tls]` has no certificate", "none here").help(help)
+        Fault::at(header.clone(), "`[listener.tls]` has no certificate", "none here").help(help)
     };
-    let raw = match tls.certificates {
-        Field::Given(certificates) => {
-            let certificates = certificates.into_inner();
-            if certificates.is_empty() {
-                faults.push(missing());
-            }
-            certificates
-        }
-        Field::Absent => {
-            faults.push(missing());
-            Vec::new()
-        }
-        Field::Broken => Vec::new(),
-    };
+    if !tls.certificates.is_broken() && tls.certificates.list().is_empty() {
+        faults.push(missing());
+    }
     let mut certificates: Vec<(ListedCertificate, Range<usize>)> = Vec::new();
-    for certificate in raw {
-        let Some(Named { chain, files, .. }) = certificate.load(&CERTIFICATE, directory, faults) else {
+    for raw in tls.certificates.list() {
+        let Some(NamedFiles { chain, files, .. }) = raw.get_ref().load(raw.span(), &CERTIFICATE, build)
+        else {
             continue;
         };
         let span = chain.span();
-        let listed = ListedCertificate { label: chain.into_inner().into(), files };
+        let listed = ListedCertificate { label: chain.get_ref().to_string_lossy().into(), files };
         if let Some((_, earlier)) = certificates.iter().find(|(earlier, _)| earlier.label == listed.label) {
             let fault = Fault::at(span.clone(), "a certificate is listed twice", "again here");
             faults.push(fault.also(earlier.clone(), "first here"));
@@ -113,15 +86,16 @@ pub(super) fn build(
     }
     TlsSettings {
         certificates: certificates.into_iter().map(|(listed, _)| listed).collect(),
-        min_version: tls.min_version.unwrap_or(TlsVersion::Tls12),
+        min_version: tls.min_version.value(),
         protocols,
-        handshake_timeout: tls.handshake_timeout.unwrap_or(Duration::from_secs(10)),
-        watch_interval: tls.watch_interval.unwrap_or(Duration::from_secs(1)),
+        handshake_timeout: tls.handshake_timeout.value(),
+        watch_interval: tls.watch_interval.value(),
         client_auth,
     }
 }
 
-fn client_auth(tls: &ListenerTls, directory: &Path, faults: &Faults) -> Option<ClientAuth> {
+fn client_auth(tls: &ListenerTls, build: &Build<'_>) -> Option<ClientAuth> {
+    let (directory, faults) = (build.directory, build.faults);
     let Some(ca) = tls.client_ca.given() else {
         let lonely = [tls.client_auth.span(), tls.client_subject_header.span()];
         for (span, key) in lonely.into_iter().zip(["client_auth", "client_subject_header"]) {
@@ -138,35 +112,14 @@ fn client_auth(tls: &ListenerTls, directory: &Path, faults: &Faults) -> Option<C
     }
     Some(ClientAuth {
         ca: path,
-        mode: tls.client_auth.clone().unwrap_or(ClientAuthMode::Required),
-        subject_header: tls.client_subject_header.clone().unwrap_or_default(),
+        mode: tls.client_auth.value(),
+        subject_header: tls.client_subject_header.value(),
     })
 }
 
-/// The words of `min_version`.
-pub(super) const TLS_VERSIONS: [(&str, TlsVersion); 2] =
-    [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-
-/// The words of `client_auth`.
-pub(super) const CLIENT_AUTHS: [(&str, ClientAuthMode); 2] =
-    [("required", ClientAuthMode::Required), ("optional", ClientAuthMode::Optional)];
-
 /// How often files may be looked at.
-const WATCH: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+const WATCH: RangeInclusive<Duration> = ms(10)..=h(1);
 
 /// One of its `certificates`.
-const CERTIFICATE: Kind =
-    Kind { name: "a certificate", example: "{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }" };
-
-/// Headers that routing, a message's meaning or the client's address rest on, beside those that no proxy passes on.
-const TAKEN: [&str; 9] = [
-    "authorization",
-    "content-length",
-    "content-type",
-    "cookie",
-    "forwarded",
-    "host",
-    "via",
-    "x-real-ip",
-    "x-request-id",
-];
+const CERTIFICATE: Called =
+    Called { name: "a certificate", example: "{ chain = \"tls/hosp.pem\", key = \"tls/hosp.key\" }" };

@@ -3,12 +3,14 @@
 //!
 //! Not serde's derive, which stops at the first error.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::time::Duration;
 
+use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::config::bounds::Bounds;
 use crate::config::report::{Fault, Faults, did_you_mean};
 use crate::config::units::{InvalidQuantity, parse_duration, parse_size, show_duration, show_size};
 
@@ -25,14 +27,6 @@ pub(super) enum Field<T> {
 }
 
 impl<T> Field<T> {
-    /// This field, or the one of a lower level if it is absent.
-    pub(super) fn or(self, lower: Self) -> Self {
-        match self {
-            Self::Absent => lower,
-            Self::Broken | Self::Given(_) => self,
-        }
-    }
-
     /// The field with its value changed.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Field<U> {
         match self {
@@ -45,20 +39,12 @@ impl<T> Field<T> {
         }
     }
 
-    /// The value, or the default. A broken field gives the default too: its configuration is refused anyway.
-    pub(super) fn unwrap_or(self, default: T) -> T {
-        match self {
-            Self::Given(value) => value.into_inner(),
-            Self::Absent | Self::Broken => default,
-        }
-    }
-
-    /// The value, or its type's default.
-    pub(super) fn unwrap_or_default(self) -> T
+    /// The value.
+    pub(super) fn value(&self) -> Option<T>
     where
-        T: Default,
+        T: Clone,
     {
-        self.unwrap_or(T::default())
+        self.given().map(|value| value.get_ref().clone())
     }
 
     /// The value and its place.
@@ -80,24 +66,39 @@ impl<T> Field<T> {
     }
 }
 
+impl<T> Field<Vec<T>> {
+    /// What is in the list; nothing if there is none.
+    pub(super) fn list(&self) -> &[T] {
+        self.given().map_or(&[], |list| list.get_ref())
+    }
+}
+
 /// A table whose keys are being read.
 pub(super) struct Table<'a> {
     name: String,
     header: Range<usize>,
-    entries: &'a DeTable<'a>,
+    /// None if the file does not have it.
+    entries: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
     unsupported: Vec<&'static str>,
+    renamed: Vec<(&'static str, &'static str)>,
     faults: &'a Faults,
 }
 
 impl<'a> Table<'a> {
     /// The whole file.
     pub(super) fn root(tree: &'a Spanned<DeTable<'a>>, faults: &'a Faults) -> Self {
-        Self::new("the file".to_owned(), tree.span(), tree.get_ref(), faults)
+        Self::new("the file".to_owned(), tree.span(), Some(tree.get_ref()), faults)
     }
 
-    fn new(name: String, header: Range<usize>, entries: &'a DeTable<'a>, faults: &'a Faults) -> Self {
-        Self { name, header, entries, known: Vec::new(), unsupported: Vec::new(), faults }
+    fn new(name: String, header: Range<usize>, entries: Option<&'a DeTable<'a>>, faults: &'a Faults) -> Self {
+        let (known, unsupported, renamed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { name, header, entries, known, unsupported, renamed, faults }
+    }
+
+    /// What errors call it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it begins.
@@ -143,13 +144,19 @@ impl<'a> Table<'a> {
         self.take(key).and_then(|value| self.as_table(key, name, value))
     }
 
+    /// The table `key`, or an empty one in its place.
+    pub(super) fn table_or_empty(&mut self, key: &'static str) -> Table<'a> {
+        let (name, header, faults) = (self.name_of(key), self.header(), self.faults);
+        self.table(key).unwrap_or_else(|| Table::new(name, header, None, faults))
+    }
+
     /// The table `key`, read by `read`, where it matters whether it is there.
     pub(super) fn table_field<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(Table<'a>) -> T,
     ) -> Field<T> {
-        let span = self.entries.get(key).map(Spanned::span);
+        let span = self.value(key).map(Spanned::span);
         match (span, self.table(key)) {
             (None, _) => Field::Absent,
             (Some(_), None) => Field::Broken,
@@ -199,14 +206,14 @@ impl<'a> Table<'a> {
         Field::Given(Spanned::new(value.span(), named))
     }
 
-    /// Whether it says anything about `key`.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.contains_key(key)
+    /// Whether `key` is a table in it.
+    pub(super) fn has_table(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().is_table())
     }
 
     /// Every value, whatever its key, in the order of the file; `read` gets the key too.
     pub(super) fn each<T>(self, read: impl Fn(&Spanned<&'a str>, &Item<'a>) -> Result<T, Fault>) -> Vec<T> {
-        let mut entries: Vec<_> = self.entries.iter().collect();
+        let mut entries: Vec<_> = self.entries.into_iter().flat_map(DeTable::iter).collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let read = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
             let name: &'a str = key.get_ref();
@@ -226,32 +233,43 @@ impl<'a> Table<'a> {
     /// Refuses `key`, which the documentation names and this place does not take.
     pub(super) fn refuse(&mut self, key: &'static str, message: &str, label: &str, help: &str) {
         self.unsupported.push(key);
-        if let Some((key, value)) = self.entries.get_key_value(key) {
+        if let Some((key, value)) = self.entries.and_then(|entries| entries.get_key_value(key)) {
             let span = if value.get_ref().is_table() { value.span() } else { key.span() };
             self.faults.push(Fault::at(span, message, label).help(help));
         }
     }
 
+    /// Notes that `key` was called `old` before.
+    pub(super) fn rename(&mut self, old: &'static str, key: &'static str) {
+        self.renamed.push((old, key));
+    }
+
     /// Reports every key that was not asked for.
     pub(super) fn finish(self) {
-        for key in self.entries.keys() {
+        for key in self.entries.into_iter().flat_map(DeTable::keys) {
             let word = &**key.get_ref();
             if self.known.contains(&word) || self.unsupported.contains(&word) {
                 continue;
             }
-            let shown = word.escape_debug();
-            let fault = Fault::at(
-                key.span(),
-                format!("unknown key `{shown}` in {}", self.name),
-                "not a key of Stent",
-            );
-            self.faults.push(fault.help(did_you_mean(word, self.known.iter().copied())));
+            let message = format!("unknown key `{}` in {}", word.escape_debug(), self.name);
+            let fault = |label: &str, help: String| Fault::at(key.span(), message, label).help(help);
+            self.faults.push(match self.renamed.iter().find(|(old, _)| *old == word) {
+                Some((old, new)) => fault("an old name", format!("`{old}` is called `{new}` now")),
+                None => fault("not a key of Stent", did_you_mean(word, self.known.iter().copied())),
+            });
         }
     }
 
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.known.push(key);
-        self.entries.get(key)
+        // One that is refused is no hint for a misspelled one.
+        if !self.unsupported.contains(&key) {
+            self.known.push(key);
+        }
+        self.value(key)
+    }
+
+    fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.entries.and_then(|entries| entries.get(key))
     }
 
     fn note<T>(&self, result: Result<T, Fault>, span: Range<usize>) -> Field<T> {
@@ -266,7 +284,7 @@ impl<'a> Table<'a> {
 
     fn as_table(&self, key: &str, name: String, value: &'a Spanned<DeValue<'a>>) -> Option<Table<'a>> {
         if let Some(entries) = value.get_ref().as_table() {
-            return Some(Table::new(name, value.span(), entries, self.faults));
+            return Some(Table::new(name, value.span(), Some(entries), self.faults));
         }
         self.faults.push(Item { key, value }.wrong_type("a table"));
         None
@@ -298,45 +316,43 @@ impl<'a> Item<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn integer<N>(&self, bounds: RangeInclusive<N>) -> Result<N, Fault>
-    where
-        N: TryFrom<i128> + PartialOrd + ToString,
-    {
-        let number = self.whole().ok_or_else(|| self.wrong_type("a whole number"))?;
-        let number = N::try_from(number).ok().filter(|number| bounds.contains(number));
-        number.ok_or_else(|| self.out_of(&bounds.start().to_string(), &bounds.end().to_string()))
+    pub(super) fn integer<N: Whole>(&self, bounds: impl Into<Bounds<N>>) -> Result<N, Fault> {
+        let (number, bounds) =
+            (self.whole().ok_or_else(|| self.wrong_type("a whole number"))?, bounds.into());
+        let Ok(number) = N::try_from(number) else {
+            // It is beyond the end that is not named, so both are.
+            let (least, most) = bounds.ends();
+            let all = Bounds::from(least.unwrap_or(N::MIN)..=most.unwrap_or(N::MAX));
+            return Err(self.out_of(&all, |number| number.to_string()));
+        };
+        self.within(number, bounds, |number| number.to_string())
     }
 
-    /// A number.
-    pub(super) fn number(&self) -> Result<f64, Fault> {
+    /// A number within bounds.
+    pub(super) fn number(&self, bounds: impl Into<Bounds<f64>>) -> Result<f64, Fault> {
         let float = || self.value.get_ref().as_float()?.as_str().parse().ok();
         let whole = || Some(self.whole()? as f64);
-        float().or_else(whole).ok_or_else(|| self.wrong_type("a number"))
+        let number = float().or_else(whole).ok_or_else(|| self.wrong_type("a number"))?;
+        self.within(number, bounds.into(), |number| format!("{number:?}"))
     }
 
     /// A duration within bounds.
-    pub(super) fn duration(&self, bounds: RangeInclusive<Duration>) -> Result<Duration, Fault> {
+    pub(super) fn duration(&self, bounds: impl Into<Bounds<Duration>>) -> Result<Duration, Fault> {
         let duration = self.quantity("a duration", "s", parse_duration)?;
-        if bounds.contains(&duration) {
-            return Ok(duration);
-        }
-        Err(self.out_of(&show_duration(*bounds.start()), &show_duration(*bounds.end())))
+        self.within(duration, bounds.into(), show_duration)
     }
 
     /// A size in bytes, within bounds.
-    pub(super) fn size(&self, bounds: RangeInclusive<u64>) -> Result<u64, Fault> {
+    pub(super) fn size(&self, bounds: impl Into<Bounds<u64>>) -> Result<u64, Fault> {
         let size = self.quantity("a size", "KiB", parse_size)?;
-        if bounds.contains(&size) {
-            return Ok(size);
-        }
-        Err(self.out_of(&show_size(*bounds.start()), &show_size(*bounds.end())))
+        self.within(size, bounds.into(), show_size)
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Fault> {
+    pub(super) fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Result<T, Fault> {
         let word = self.text()?;
         let chosen = choices.iter().find(|(name, _)| *name == word);
-        chosen.map(|(_, value)| *value).ok_or_else(|| {
+        chosen.map(|(_, value)| value.clone()).ok_or_else(|| {
             let names = choices.iter().map(|(name, _)| *name);
             self.invalid("not one of its words", &did_you_mean(word, names))
         })
@@ -370,8 +386,19 @@ impl<'a> Item<'a> {
         self.fault(format!("`{}` takes {expected}", self.key), &label)
     }
 
-    fn out_of(&self, least: &str, most: &str) -> Fault {
-        self.fault(format!("`{}` must be between {least} and {most}", self.key), "out of bounds")
+    fn within<T: Copy + PartialOrd>(
+        &self,
+        value: T,
+        bounds: Bounds<T>,
+        show: impl Fn(T) -> String,
+    ) -> Result<T, Fault> {
+        if bounds.contains(value) { Ok(value) } else { Err(self.out_of(&bounds, show)) }
+    }
+
+    fn out_of<T: Copy + PartialOrd>(&self, bounds: &Bounds<T>, show: impl Fn(T) -> String) -> Fault {
+        let message = format!("`{}` must be {}", self.key, bounds.rule(show));
+        let fault = self.fault(message, "out of bounds");
+        bounds.help().into_iter().fold(fault, Fault::help)
     }
 
     fn quantity<T>(
@@ -394,6 +421,34 @@ impl<'a> Item<'a> {
             self.fault(format!("`{}` takes {what}", self.key), &error.message).help(error.help)
         })
     }
+}
+
+/// A type of whole numbers.
+pub(super) trait Whole: TryFrom<i128> + Copy + PartialOrd + ToString + Serialize {
+    /// The least.
+    const MIN: Self;
+    /// The most.
+    const MAX: Self;
+}
+
+impl Whole for u8 {
+    const MIN: Self = Self::MIN;
+    const MAX: Self = Self::MAX;
+}
+
+impl Whole for u16 {
+    const MIN: Self = Self::MIN;
+    const MAX: Self = Self::MAX;
+}
+
+impl Whole for u32 {
+    const MIN: Self = Self::MIN;
+    const MAX: Self = Self::MAX;
+}
+
+impl Whole for usize {
+    const MIN: Self = Self::MIN;
+    const MAX: Self = Self::MAX;
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

@@ -7,24 +7,29 @@ use std::ops::Range;
 use http::HeaderName;
 use toml::Spanned;
 
-use crate::config::build::ADMIN;
-use crate::config::raw;
+use crate::config::keys::cluster::Cluster;
+use crate::config::keys::listener::{Listener, OriginGuard};
+use crate::config::keys::route::{Redirect, Route};
+use crate::config::keys::{ADMIN, File};
 use crate::config::reader::Field;
 use crate::config::report::{Fault, Faults, did_you_mean};
+use crate::config::spec::Or;
+use crate::config::tables::Named;
 use crate::fields::Scheme;
 use crate::route::{HostPattern, Pattern};
 
 /// Reports every relation that does not hold.
-pub(super) fn check(file: &raw::File, faults: &Faults) {
-    present(faults, &file.listeners, "listener", "`[[listener]]` with an `address`");
-    let listeners = file.listeners.given().map_or(&[][..], |listeners| listeners.get_ref());
-    let routes = file.routes.given().map_or(&[][..], |routes| routes.get_ref());
+pub(super) fn check(file: &File, faults: &Faults) {
+    present(faults, &file.listener, "listener", "`[[listener]]` with an `address`");
+    let listeners: Vec<_> = file.listener.list().iter().map(Spanned::get_ref).collect();
+    let routes: Vec<_> = file.route.list().iter().map(Spanned::get_ref).collect();
+    let (listeners, routes) = (&*listeners, &*routes);
     if routes.is_empty() || routes.iter().any(|route| matches!(route.redirect, Field::Absent)) {
-        present(faults, &file.clusters, "cluster", "`[cluster.NAME]` with `endpoints`");
+        present(faults, &file.cluster, "cluster", "`[cluster.NAME]` with `endpoints`");
     }
-    present(faults, &file.routes, "route", "`[[route]]` with a `name`, a `path` and a `cluster`");
-    distinct_addresses(faults, &file.admin, listeners);
-    if let Some(clusters) = file.clusters.given() {
+    present(faults, &file.route, "route", "`[[route]]` with a `name`, a `path` and a `cluster`");
+    distinct_addresses(faults, &file.admin.address, listeners);
+    if let Some(clusters) = file.cluster.given() {
         known_clusters(faults, routes, clusters.get_ref());
     }
     distinct_names(faults, routes);
@@ -48,9 +53,8 @@ fn present<T>(faults: &Faults, list: &Field<Vec<T>>, what: &str, example: &str) 
     }
 }
 
-fn distinct_addresses(faults: &Faults, admin: &Field<SocketAddr>, listeners: &[raw::Listener]) {
-    let mut taken: Vec<(Option<Range<usize>>, SocketAddr)> =
-        vec![(admin.span(), admin.clone().unwrap_or(ADMIN))];
+fn distinct_addresses(faults: &Faults, admin: &Or<SocketAddr>, listeners: &[&Listener]) {
+    let mut taken: Vec<(Option<Range<usize>>, SocketAddr)> = vec![(admin.span(), admin.value())];
     if admin.is_broken() {
         taken.clear();
     }
@@ -67,7 +71,7 @@ fn distinct_addresses(faults: &Faults, admin: &Field<SocketAddr>, listeners: &[r
     }
 }
 
-fn known_clusters(faults: &Faults, routes: &[raw::Route], clusters: &[raw::Cluster]) {
+fn known_clusters(faults: &Faults, routes: &[&Route], clusters: &[Named<Cluster>]) {
     for name in routes.iter().filter_map(|route| route.cluster.given()) {
         if clusters.iter().any(|cluster| cluster.name.get_ref() == name.get_ref()) {
             continue;
@@ -79,7 +83,7 @@ fn known_clusters(faults: &Faults, routes: &[raw::Route], clusters: &[raw::Clust
     }
 }
 
-fn distinct_names(faults: &Faults, routes: &[raw::Route]) {
+fn distinct_names(faults: &Faults, routes: &[&Route]) {
     let names: Vec<_> = routes.iter().filter_map(|route| route.name.given()).collect();
     for (index, name) in names.iter().enumerate() {
         if let Some(earlier) = names[..index].iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
@@ -93,7 +97,7 @@ fn distinct_names(faults: &Faults, routes: &[raw::Route]) {
     }
 }
 
-fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
+fn distinct_patterns(faults: &Faults, routes: &[&Route]) {
     let mut seen: Vec<(Pattern, Range<usize>)> = Vec::new();
     for route in routes {
         let Some(path) = route.path.given() else { continue };
@@ -102,10 +106,10 @@ fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
             continue;
         }
         let pattern = Pattern {
-            scheme: route.scheme.given().map(|scheme| *scheme.get_ref()),
-            host: route.host.given().map(|host| host.get_ref().clone()),
+            scheme: route.scheme.value(),
+            host: route.host.value(),
             path: path.get_ref().clone(),
-            methods: route.methods.given().map(|methods| methods.get_ref().clone()),
+            methods: route.methods.value(),
         };
         if let Some((_, earlier)) = seen.iter().find(|(earlier, _)| earlier.conflicts_with(&pattern)) {
             faults.push(
@@ -124,11 +128,11 @@ fn distinct_patterns(faults: &Faults, routes: &[raw::Route]) {
 
 /// A listener takes away its guard's header, and all of them the header of a verified subject: a route that asks for
 /// one of these would refuse everything.
-fn distinct_guards(faults: &Faults, listeners: &[raw::Listener], routes: &[raw::Route]) {
-    let header = |guard: &Option<raw::OriginGuard>| guard.as_ref()?.header.given().cloned();
+fn distinct_guards(faults: &Faults, listeners: &[&Listener], routes: &[&Route]) {
+    let header = |guard: &Field<OriginGuard>| guard.given()?.get_ref().header.given().cloned();
     let outer: Vec<_> = listeners.iter().filter_map(|listener| header(&listener.origin_guard)).collect();
     let subjects: Vec<_> =
-        listeners.iter().filter_map(|listener| listener.tls.as_ref()?.subject_header()).collect();
+        listeners.iter().filter_map(|listener| listener.tls.given()?.get_ref().subject_header()).collect();
     for inner in routes.iter().filter_map(|route| header(&route.origin_guard)) {
         if let Some(outer) = outer.iter().find(|outer| outer.get_ref() == inner.get_ref()) {
             faults.push(
@@ -153,10 +157,10 @@ fn distinct_guards(faults: &Faults, listeners: &[raw::Listener], routes: &[raw::
 
 /// Reports redirects that give some caller the very address that it asked for. Where only another route could tell, the
 /// proxy finds it out when it happens.
-fn redirects_away(faults: &Faults, routes: &[raw::Route]) {
+fn redirects_away(faults: &Faults, routes: &[&Route]) {
     for route in routes {
         let Some(redirect) = route.redirect.given() else { continue };
-        let raw::Redirect { scheme, host, port, .. } = redirect.get_ref();
+        let Redirect { scheme, host, port, .. } = redirect.get_ref();
         let is_broken =
             scheme.is_broken() || host.is_broken() || port.is_broken() || route.scheme.is_broken();
         let is_empty = scheme.given().is_none() && host.given().is_none();
@@ -187,7 +191,7 @@ fn redirects_away(faults: &Faults, routes: &[raw::Route]) {
 }
 
 /// One name in one list of rules: the order of the file would decide between two.
-fn distinct_rules(faults: &Faults, routes: &[raw::Route]) {
+fn distinct_rules(faults: &Faults, routes: &[&Route]) {
     let check = |names: &[&Spanned<HeaderName>]| {
         for (index, name) in names.iter().enumerate() {
             if let Some(earlier) = names[..index].iter().find(|earlier| earlier.get_ref() == name.get_ref()) {

@@ -8,9 +8,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::raw;
+use crate::config::keys::File;
 use crate::config::reader::Table;
 use crate::config::report::{Fault, Faults};
+use crate::config::settings::Section;
 
 /// Every error of `text`, which is known not to be TOML.
 ///
@@ -51,7 +52,7 @@ pub(super) fn faults(text: &str) -> Vec<Fault> {
         }
         if blank.is_empty() {
             let faults = Faults::default();
-            raw::File::read(Table::root(&tree, &faults));
+            File::read(Table::root(&tree, &faults));
             found.extend(faults.into_parts().0.into_iter().filter(|fault| {
                 fault.span().is_some_and(|span| !doubtful.iter().any(|range| range.contains(&span.start)))
             }));

@@ -6,7 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::downstream::http2::Http2Settings;
+use crate::policy::admission::AdmissionSettings;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
+use crate::policy::budget::BudgetSettings;
+use crate::policy::ejection::EjectionSettings;
+use crate::policy::outage::LineSettings;
 use crate::policy::retry::RetryPolicy;
 
 mod errors;
@@ -71,7 +76,7 @@ idempotency_header = "Idempotency-Key"
 budget = { ratio = 0.5 }
 [cluster.hosp.ejection]
 consecutive_failures = 5
-open = "10s"
+time = "10s"
 max_ejected = 0.5
 
 [[route]]
@@ -160,10 +165,10 @@ server_name = "2001:db8::1"
 verification = "off: whoever is on the way can read and change everything"
 [cluster."odd.name".ejection]
 consecutive_failures = 1
-open = "1ms"
-max_open = "1ms"
+time = "1ms"
+max_time = "1ms"
 max_ejected = 1
-[cluster."odd.name".line]
+[cluster."odd.name".outage_queue]
 max = 0
 max_wait = "1ms"
 enter_after = 100
@@ -235,6 +240,20 @@ fn the_reference_says_the_defaults() {
 }
 
 #[test]
+fn a_key_and_the_type_that_it_sets_have_the_same_default() {
+    let config = accepted(MINIMAL);
+    let ([listener], [cluster], [route]) = (&*config.listeners, &*config.clusters, &*config.routes) else {
+        panic!("{config:?}")
+    };
+    assert_eq!(listener.http2, Http2Settings::default());
+    assert_eq!(cluster.ejection, EjectionSettings::default());
+    assert_eq!(cluster.line, LineSettings::default());
+    assert_eq!(cluster.admission, AdmissionSettings::default());
+    assert_eq!(cluster.budget, BudgetSettings::default());
+    assert_eq!(route.retry, RetryPolicy::default());
+}
+
+#[test]
 fn the_reference_holds_every_key() {
     // A key that is near to none makes the error list what its table knows.
     let strange = "\nqqqqqqqqqqqqqqqq = 1\n";
@@ -242,7 +261,7 @@ fn the_reference_holds_every_key() {
         "{strange}[server]{strange}[admin]{strange}[log]{strange}[access_log]{strange}[[listener]]{strange}\
          [listener.tls]{strange}[[listener.tls.certificates]]{strange}[retry]{strange}[retry.backoff]{strange}\
          [retry.budget]{strange}[cluster.main]{strange}[cluster.main.retry]{strange}[cluster.main.ejection]{strange}\
-         [cluster.main.line]{strange}[cluster.main.health_check]{strange}\
+         [cluster.main.outage_queue]{strange}[cluster.main.health_check]{strange}\
          [[route]]{strange}[route.retry]{strange}[route.request_headers]{strange}[route.response_headers]{strange}\
          [listener.origin_guard]{strange}[route.origin_guard]{strange}[route.redirect]{strange}"
     );

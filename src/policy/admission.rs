@@ -1,6 +1,7 @@
 //! How much may be in flight to a cluster at once, and who waits how long beyond that. What is learned is in [`limiter`].
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -36,9 +37,12 @@ pub enum InvalidAdmission {
 }
 
 impl AdmissionSettings {
+    /// How long each may wait: it is a wait, and one that a caller stays for.
+    pub const QUEUE_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+
     /// Checks and builds: 1 ms ≤ `queue_time` ≤ 1 h. With a `queue` of 0 nobody waits: what is over the limit is refused.
     pub fn new(limit: Limit, queue: usize, queue_time: Duration) -> Result<Self, InvalidAdmission> {
-        if !(Duration::from_millis(1)..=Duration::from_hours(1)).contains(&queue_time) {
+        if !Self::QUEUE_TIMES.contains(&queue_time) {
             return Err(InvalidAdmission::QueueTime);
         }
         Ok(Self { limit, queue, queue_time })

@@ -83,6 +83,12 @@ impl Backoff {
     /// The shortest wait between two attempts at one endpoint while its cluster fails, whatever the jitter.
     pub const FLOOR: Duration = Duration::from_millis(1);
 
+    /// The longest wait: no caller waits for longer.
+    pub const LONGEST: Duration = Duration::from_hours(1);
+
+    /// The growth from wait to wait: waits that shrink are not backoff.
+    pub const FACTORS: RangeInclusive<f64> = 1.0..=100.0;
+
     /// The shortest wait of all. Not nothing: whatever made the endpoint fail gets a moment to pass, the runtime's other
     /// tasks get their turn, and no mistake in the estimate makes a loop that spins. Not more: of two retries a caller
     /// would feel each millisecond. It is shorter than a timer can measure: the loop gives everything else one turn.
@@ -93,13 +99,13 @@ impl Backoff {
         if base < Self::FLOOR {
             return Err(InvalidBackoff::BaseTooShort);
         }
-        if !(1.0..=100.0).contains(&factor) {
+        if !Self::FACTORS.contains(&factor) {
             return Err(InvalidBackoff::Factor);
         }
         if max < base {
             return Err(InvalidBackoff::MaxBelowBase);
         }
-        if max > Duration::from_hours(1) {
+        if max > Self::LONGEST {
             return Err(InvalidBackoff::MaxTooLong);
         }
         Ok(Self { base, factor, max, jitter, mode: Mode::Adaptive })

@@ -4,6 +4,7 @@
 //! Amounts are whole thousandths, so that a ratio of 0.6 is 0.6 (tower's budget makes 1.0 of it). The window slides
 //! in ten steps. The state is ten words that workers share without a lock; the time comes from the caller.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -32,15 +33,24 @@ pub enum InvalidBudget {
 }
 
 impl BudgetSettings {
+    /// Retries per request.
+    pub const RATIOS: RangeInclusive<f64> = 0.0..=10.0;
+
+    /// The most retries per second that can always be allowed.
+    pub const FLOOR_MAX: u32 = 100_000;
+
+    /// How long a request's deposit may last.
+    pub const WINDOWS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(10);
+
     /// Checks and builds: 0 ≤ `ratio` ≤ 10 (kept to 0.001), `min_per_second` ≤ 100 000, 100 ms ≤ `window` ≤ 10 min.
     pub fn new(ratio: f64, min_per_second: u32, window: Duration) -> Result<Self, InvalidBudget> {
-        if !(0.0..=10.0).contains(&ratio) {
+        if !Self::RATIOS.contains(&ratio) {
             return Err(InvalidBudget::Ratio);
         }
-        if min_per_second > 100_000 {
+        if min_per_second > Self::FLOOR_MAX {
             return Err(InvalidBudget::MinPerSecond);
         }
-        if !(Duration::from_millis(100)..=Duration::from_mins(10)).contains(&window) {
+        if !Self::WINDOWS.contains(&window) {
             return Err(InvalidBudget::Window);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0..=10000")]

@@ -10,6 +10,7 @@
 //! as if it should be, all are tried as if none were out. Else a retry that has been everywhere tries one that is out,
 //! once a second (`upstream::balance`). Such an early probe may restore an endpoint, and its failure changes nothing.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -20,8 +21,8 @@ use crate::policy::expect::{LIGHT, SURPRISE};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EjectionSettings {
     consecutive_failures: u32,
-    open: Duration,
-    max_open: Duration,
+    time: Duration,
+    max_time: Duration,
     max_ejected: f64,
 }
 
@@ -32,37 +33,40 @@ pub enum InvalidEjection {
     #[error("`consecutive_failures` must be at least 1")]
     ConsecutiveFailures,
     /// The cap lies below the first time out.
-    #[error("`max_open` must not be less than `open`")]
-    MaxOpenBelowOpen,
+    #[error("`max_time` must not be less than `time`")]
+    MaxTimeBelowTime,
     /// Not a share of endpoints.
     #[error("`max_ejected` must be between 0.0 and 1.0")]
     MaxEjected,
     /// Too short to be an ejection.
-    #[error("`open` must be at least 1ms")]
-    Open,
+    #[error("`time` must be at least 1ms")]
+    Time,
 }
 
 impl EjectionSettings {
-    /// Checks and builds: at least one failure, 1 ms ≤ `open` ≤ `max_open`, 0 ≤ `max_ejected` ≤ 1.
+    /// The share of endpoints that may be out at once.
+    pub const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+
+    /// Checks and builds: at least one failure, 1 ms ≤ `time` ≤ `max_time`, 0 ≤ `max_ejected` ≤ 1.
     pub fn new(
         consecutive_failures: u32,
-        open: Duration,
-        max_open: Duration,
+        time: Duration,
+        max_time: Duration,
         max_ejected: f64,
     ) -> Result<Self, InvalidEjection> {
         if consecutive_failures == 0 {
             return Err(InvalidEjection::ConsecutiveFailures);
         }
-        if open < Duration::from_millis(1) {
-            return Err(InvalidEjection::Open);
+        if time < Duration::from_millis(1) {
+            return Err(InvalidEjection::Time);
         }
-        if max_open < open {
-            return Err(InvalidEjection::MaxOpenBelowOpen);
+        if max_time < time {
+            return Err(InvalidEjection::MaxTimeBelowTime);
         }
-        if !(0.0..=1.0).contains(&max_ejected) {
+        if !Self::SHARES.contains(&max_ejected) {
             return Err(InvalidEjection::MaxEjected);
         }
-        Ok(Self { consecutive_failures, open, max_open, max_ejected })
+        Ok(Self { consecutive_failures, time, max_time, max_ejected })
     }
 
     /// How many of `endpoints` may be out at once; a lone endpoint never is.
@@ -85,13 +89,13 @@ impl EjectionSettings {
     }
 
     /// The first time out.
-    pub fn open(&self) -> Duration {
-        self.open
+    pub fn time(&self) -> Duration {
+        self.time
     }
 
     /// The longest time out.
-    pub fn max_open(&self) -> Duration {
-        self.max_open
+    pub fn max_time(&self) -> Duration {
+        self.max_time
     }
 
     /// The share of endpoints that may be out at once.
@@ -100,10 +104,10 @@ impl EjectionSettings {
     }
 
     /// The time out at relapse `relapse`; the first ejection is 0.
-    fn open_at(&self, relapse: u32) -> Duration {
+    fn time_at(&self, relapse: u32) -> Duration {
         2u32.checked_pow(relapse)
-            .and_then(|times| self.open.checked_mul(times))
-            .map_or(self.max_open, |open| open.min(self.max_open))
+            .and_then(|times| self.time.checked_mul(times))
+            .map_or(self.max_time, |time| time.min(self.max_time))
     }
 }
 
@@ -112,8 +116,8 @@ impl Default for EjectionSettings {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
-            open: Duration::from_secs(10),
-            max_open: Duration::from_mins(5),
+            time: Duration::from_secs(10),
+            max_time: Duration::from_mins(5),
             max_ejected: 0.5,
         }
     }
@@ -273,7 +277,7 @@ impl Health {
     }
 
     fn eject(&mut self, settings: &EjectionSettings, now: Duration) {
-        let until = now.saturating_add(settings.open_at(self.relapses));
+        let until = now.saturating_add(settings.time_at(self.relapses));
         self.state = State::Ejected { until, early: now.saturating_add(EARLY) };
     }
 
@@ -390,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn each_relapse_doubles_the_time_out_up_to_max_open() {
+    fn each_relapse_doubles_the_time_out_up_to_max_time() {
         let settings = settings(1);
         let mut now = seconds(0);
         let mut health = ejected(&settings, now);
@@ -581,9 +585,9 @@ mod tests {
         }
 
         #[test]
-        fn an_ejection_always_ends_within_max_open(relapses in 0u32..100) {
-            prop_assert!(settings(1).open_at(relapses) <= seconds(60));
-            prop_assert!(settings(1).open_at(relapses) >= seconds(10));
+        fn an_ejection_always_ends_within_max_time(relapses in 0u32..100) {
+            prop_assert!(settings(1).time_at(relapses) <= seconds(60));
+            prop_assert!(settings(1).time_at(relapses) >= seconds(10));
         }
     }
 }

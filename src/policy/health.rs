@@ -1,6 +1,7 @@
 //! Active health checks: when each is due, and what their results in a row make of an endpoint. What the verdict then
 //! does to balancing stands in `ejection`, what it does to those who wait in line in `outage`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -35,6 +36,12 @@ pub enum InvalidRhythm {
 }
 
 impl Rhythm {
+    /// From check to check: seldom enough to be no load, often enough to tell something.
+    pub const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+    /// Results in a row: one is a verdict, more than a hundred come too late for anybody.
+    pub const COUNTS: RangeInclusive<u32> = 1..=100;
+
     /// Checks and builds: 100 ms ≤ `interval` ≤ 1 h, 1 ms ≤ `timeout` < `interval`, both counts between 1 and 100.
     pub fn new(
         interval: Duration,
@@ -42,7 +49,7 @@ impl Rhythm {
         unhealthy_after: u32,
         healthy_after: u32,
     ) -> Result<Self, InvalidRhythm> {
-        if !(Duration::from_millis(100)..=Duration::from_hours(1)).contains(&interval) {
+        if !Self::INTERVALS.contains(&interval) {
             return Err(InvalidRhythm::Interval);
         }
         if timeout < Duration::from_millis(1) {
@@ -51,10 +58,10 @@ impl Rhythm {
         if timeout >= interval {
             return Err(InvalidRhythm::TimeoutNotBelowInterval);
         }
-        if !COUNTS.contains(&unhealthy_after) {
+        if !Self::COUNTS.contains(&unhealthy_after) {
             return Err(InvalidRhythm::UnhealthyAfter);
         }
-        if !COUNTS.contains(&healthy_after) {
+        if !Self::COUNTS.contains(&healthy_after) {
             return Err(InvalidRhythm::HealthyAfter);
         }
         Ok(Self { interval, timeout, unhealthy_after, healthy_after })
@@ -168,9 +175,6 @@ impl Checked {
         self.verdict
     }
 }
-
-/// Results in a row: one is a verdict, more than a hundred come too late for anybody.
-const COUNTS: std::ops::RangeInclusive<u32> = 1..=100;
 
 /// The longest wait for a first check.
 const LONGEST_FIRST: Duration = Duration::from_secs(1);

@@ -21,6 +21,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::f64::consts::LN_2;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -47,12 +48,18 @@ pub enum InvalidLine {
 }
 
 impl LineSettings {
+    /// The fewest failures in a row that may be an outage: one on its own is none.
+    pub const ENTER_AFTER: RangeInclusive<u32> = 2..=100;
+
+    /// How long each may wait: it is a wait, and one that a caller stays for.
+    pub const MAX_WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+
     /// Checks and builds: 2 ≤ `enter_after` ≤ 100, 1 ms ≤ `max_wait` ≤ 1 h. With a `max` of 0 there is no line.
     pub fn new(max: usize, max_wait: Duration, enter_after: u32) -> Result<Self, InvalidLine> {
-        if !(2..=100).contains(&enter_after) {
+        if !Self::ENTER_AFTER.contains(&enter_after) {
             return Err(InvalidLine::EnterAfter);
         }
-        if !(Duration::from_millis(1)..=Duration::from_hours(1)).contains(&max_wait) {
+        if !Self::MAX_WAITS.contains(&max_wait) {
             return Err(InvalidLine::MaxWait);
         }
         Ok(Self { max, max_wait, enter_after })

@@ -12,8 +12,8 @@ const FEW: u32 = 64;
 fn strict(backend: &Backend) -> Config {
     Config::new(backend)
         .set("cluster.hosp.ejection.consecutive_failures", 1)
-        .set("cluster.hosp.line.max", 100)
-        .set("cluster.hosp.line.enter_after", 2)
+        .set("cluster.hosp.outage_queue.max", 100)
+        .set("cluster.hosp.outage_queue.enter_after", 2)
 }
 
 fn hanging() -> Backend {

@@ -95,7 +95,7 @@ impl Pair {
             .set("server.workers", 2)
             .set("cluster.hosp.balance", "round_robin")
             .set("cluster.hosp.ejection.consecutive_failures", 3)
-            .set("cluster.hosp.ejection.open", open)
+            .set("cluster.hosp.ejection.time", open)
     }
 
     /// Sends requests until the failing endpoint is out of balancing.

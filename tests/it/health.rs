@@ -152,7 +152,7 @@ fn an_endpoint_that_failed_both_ways_comes_back_when_both_have_healed() {
     let (backends, config) = pair();
     let config = config
         .set("cluster.hosp.ejection.consecutive_failures", 2)
-        .set("cluster.hosp.ejection.open", "100ms");
+        .set("cluster.hosp.ejection.time", "100ms");
     let stent = Stent::start(&config);
     let mut client = stent.client();
     wait_for_gauge(&stent, "stent_endpoint_healthy", &backends[1], 1.0);
@@ -230,7 +230,7 @@ fn a_long_answer_passes_with_its_first_part() {
 fn with_line(config: Config) -> Config {
     checked(config)
         .set("server.workers", 2)
-        .set("cluster.hosp.line.max", 100)
+        .set("cluster.hosp.outage_queue.max", 100)
         .set("cluster.hosp.health_check.interval", "10s")
         .retry("max_attempts", 4)
         .backoff("50ms")

@@ -140,7 +140,7 @@ fn an_ejected_endpoint_shows_and_gets_no_traffic_until_it_is_probed() {
     let config = Config::with_endpoints(&[broken.address(), working.address()])
         .set("cluster.hosp.balance", "round_robin")
         .set("cluster.hosp.ejection.consecutive_failures", 3)
-        .set("cluster.hosp.ejection.open", "1s");
+        .set("cluster.hosp.ejection.time", "1s");
     let stent = Stent::start(&config);
     let mut client = stent.client();
     for _ in 0..20 {

@@ -19,7 +19,7 @@ fn config(backend: &Backend) -> Config {
         .retry("backoff.factor", 2.0)
         .retry("backoff.max", "2s")
         .retry("backoff.jitter", "equal")
-        .set("cluster.hosp.line.max", 1024)
+        .set("cluster.hosp.outage_queue.max", 1024)
 }
 
 /// A backend whose answers have this status until it is set to another.
@@ -117,8 +117,8 @@ fn a_full_line_gives_each_its_one_plain_attempt_and_a_caller_who_leaves_frees_a_
     let (backend, _) = switched(502);
     let config = config(&backend)
         .backoff("3s")
-        .set("cluster.hosp.line.max", 1)
-        .set("cluster.hosp.line.enter_after", 2)
+        .set("cluster.hosp.outage_queue.max", 1)
+        .set("cluster.hosp.outage_queue.enter_after", 2)
         .retry("max_attempts", 3)
         .set("route.deadline", "8s");
     let stent = Stent::start(&config);
@@ -148,7 +148,7 @@ fn one_that_waits_in_vain_is_tried_once_before_its_deadline() {
     let (backend, _) = switched(502);
     let config = config(&backend)
         .backoff("5s")
-        .set("cluster.hosp.line.enter_after", 2)
+        .set("cluster.hosp.outage_queue.enter_after", 2)
         .retry("max_attempts", 1)
         .set("route.deadline", "1s");
     let stent = Stent::start(&config);
@@ -173,7 +173,7 @@ fn a_path_that_always_fails_takes_nothing_from_a_path_that_works() {
         let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
         let config = Config::with_endpoints(&addresses)
             .set("server.workers", 2)
-            .set("cluster.hosp.line.max", 1024)
+            .set("cluster.hosp.outage_queue.max", 1024)
             .retry("max_attempts", 3);
         let stent = Stent::start(&config);
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -207,8 +207,10 @@ fn a_path_that_always_fails_takes_nothing_from_a_path_that_works() {
 #[test]
 fn those_in_line_are_served_while_the_process_drains() {
     let (backend, status) = switched(502);
-    let config =
-        config(&backend).backoff("300ms").retry("max_attempts", 2).set("cluster.hosp.line.enter_after", 2);
+    let config = config(&backend)
+        .backoff("300ms")
+        .retry("max_attempts", 2)
+        .set("cluster.hosp.outage_queue.enter_after", 2);
     let mut stent = Stent::start(&config);
     find_down(&stent);
     let mut waiting: Vec<Client> = (0..6).map(|_| stent.client()).collect();
@@ -252,7 +254,7 @@ fn an_endpoint_that_always_fails_beside_a_good_one_is_no_outage() {
     let working = Backend::new(|_| Action::answer(200, "").after(ms(20)));
     let config = Config::with_endpoints(&[failing.address(), working.address()])
         .set("server.workers", 2)
-        .set("cluster.hosp.line.max", 1024);
+        .set("cluster.hosp.outage_queue.max", 1024);
     let stent = Stent::start(&config);
     let callers: Vec<_> = (0..8)
         .map(|_| {
@@ -267,8 +269,10 @@ fn an_endpoint_that_always_fails_beside_a_good_one_is_no_outage() {
 #[test]
 fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
     let (backend, status) = switched(502);
-    let config =
-        config(&backend).backoff("300ms").retry("max_attempts", 2).set("cluster.hosp.line.enter_after", 2);
+    let config = config(&backend)
+        .backoff("300ms")
+        .retry("max_attempts", 2)
+        .set("cluster.hosp.outage_queue.enter_after", 2);
     let stent = Stent::start(&config);
     let before = find_down(&stent);
     let mut client = stent.client();

@@ -314,7 +314,9 @@ fn a_restart_in_the_middle_of_a_download_is_waited_out_in_line() {
         1 => Action::hang(),
         _ => ranged(request, TAGGED, &whole, usize::MAX),
     });
-    let config = flowing(&backend).set("cluster.hosp.line.max", 10).set("cluster.hosp.line.enter_after", 2);
+    let config = flowing(&backend)
+        .set("cluster.hosp.outage_queue.max", 10)
+        .set("cluster.hosp.outage_queue.enter_after", 2);
     let stent = Stent::start(&config);
     let mut client = stent.client();
     std::thread::scope(|scope| {

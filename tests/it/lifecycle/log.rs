@@ -12,7 +12,7 @@ use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 const DROPPED: &str = "stent_log_dropped_total";
 
 fn outage_config(backend: &Backend) -> Config {
-    Config::new(backend).set("server.workers", 2).set("cluster.hosp.line.max", 1024)
+    Config::new(backend).set("server.workers", 2).set("cluster.hosp.outage_queue.max", 1024)
 }
 
 /// Sends a dozen requests at once to a backend that fails, so that the outage is worth a line; each gets its answer.

@@ -99,7 +99,7 @@ budget = { ratio = 10.0, min_per_second = 1000 }
 [cluster.hosp.ejection]
 consecutive_failures = 100000
 
-[cluster.hosp.line]
+[cluster.hosp.outage_queue]
 max = 0
 
 [[route]]

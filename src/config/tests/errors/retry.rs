@@ -330,7 +330,7 @@ fn an_ejection_keeps_its_bounds() {
 endpoints = ["http://10.0.1.10"]
 [cluster.hosp.ejection]
 consecutive_failures = 0
-open = "10m"
+time = "10m"
 max_ejected = 1.5
 "#,
             LISTENER,
@@ -342,13 +342,13 @@ max_ejected = 1.5
 4 | consecutive_failures = 0
   |                        ^ out of bounds
 
-error: `max_open` must not be less than `open`
+error: `max_time` must not be less than `time`
  --> stent.toml:5:8
   |
-5 | open = "10m"
+5 | time = "10m"
   |        ^^^^^ does not fit
   |
-  = help: here `open` is 10m and `max_open` is 5m
+  = help: here `time` is 10m and `max_time` is 5m
 
 error: `max_ejected` must be between 0.0 and 1.0
  --> stent.toml:6:15
@@ -362,12 +362,12 @@ error: `max_ejected` must be between 0.0 and 1.0
 }
 
 #[test]
-fn a_line_keeps_its_bounds() {
+fn an_outage_queue_keeps_its_bounds() {
     assert_rejected(
         &[
             r#"[cluster.hosp]
 endpoints = ["http://10.0.1.10"]
-[cluster.hosp.line]
+[cluster.hosp.outage_queue]
 max_wait = "0s"
 enter_after = 1
 "#,
@@ -380,7 +380,7 @@ enter_after = 1
 4 | max_wait = "0s"
   |            ^^^^ out of bounds
   |
-  = help: `max = 0` switches the line off
+  = help: `max = 0` switches the queue off
 
 error: `enter_after` must be between 2 and 100: one failure is no outage
  --> stent.toml:5:15
@@ -388,7 +388,7 @@ error: `enter_after` must be between 2 and 100: one failure is no outage
 5 | enter_after = 1
   |               ^ out of bounds
   |
-  = help: `max = 0` switches the line off
+  = help: `max = 0` switches the queue off
 
 2 errors in stent.toml
 "#,
@@ -473,7 +473,7 @@ error: `hedge` takes "off", a percentile or a duration
 }
 
 #[test]
-fn a_hedge_after_the_end_of_its_attempt_points_at_both() {
+fn a_hedge_after_the_second_attempt_points_at_both() {
     assert_rejected(
         &[
             r#"[retry]
@@ -491,7 +491,7 @@ hedge = "1s"
 "#,
             LISTENER,
         ],
-        r#"error: `hedge` must be less than `per_try_timeout`, which ends the attempt first
+        r#"error: `hedge` must be less than `per_try_timeout`, which begins a second attempt first
   --> stent.toml:12:9
    |
  2 | per_try_timeout = "1s"
@@ -554,4 +554,48 @@ fn a_rule_that_sets_the_key_makes_it_the_same_for_every_request() {
     accepted(&[LISTENER, CLUSTER, honours, ROUTE, rule, off].concat());
     let removed = "[route.request_headers]\nremove = [\"Idempotency-Key\"]\n";
     accepted(&[LISTENER, CLUSTER, honours, ROUTE, removed].concat());
+}
+
+#[test]
+fn an_old_name_is_answered_with_the_new_one() {
+    assert_rejected(
+        &[
+            r#"[cluster.hosp]
+endpoints = ["http://10.0.1.10"]
+[cluster.hosp.ejection]
+open = "10s"
+max_open = "5m"
+[cluster.hosp.line]
+max = 0
+"#,
+            LISTENER,
+            ROUTE,
+        ],
+        r#"error: unknown key `open` in `[cluster.hosp.ejection]`
+ --> stent.toml:4:1
+  |
+4 | open = "10s"
+  | ^^^^ an old name
+  |
+  = help: `open` is called `time` now
+
+error: unknown key `max_open` in `[cluster.hosp.ejection]`
+ --> stent.toml:5:1
+  |
+5 | max_open = "5m"
+  | ^^^^^^^^ an old name
+  |
+  = help: `max_open` is called `max_time` now
+
+error: unknown key `line` in `[cluster.hosp]`
+ --> stent.toml:6:15
+  |
+6 | [cluster.hosp.line]
+  |               ^^^^ an old name
+  |
+  = help: `line` is called `outage_queue` now
+
+3 errors in stent.toml
+"#,
+    );
 }

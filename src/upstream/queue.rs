@@ -7,6 +7,8 @@
 //! - called: [`Place::leave`] returns its right;
 //! - expired: [`Place::leave`] returns none, and no later call can reach the waiter;
 //! - dropped: [`Owner::left`] gets the right of a waiter that was called before, and hands it on.
+//!
+//! `loom/` runs this file and the counters of [`admission`](super::admission) through every order of their steps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;

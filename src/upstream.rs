@@ -11,10 +11,6 @@ pub(crate) mod http1;
 pub mod http2;
 pub mod line;
 pub mod pool;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "admission, the outage line and the pool move onto it one by one")
-)]
 mod queue;
 pub mod resolve;
 mod stream;

@@ -66,6 +66,10 @@ micro *args:
 reliability *args:
     bench/reliability/run.sh {{ args }}
 
+# Every order of steps that threads can take in the queue and in admission's counters.
+loom:
+    cargo run --release --locked --manifest-path loom/Cargo.toml
+
 # Licences, advisories and sources of the dependencies.
 deny:
     cargo deny check

@@ -11,6 +11,7 @@ pub(crate) mod http1;
 pub mod http2;
 pub mod line;
 pub mod pool;
+mod queue;
 pub mod resolve;
 mod stream;
 pub mod tls;

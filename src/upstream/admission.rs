@@ -7,19 +7,20 @@
 //! few atomic operations while nobody waits. An exchange in the outage queue, or one that waits for its own caller,
 //! holds none. Held by `over_many_threads_no_more_than_the_limit_are_in_flight_and_no_place_is_lost`.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use self::counts::Counts;
 use self::seen::Seen;
 use crate::policy::admission::limiter::{Limiter, Pressure};
 use crate::policy::admission::{AdmissionSettings, Limit, Refused, expected_wait, fits, is_predictable};
 use crate::record::metrics::AdmissionMetrics;
+use crate::upstream::queue::{Owner, Place, Queue, Ticket};
 
+mod counts;
 mod seen;
 
 /// The gate of a cluster.
@@ -27,12 +28,7 @@ mod seen;
 pub struct Admission {
     settings: AdmissionSettings,
     metrics: AdmissionMetrics,
-    /// How many attempts may be in flight.
-    limit: AtomicU32,
-    /// How many are. Raised over `limit` only by [`Slot::step_in`]; it may be above one that has been lowered.
-    in_flight: AtomicU32,
-    /// The length of the queue, and whoever is about to join it.
-    waiting: AtomicU32,
+    counts: Counts,
     /// Of those in flight, the ones that were given up and that the backend has not let go of.
     lingering: AtomicU32,
     /// Whether the limit is one to be kept, and not one that grows.
@@ -48,19 +44,11 @@ struct Inner {
     limiter: Limiter,
     /// What goes through per second where somebody waits; none if that is not known.
     rate: Option<f64>,
-    /// Oldest first.
-    queue: VecDeque<Arc<Waiter>>,
+    /// Oldest first. For a waiter that was called, a place in flight is taken.
+    queue: Queue<()>,
     /// Since the window began: somebody waited all the time, or at any time.
     was_never_empty: bool,
     has_held: bool,
-}
-
-/// One that waits.
-#[derive(Debug, Default)]
-struct Waiter {
-    /// Set with `inner` locked, when it has left the queue: a place in flight is taken for it.
-    is_let_through: AtomicBool,
-    called: Notify,
 }
 
 /// Who wants to make an attempt.
@@ -113,16 +101,14 @@ impl Admission {
         let inner = Inner {
             limiter: Limiter::new(),
             rate: None,
-            queue: VecDeque::new(),
+            queue: Queue::new(settings.queue()),
             was_never_empty: false,
             has_held: false,
         };
         Self {
             settings,
             metrics,
-            limit: limit.into(),
-            in_flight: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
+            counts: Counts::new(limit),
             lingering: AtomicU32::new(0),
             is_holding: matches!(settings.limit(), Limit::Fixed(_)).into(),
             seen: Seen::default(),
@@ -139,12 +125,12 @@ impl Admission {
     /// Whether others wait for their first attempt, so that there is none to spare for a retry. Of an adaptive limit it
     /// is known that it holds them only after a while: until then it may be about to grow.
     pub fn refuses_retries(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 && self.is_holding.load(Ordering::Relaxed)
+        self.counts.has_waiters() && self.is_holding.load(Ordering::Relaxed)
     }
 
     /// Attempts in flight, in all workers.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.counts.in_flight()
     }
 
     /// How many wait.
@@ -159,12 +145,7 @@ impl Admission {
 
     /// A place in flight, if there is one and nobody waits for it.
     pub fn try_enter(self: &Arc<Self>, now: Instant) -> Option<Slot> {
-        // Whoever joins the queue says so before its last look at `in_flight`, and whoever leaves looks at `waiting` after:
-        // in the one order of all these (SeqCst) one of the two sees the other.
-        if self.waiting.load(Ordering::SeqCst) > 0 || !self.take() {
-            return None;
-        }
-        Some(self.slot(now))
+        self.counts.try_take().then(|| self.slot(now))
     }
 
     /// Waits for a place in flight. Whoever stops waiting frees its place at once.
@@ -172,45 +153,49 @@ impl Admission {
         // Time for the answer is left, as far as that is known.
         let until = ask.deadline.checked_sub(self.seen.usual_latency()).unwrap_or(ask.now);
         let until = until.min(ask.now + self.settings.queue_time());
-        let Some(waiter) = self.join(&ask, until)? else { return Ok(self.slot(ask.now)) };
-        let place = Place { admission: self, waiter, is_left: false };
-        // A call that comes before anybody waits for it is kept: none is lost.
-        let _ = timeout_at(until, place.waiter.called.notified()).await;
-        place.leave()
+        let Some(ticket) = self.join(&ask, until)? else { return Ok(self.slot(ask.now)) };
+        let place = Place::new(&*self, ticket);
+        let _ = timeout_at(until, place.news()).await;
+        let mut inner = self.lock();
+        if let Some(()) = place.leave(&mut inner.queue) {
+            self.metrics.served.inc();
+            drop(inner);
+            return Ok(self.slot(Instant::now()));
+        }
+        self.counts.leave();
+        inner.was_never_empty &= !inner.queue.is_empty();
+        let wait = expected_wait(inner.queue.len(), inner.rate);
+        Err(self.refuse(Refused::Expired, wait))
     }
 
     /// A place in the queue, or none because there is one in flight.
-    fn join(&self, ask: &Ask, until: Instant) -> Result<Option<Arc<Waiter>>, Refusal> {
+    fn join(&self, ask: &Ask, until: Instant) -> Result<Option<Ticket>, Refusal> {
         let mut inner = self.lock();
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        if inner.queue.is_empty() && self.take() {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.counts.join();
+        if inner.queue.is_empty() && self.counts.take() {
+            self.counts.leave();
             return Ok(None);
         }
-        let wait = expected_wait(inner.queue.len(), inner.rate);
-        let is_holding = self.is_holding.load(Ordering::Relaxed);
-        let reason = if ask.purpose == Purpose::Retry && is_holding && !inner.queue.is_empty() {
-            Some(Refused::Retry)
-        } else if inner.queue.len() >= self.settings.queue() {
-            Some(Refused::Full)
-        } else if until <= ask.now
-            || is_predictable(inner.queue.len(), self.in_flight())
-                && !fits(wait, until.duration_since(ask.now))
-        {
-            Some(Refused::Late)
-        } else {
-            None
+        let waiting = inner.queue.len();
+        let wait = expected_wait(waiting, inner.rate);
+        let is_retry =
+            ask.purpose == Purpose::Retry && self.is_holding.load(Ordering::Relaxed) && waiting > 0;
+        let is_late = until <= ask.now
+            || is_predictable(waiting, self.in_flight()) && !fits(wait, until.duration_since(ask.now));
+        let joined = match inner.queue.vacancy() {
+            _ if is_retry => Err(Refused::Retry),
+            None => Err(Refused::Full),
+            Some(_) if is_late => Err(Refused::Late),
+            Some(vacancy) => Ok(vacancy.join(())),
         };
-        if let Some(reason) = reason {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-            return Err(self.refuse(reason, wait));
-        }
-        let waiter = Arc::new(Waiter::default());
-        inner.queue.push_back(waiter.clone());
+        let ticket = joined.map_err(|reason| {
+            self.counts.leave();
+            self.refuse(reason, wait)
+        })?;
         inner.has_held = true;
         // A place may have become free since the look above.
         self.advance(&mut inner);
-        Ok(Some(waiter))
+        Ok(Some(ticket))
     }
 
     fn refuse(&self, reason: Refused, wait: Duration) -> Refusal {
@@ -218,17 +203,9 @@ impl Admission {
         Refusal { reason, retry_after: wait }
     }
 
-    /// Takes a place in flight.
-    fn take(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
-        let more = |in_flight| (in_flight < limit).then_some(in_flight + 1);
-        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
-    }
-
     /// Gives a place in flight back.
     fn release(&self) {
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        if self.counts.give_back() {
             self.advance(&mut self.lock());
         }
     }
@@ -241,25 +218,15 @@ impl Admission {
         Slot { admission: self.clone(), began: self.micros(now), is_aside: false }
     }
 
-    /// Lets through whoever may go.
+    /// Lets those through that may go.
     fn advance(&self, inner: &mut Inner) {
-        while !inner.queue.is_empty() && self.take() {
-            if let Some(waiter) = inner.queue.pop_front() {
-                self.waiting.fetch_sub(1, Ordering::SeqCst);
-                waiter.is_let_through.store(true, Ordering::Relaxed);
-                waiter.called.notify_one();
-            }
+        while let Some(next) = inner.queue.at(0)
+            && self.counts.take()
+        {
+            self.counts.leave();
+            next.call(());
         }
         inner.was_never_empty &= !inner.queue.is_empty();
-    }
-
-    fn remove(&self, inner: &mut Inner, waiter: &Arc<Waiter>) {
-        // Those who have waited longest leave most often.
-        if let Some(place) = inner.queue.iter().position(|other| Arc::ptr_eq(other, waiter)) {
-            inner.queue.remove(place);
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-            inner.was_never_empty &= !inner.queue.is_empty();
-        }
     }
 
     /// Takes note of an attempt's end.
@@ -293,7 +260,7 @@ impl Admission {
                 inner.limiter.note(&window);
                 inner.rate = inner.limiter.held_to();
                 self.is_holding.store(inner.rate.is_some(), Ordering::Relaxed);
-                self.limit.store(inner.limiter.limit().unwrap_or(ANY), Ordering::Relaxed);
+                self.counts.set_limit(inner.limiter.limit().unwrap_or(ANY));
             }
             Limit::Fixed(_) => inner.rate = (pressure == Pressure::Full).then(|| window.ends_per_second()),
             Limit::Off => {}
@@ -304,12 +271,12 @@ impl Admission {
 
     /// Whether an attempt that is given up counts until the backend lets go of it: where there is a limit.
     fn counts_lingering(&self) -> bool {
-        self.limit.load(Ordering::Relaxed) < ANY
+        self.counts.limit() < ANY
     }
 
     /// Room for one more that is given up. They never take all that the limiter allows, nor too many connections.
     fn take_lingering(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.counts.limit();
         let most = match self.settings.limit() {
             Limit::Fixed(limit) => limit.get(),
             Limit::Adaptive | Limit::Off => limit / 2,
@@ -321,7 +288,7 @@ impl Admission {
 
     /// Sets the gauges that are only worth computing when somebody looks.
     pub(super) fn before_scrape(&self) {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.counts.limit();
         self.metrics.limit.set(if limit == ANY { 0 } else { limit.into() });
         self.metrics.in_flight.set(self.in_flight().into());
         self.metrics.lingering.set(self.lingering.load(Ordering::Relaxed).into());
@@ -343,40 +310,22 @@ impl Admission {
     }
 }
 
-/// A place in the queue, which is freed when whoever waits there stops.
-struct Place {
-    admission: Arc<Admission>,
-    waiter: Arc<Waiter>,
-    is_left: bool,
-}
+impl Owner for &Admission {
+    type Right = ();
+    type Waiter = ();
 
-impl Place {
-    /// The end of the wait: it was let through, or it was all in vain.
-    fn leave(mut self) -> Result<Slot, Refusal> {
-        self.is_left = true;
-        let mut inner = self.admission.lock();
-        if self.waiter.is_let_through.load(Ordering::Relaxed) {
-            self.admission.metrics.served.inc();
-            drop(inner);
-            return Ok(self.admission.slot(Instant::now()));
-        }
-        self.admission.remove(&mut inner, &self.waiter);
-        let wait = expected_wait(inner.queue.len(), inner.rate);
-        Err(self.admission.refuse(Refused::Expired, wait))
+    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<()>) -> T) -> T {
+        let mut inner = self.lock();
+        let seen = look(&mut inner.queue);
+        inner.was_never_empty &= !inner.queue.is_empty();
+        seen
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.is_left {
-            return;
-        }
-        self.admission.metrics.left.inc();
-        let mut inner = self.admission.lock();
-        self.admission.remove(&mut inner, &self.waiter);
-        drop(inner);
-        if self.waiter.is_let_through.load(Ordering::Relaxed) {
-            self.admission.release(); // let through, and gone before it heard
+    fn left(&self, unheard: Option<()>) {
+        self.metrics.left.inc();
+        match unheard {
+            Some(()) => self.release(), // let through, and gone before it heard
+            None => self.counts.leave(),
         }
     }
 }
@@ -414,7 +363,7 @@ impl Slot {
     /// does not wait for the place, because the backend has the request: others wait for as many to end.
     pub fn step_in(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_aside) {
-            self.admission.in_flight.fetch_add(1, Ordering::SeqCst);
+            self.admission.counts.take_over_limit();
         }
         self.note_start(Some(now));
     }

@@ -1,18 +1,17 @@
 //! The line in front of a cluster that is down: who waits, in what order they go, and that each goes, expires or leaves
 //! exactly once. [`Outage`] decides who goes, [`Row`] when there is an outage; all workers share one line.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret};
 use crate::policy::outage::{Candidate, Change, LineSettings, Means, Next, Outage, Pass};
 use crate::record::metrics::LineMetrics;
 use crate::upstream::endpoint::EndpointId;
+use crate::upstream::queue::{Owner, Place, Queue};
 
 /// The line of a cluster, and what is expected of its attempts.
 #[derive(Debug)]
@@ -38,8 +37,8 @@ struct Inner {
     shown: String,
     /// Whether the last failure had sent nothing: then a probe costs even those nothing that may not be sent twice.
     refuses: bool,
-    /// Oldest first.
-    queue: VecDeque<Arc<Waiter>>,
+    /// Oldest first. The first is roused when it has to look after the clock anew.
+    queue: Queue<Pass, Waiter>,
     /// When to look again who may go.
     again: Duration,
 }
@@ -49,10 +48,6 @@ struct Inner {
 struct Waiter {
     candidate: Candidate,
     began: Duration,
-    /// Set with `inner` locked, when it has left the queue.
-    pass: OnceLock<Pass>,
-    /// Told when it may go, and when it has become the first, who looks after the clock.
-    called: Notify,
 }
 
 /// Who wants to wait, and for how long.
@@ -124,7 +119,7 @@ impl Line {
             since: Duration::ZERO,
             shown: String::new(),
             refuses: false,
-            queue: VecDeque::new(),
+            queue: Queue::new(settings.max()),
             again: Duration::ZERO,
         };
         Self {
@@ -168,65 +163,57 @@ impl Line {
     pub async fn wait(self: &Arc<Self>, wait: Wait<'_>) -> Result<Option<Turn>, Refusal> {
         let since = |at: Instant| at.saturating_duration_since(wait.start);
         let (mut now, until) = (since(wait.now), since(wait.until));
-        let mut place = {
+        let ticket = {
             let mut inner = self.lock();
             if !inner.outage.is_down() {
                 return Ok(None);
             }
-            if until <= now || inner.queue.len() >= self.settings.max() {
+            let has_failed = inner.was_tried(&wait);
+            let Some(vacancy) = inner.queue.vacancy().filter(|_| until > now) else {
                 return self.end_in_vain(&inner, &wait, &self.metrics.refused, now);
-            }
+            };
             let candidate = Candidate {
                 key: wait.key.id(),
                 is_known_good: self.expect.is_known_good(wait.key, now),
                 is_hopeless: self.expect.is_hopeless(wait.key, now),
-                has_failed: inner.was_tried(&wait),
+                has_failed,
                 means: wait.means,
                 joined: now,
                 until,
             };
-            let waiter = Arc::new(Waiter {
-                candidate,
-                began: since(wait.began),
-                pass: OnceLock::new(),
-                called: Notify::new(),
-            });
-            inner.join(waiter.clone());
+            let began = since(wait.began);
+            let ticket = vacancy.join_behind(Waiter { candidate, began }, |other| other.began <= began);
             match inner.outage.due(&candidate, inner.refuses) {
                 // Nothing has changed for the others, so there is no need to look at them.
                 Some(due) if due > now && inner.again > now => {
                     if due < inner.again {
                         inner.again = due;
-                        inner.rouse();
+                        inner.queue.rouse_first();
                     }
                 }
                 _ => self.advance(&mut inner, now),
             }
-            Place { line: self.clone(), waiter, start: wait.start, is_left: false }
+            ticket
         };
+        let place = Place::new(Waits { line: self, wait: &wait }, ticket);
         loop {
             let wake = {
                 let mut inner = self.lock();
-                if place.waiter.pass.get().is_none() && now >= inner.again {
+                if now >= inner.again && !inner.queue.is_called(&place) {
                     self.advance(&mut inner, now);
                 }
-                if let Some(pass) = place.waiter.pass.get() {
-                    place.is_left = true;
+                if now >= until || inner.queue.is_called(&place) {
+                    let Some(pass) = place.leave(&mut inner.queue) else {
+                        self.advance(&mut inner, now);
+                        return self.end_in_vain(&inner, &wait, &self.metrics.expired, now);
+                    };
                     self.metrics.served.inc();
-                    return Ok((*pass != Pass::Free).then(|| self.turn(&wait, *pass)));
-                }
-                if now >= until {
-                    place.is_left = true;
-                    inner.remove(&place.waiter);
-                    self.advance(&mut inner, now);
-                    return self.end_in_vain(&inner, &wait, &self.metrics.expired, now);
+                    return Ok((pass != Pass::Free).then(|| self.turn(&wait, pass)));
                 }
                 // The first looks after the clock for all.
-                let is_first = inner.queue.front().is_some_and(|first| Arc::ptr_eq(first, &place.waiter));
-                if is_first { inner.again.min(until) } else { until }
+                if inner.queue.is_first(&place) { inner.again.min(until) } else { until }
             };
-            // A call that comes before anybody waits for it is kept: none is lost.
-            let _ = timeout_at(wait.start + wake, place.waiter.called.notified()).await;
+            let _ = timeout_at(wait.start + wake, place.news()).await;
             now = since(Instant::now());
         }
     }
@@ -378,7 +365,11 @@ impl Line {
             }
             let waiting = inner.queue.iter().map(|waiter| &waiter.candidate);
             match inner.outage.next(waiting, inner.refuses, now) {
-                Next::Go(place, pass) => inner.call(place, pass),
+                Next::Go(place, pass) => {
+                    if let Some(next) = inner.queue.at(place) {
+                        next.call(pass);
+                    }
+                }
                 Next::NotBefore(at) => break at,
             }
         };
@@ -393,7 +384,7 @@ impl Line {
         self.surprise.store(surprise.to_bits(), Ordering::Relaxed);
         self.mode.store(mode, Ordering::Relaxed);
         // It looks after the clock from here on, by the new time.
-        inner.rouse();
+        inner.queue.rouse_first();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -433,55 +424,31 @@ impl Inner {
     fn was_tried(&self, wait: &Wait<'_>) -> bool {
         wait.last_attempt.is_some_and(|at| at.saturating_duration_since(wait.start) >= self.since)
     }
-
-    fn join(&mut self, waiter: Arc<Waiter>) {
-        // Nearly always it is the youngest.
-        let older = self.queue.iter().rposition(|other| other.began <= waiter.began);
-        self.queue.insert(older.map_or(0, |place| place + 1), waiter);
-    }
-
-    /// Lets the one at `place` go.
-    fn call(&mut self, place: usize, pass: Pass) {
-        if let Some(waiter) = self.queue.remove(place) {
-            // It is called once, for it leaves the queue by that.
-            let _ = waiter.pass.set(pass);
-            waiter.called.notify_one();
-        }
-    }
-
-    fn remove(&mut self, waiter: &Arc<Waiter>) {
-        self.queue.retain(|other| !Arc::ptr_eq(other, waiter));
-    }
-
-    /// Has the first look at the clock anew.
-    fn rouse(&self) {
-        if let Some(first) = self.queue.front() {
-            first.called.notify_one();
-        }
-    }
 }
 
-/// A place in the line, which is freed when its caller stops waiting there.
-struct Place {
-    line: Arc<Line>,
-    waiter: Arc<Waiter>,
-    start: Instant,
-    is_left: bool,
+/// The line, as the owner of one exchange's place.
+struct Waits<'a> {
+    line: &'a Arc<Line>,
+    wait: &'a Wait<'a>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.is_left {
-            return;
+impl Owner for Waits<'_> {
+    type Right = Pass;
+    type Waiter = Waiter;
+
+    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Pass, Waiter>) -> T) -> T {
+        look(&mut self.line.lock().queue)
+    }
+
+    fn left(&self, unheard: Option<Pass>) {
+        let Self { line, wait } = self;
+        line.metrics.left.inc();
+        if let Some(pass) = unheard {
+            drop(line.turn(wait, pass)); // called, and gone before it heard
+        } else {
+            let now = Instant::now().saturating_duration_since(wait.start);
+            line.advance(&mut line.lock(), now);
         }
-        self.line.metrics.left.inc();
-        let now = Instant::now().saturating_duration_since(self.start);
-        let mut inner = self.line.lock();
-        inner.remove(&self.waiter);
-        if let Some(pass) = self.waiter.pass.get() {
-            inner.outage.abandon(*pass, self.waiter.candidate.key); // called, and gone before it heard
-        }
-        self.line.advance(&mut inner, now);
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body::Body;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -37,6 +37,7 @@ use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
 use crate::upstream::http2::SharedConnection;
+use crate::upstream::queue::{Owner, Place, Queue};
 
 mod lease;
 mod linger;
@@ -45,7 +46,7 @@ mod room;
 mod shared;
 pub(super) use self::lease::Lease;
 pub(super) use self::shared::StreamLease;
-use self::shared::{Joiner, Permit};
+use self::shared::{Joined, Permit};
 
 /// A worker's pools, one per endpoint.
 #[derive(Debug)]
@@ -237,12 +238,14 @@ where
             return pool.clone();
         }
         pools.retain(|(_, pool)| !pool.endpoint.is_retired());
+        let max_waiting = endpoint.settings.max_waiting;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
             idle: RefCell::default(),
-            waiters: RefCell::default(),
+            waiters: Queue::new(max_waiting).into(),
             shared: RefCell::default(),
-            joiners: RefCell::default(),
+            // With the one that opens it.
+            joiners: Queue::new(max_waiting.saturating_add(1)).into(),
             is_opening: Cell::default(),
             has_chosen_http1: Cell::default(),
             giving_way: RefCell::default(),
@@ -273,11 +276,11 @@ struct Pool<B> {
     /// The newest at the back.
     idle: RefCell<VecDeque<Box<Connection<B>>>>,
     /// Attempts of this worker that wait for a connection, the first at the front.
-    waiters: RefCell<VecDeque<oneshot::Sender<Granted<B>>>>,
+    waiters: RefCell<Queue<Granted<B>>>,
     /// HTTP/2 connections that can take more, in the order in which they fill.
     shared: RefCell<Vec<Rc<SharedConnection>>>,
     /// Attempts of this worker that wait for the connection that is being opened for all of them.
-    joiners: RefCell<Vec<Joiner<B>>>,
+    joiners: RefCell<Queue<Joined<B>>>,
     is_opening: Cell<bool>,
     /// Whether an endpoint that had the choice took HTTP/1.1: then connections are opened side by side.
     has_chosen_http1: Cell<bool>,
@@ -441,31 +444,22 @@ where
             UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never)
         };
         let settings = &self.endpoint.settings;
-        let returned = {
-            let mut waiters = self.waiters.borrow_mut();
-            waiters.retain(|waiter| !waiter.is_closed());
-            if waiters.len() >= settings.max_waiting {
-                return Err(refused());
-            }
-            let (give, returned) = oneshot::channel();
-            waiters.push_back(give);
-            returned
-        };
+        let ticket =
+            self.waiters.borrow_mut().vacancy().map(|vacancy| vacancy.join(())).ok_or_else(refused)?;
+        let place = Place::new(self, ticket);
         let _waiting = Waiting::begin(&self.endpoint);
-        let granted = async {
+        let slot = async {
             tokio::select! {
                 biased;
-                Ok(granted) = returned => Some(granted),
+                () = place.news() => None,
                 slot = self.endpoint.slots.clone().acquire_owned() => slot.ok().map(Granted::Slot),
             }
         };
-        match timeout(settings.connection_wait, granted).await {
-            Ok(Some(granted)) => {
-                metrics.waits_served.inc();
-                Ok(granted)
-            }
-            Ok(None) | Err(_) => Err(refused()),
-        }
+        let slot = timeout(settings.connection_wait, slot).await;
+        let granted = place.leave(&mut self.waiters.borrow_mut()).or_else(|| slot.ok().flatten());
+        let granted = granted.ok_or_else(refused)?;
+        metrics.waits_served.inc();
+        Ok(granted)
     }
 
     /// Makes a response of an answer; its body gives the connection back when it ends.
@@ -513,18 +507,16 @@ where
             return;
         }
         let mut waiters = self.waiters.borrow_mut();
-        waiters.retain(|waiter| !waiter.is_closed());
         if self.endpoint.waiting.load(Ordering::Relaxed) > waiters.len() {
             // Another worker waits as well. Its attempt stands in the line for slots, and this one's do too: closing
             // gives the slot to whoever came first, where handing over would keep it here for ever.
             return;
         }
-        while let Some(waiter) = waiters.pop_front() {
-            match waiter.send(Granted::Connection(connection)) {
-                Err(Granted::Connection(returned)) => connection = returned,
-                Ok(()) | Err(_) => return,
-            }
+        if let Some(next) = waiters.at(0) {
+            next.call(Granted::Connection(connection));
+            return;
         }
+        drop(waiters);
         connection.begin_rest();
         if Self::has_closed(&mut connection, &mut Context::from_waker(&self.keeper.borrow())) {
             return;
@@ -581,6 +573,27 @@ where
         }
         self.idle.borrow_mut().clear();
         self.close_idle(Instant::now(), true);
+    }
+}
+
+impl<B> Owner for &Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    type Right = Granted<B>;
+    type Waiter = ();
+
+    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Granted<B>>) -> T) -> T {
+        look(&mut self.waiters.borrow_mut())
+    }
+
+    fn left(&self, unheard: Option<Granted<B>>) {
+        match unheard {
+            Some(Granted::Connection(connection)) => self.offer(connection),
+            // Each goes to the next when it is dropped.
+            Some(Granted::Slot(_) | Granted::Stream(_)) | None => {}
+        }
     }
 }
 

@@ -87,7 +87,7 @@ fn over_many_threads_no_more_than_the_limit_are_in_flight_and_no_place_is_lost()
         thread.join().unwrap();
     }
     assert_eq!((gate.in_flight(), gate.waiting()), (0, 0));
-    assert_eq!(gate.waiting.load(Ordering::SeqCst), 0);
+    assert_eq!(gate.counts.waiting.load(Ordering::SeqCst), 0);
     assert_eq!(gate.lingering.load(Ordering::SeqCst), 0);
     assert!(gate.metrics.served.get() > 0 && gate.metrics.left.get() > 0);
 }
@@ -175,7 +175,7 @@ async fn an_adaptive_gate_without_a_cause_has_no_limit() {
             slot.end(Told::Answered, now);
         }
     }
-    assert_eq!(gate.limit.load(Ordering::Relaxed), ANY);
+    assert_eq!(gate.counts.limit.load(Ordering::Relaxed), ANY);
     assert!(!gate.try_enter(Instant::now()).unwrap().counts_when_given_up());
 }
 
@@ -196,7 +196,7 @@ async fn what_is_given_up_keeps_its_place_until_it_is_let_go_of() {
 #[tokio::test(start_paused = true)]
 async fn what_lingers_takes_no_more_than_half_of_a_limit_that_is_learned() {
     let gate = gate(Limit::Adaptive, 10, ms(1000));
-    gate.limit.store(10, Ordering::Relaxed);
+    gate.counts.limit.store(10, Ordering::Relaxed);
     let slots: Vec<_> = (0..10).map(|_| gate.try_enter(Instant::now()).unwrap()).collect();
     let lingering: Vec<_> = slots.into_iter().filter_map(Slot::linger).collect();
     assert_eq!((lingering.len(), gate.in_flight()), (5, 5));

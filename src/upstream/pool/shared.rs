@@ -12,7 +12,7 @@ use http::header::TE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Response};
 use http_body::Body;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{Granted, Pool, Progress};
@@ -26,6 +26,7 @@ use crate::upstream::endpoint::InFlight;
 use crate::upstream::http1::wire::{Outgoing, Unanswered};
 use crate::upstream::http2::body::Multiplexed;
 use crate::upstream::http2::{SharedConnection, Upload};
+use crate::upstream::queue::{Owner, Place, Queue};
 
 /// What carries one exchange.
 #[derive(Debug)]
@@ -43,8 +44,8 @@ enum Origin {
     Pooled,
 }
 
-/// Whoever waits for a connection that is being opened.
-pub(super) type Joiner<B> = oneshot::Sender<Result<Carrier<B>, UpstreamError>>;
+/// What a wait for a connection that is being opened gave: none if it has no room left.
+pub(super) type Joined<B> = Result<Option<Carrier<B>>, UpstreamError>;
 
 impl<B> Pool<B>
 where
@@ -192,50 +193,68 @@ where
         tokio::task::spawn_local(async move {
             let opened = pool.open_any(slot).await;
             pool.is_opening.set(false);
-            let joiners = pool.joiners.take();
             match opened {
-                Err(error) => {
-                    for joiner in joiners {
-                        let _ = joiner.send(Err(error.clone()));
-                    }
-                }
+                Err(error) => while pool.tell_joiner(|| Err(error.clone())) {},
                 Ok(Fresh::Http1(connection)) => {
                     pool.has_chosen_http1.set(true);
+                    let mut connection = Some(connection);
                     // The others look again, and each opens its own.
-                    let first = joiners.into_iter().find(|joiner| !joiner.is_closed());
-                    match first {
-                        Some(joiner) => drop(joiner.send(Ok(Carrier::Connection(connection)))),
-                        None => pool.offer(connection),
+                    while pool.tell_joiner(|| Ok(connection.take().map(Carrier::Connection))) {}
+                    if let Some(connection) = connection {
+                        pool.offer(connection);
                     }
                 }
                 Ok(Fresh::Http2(handshaken, slot)) => {
                     pool.has_chosen_http1.set(false);
                     let connection = Rc::new(SharedConnection::new(handshaken, slot));
                     pool.shared.borrow_mut().push(connection);
-                    for joiner in joiners.into_iter().filter(|joiner| !joiner.is_closed()) {
-                        let Some(permit) = pool.free_stream() else { break };
-                        let _ = joiner.send(Ok(Carrier::Stream(permit)));
-                    }
+                    while pool.tell_joiner(|| Ok(pool.free_stream().map(Carrier::Stream))) {}
                     pool.tend();
                 }
             }
         });
     }
 
+    /// Ends the wait of the first who waits for a connection that was being opened; false if nobody does.
+    fn tell_joiner(&self, joined: impl FnOnce() -> Joined<B>) -> bool {
+        let mut joiners = self.joiners.borrow_mut();
+        let Some(next) = joiners.at(0) else { return false };
+        next.call(joined());
+        true
+    }
+
     /// Waits for the connection that is being opened, which `connect_timeout` bounds; none if it has no room left.
-    async fn join(&self) -> Result<Option<Carrier<B>>, UpstreamError> {
-        let joined = {
-            let mut joiners = self.joiners.borrow_mut();
-            joiners.retain(|joiner| !joiner.is_closed());
-            if joiners.len() > self.endpoint.settings.max_waiting {
+    async fn join(&self) -> Joined<B> {
+        let ticket =
+            self.joiners.borrow_mut().vacancy().map(|vacancy| vacancy.join(())).ok_or_else(|| {
                 self.endpoint.cluster_metrics.waits_refused.inc();
-                return Err(UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never));
-            }
-            let (give, joined) = oneshot::channel();
-            joiners.push(give);
-            joined
-        };
-        joined.await.ok().transpose()
+                UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never)
+            })?;
+        let place = Place::new(Opening(self), ticket);
+        place.news().await;
+        place.leave(&mut self.joiners.borrow_mut()).unwrap_or(Ok(None))
+    }
+}
+
+/// The pool, as the owner of the queue for a connection that is being opened.
+struct Opening<'a, B>(&'a Pool<B>);
+
+impl<B> Owner for Opening<'_, B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    type Right = Joined<B>;
+    type Waiter = ();
+
+    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Joined<B>>) -> T) -> T {
+        look(&mut self.0.joiners.borrow_mut())
+    }
+
+    fn left(&self, unheard: Option<Joined<B>>) {
+        if let Some(Ok(Some(Carrier::Connection(connection)))) = unheard {
+            self.0.offer(connection); // a stream goes to the next when it is dropped
+        }
     }
 }
 
@@ -257,11 +276,10 @@ impl<B> Pool<B> {
             self.close_idle(Instant::now(), true);
         }
         self.shared.borrow_mut().retain(|connection| connection.is_usable());
-        while self.has_waiter() {
+        while !self.waiters.borrow().is_empty() {
             let Some(permit) = self.free_stream() else { return };
-            let waiter = self.waiters.borrow_mut().pop_front();
-            if let Some(waiter) = waiter {
-                let _ = waiter.send(Granted::Stream(permit));
+            if let Some(next) = self.waiters.borrow_mut().at(0) {
+                next.call(Granted::Stream(permit));
             }
         }
     }
@@ -273,12 +291,6 @@ impl<B> Pool<B> {
         {
             connection.retire();
         }
-    }
-
-    fn has_waiter(&self) -> bool {
-        let mut waiters = self.waiters.borrow_mut();
-        waiters.retain(|waiter| !waiter.is_closed());
-        !waiters.is_empty()
     }
 
     /// Takes note of an exchange that has left its stream.
@@ -297,7 +309,7 @@ impl<B> Pool<B> {
     /// Whether another worker has exchanges that wait for a connection.
     fn is_wanted_elsewhere(&self) -> bool {
         let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
-        waiting > 0 && waiting > self.waiters.borrow().iter().filter(|waiter| !waiter.is_closed()).count()
+        waiting > 0 && waiting > self.waiters.borrow().len()
     }
 
     /// Closes connections that have carried nothing for too long, or whose slot another worker needs.

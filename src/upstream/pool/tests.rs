@@ -192,6 +192,27 @@ async fn a_connection_on_which_the_endpoint_speaks_unasked_carries_no_request() 
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let _stream = stage.idle_connection().await;
+        let pool = stage.pools.pool(&stage.endpoint());
+        let connection = pool.take_idle().unwrap();
+        let slots = stage.endpoint().slots.clone();
+        slots.forget_permits(slots.available_permits());
+        let (mut hasty, mut patient) = (Box::pin(pool.wait()), Box::pin(pool.wait()));
+        for waiting in [&mut hasty, &mut patient] {
+            assert!(timeout(Duration::ZERO, waiting).await.is_err());
+        }
+        pool.offer(connection);
+        drop(hasty);
+        assert!(matches!(patient.await, Ok(Granted::Connection(_))));
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_learned_limit_relaxes_within_minutes() {
     let cluster = Cluster::new(settings(1, Balance::RoundRobin), Arc::new(Metrics::new()));

@@ -68,12 +68,12 @@ pub struct Site {
 pub struct Proxy<T = Pools<AttemptBody>> {
     site: Arc<ArcSwap<Site>>,
     transport: T,
-    around: Rc<Surroundings>,
+    shared: Rc<Shared>,
 }
 
 /// What every exchange of a worker shares.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct Shared {
     /// The access log.
     pub log: LogSender,
     /// Counts exchanges that match no route.
@@ -90,7 +90,7 @@ pub struct Surroundings {
     pub random: RefCell<fastrand::Rng>,
 }
 
-impl Surroundings {
+impl Shared {
     /// The time since the start of the process, as budgets and health count it.
     pub(crate) fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.start)
@@ -114,8 +114,8 @@ impl Surroundings {
 
 impl<T: Transport + 'static> Proxy<T> {
     /// A proxy that sends by `transport`.
-    pub fn new(site: Arc<ArcSwap<Site>>, transport: T, around: Rc<Surroundings>) -> Self {
-        Self { site, transport, around }
+    pub fn new(site: Arc<ArcSwap<Site>>, transport: T, shared: Rc<Shared>) -> Self {
+        Self { site, transport, shared }
     }
 
     /// Answers a request. What needs no waiting is done at once, so that the future holds no more than an attempt needs.
@@ -131,7 +131,7 @@ impl<T: Transport + 'static> Proxy<T> {
             let outbound = match &way {
                 Ok(Way::Upstream(outbound)) => outbound,
                 Ok(Way::Redirect(moved)) => {
-                    self.around.log.room().await;
+                    self.shared.log.room().await;
                     return Ok(reply::redirect(exchange, moved));
                 }
                 Err(error) => return Ok(reply::reply(exchange, error, proxy_status)),
@@ -141,7 +141,7 @@ impl<T: Transport + 'static> Proxy<T> {
                 Err(error) => return Ok(reply::reply(exchange, &error, proxy_status)),
             };
             // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
-            self.around.log.room().await;
+            self.shared.log.room().await;
             let after = Continuation::of(&concluded, &exchange, &outbound.head, &self);
             let response = deliver(exchange, concluded, proxy_status, handover, after);
             if let Ok(Way::Upstream(outbound)) = way
@@ -155,22 +155,22 @@ impl<T: Transport + 'static> Proxy<T> {
 
     /// Puts on record a request whose head was refused before it could become one: there is no method and no target.
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
-        let id = headers::new_id(&mut self.around.random.borrow_mut());
+        let id = headers::new_id(&mut self.shared.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
         let target = Target::default();
         let identity = Identity { id, client, client_subject: None, protocol: None, method, target };
-        let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
+        let mut exchange = Exchange::begin(self.shared.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
     }
 
     fn begin(&self, head: &mut Parts, caller: &Caller) -> Box<Exchange> {
-        let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
-        let target = if self.around.log.is_off() { Target::default() } else { target(head) };
+        let id = headers::request_id(&mut head.headers, &mut self.shared.random.borrow_mut());
+        let target = if self.shared.log.is_off() { Target::default() } else { target(head) };
         let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
         let (client, protocol, method) = (caller.client, Some(head.version), head.method.clone());
         let identity = Identity { id, client, client_subject, protocol, method, target };
-        Exchange::begin(self.around.clone(), identity, Instant::now())
+        Exchange::begin(self.shared.clone(), identity, Instant::now())
     }
 
     /// Finds the way of a request to its answer, or the reason why there is none, and makes it fit to be sent on.
@@ -235,7 +235,7 @@ impl<T: Transport + 'static> Proxy<T> {
         let limits = ReplayLimits {
             keep: if may_repeat { policy.body_limit } else { 0 },
             max_body: route.settings.max_body,
-            memory: self.around.replay_memory.clone(),
+            memory: self.shared.replay_memory.clone(),
             client: caller.client,
             read_buffer: caller.read_buffer,
         };
@@ -245,7 +245,7 @@ impl<T: Transport + 'static> Proxy<T> {
             deadline: route.settings.deadline,
             caller_silence: caller.body_timeout,
             route,
-            around: self.around.clone(),
+            shared: self.shared.clone(),
             head: Rc::new(head),
             repeatable,
             upgrade: upgrade.map(Box::new),

@@ -23,25 +23,25 @@ use crate::policy::repeat::SendOnce;
 use crate::policy::retry::{
     BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried, Verdict, Veto, retry_after,
 };
-use crate::proxy::Surroundings;
-use crate::proxy::exchange::{Brought, Exchange};
+use crate::proxy::Shared;
+use crate::proxy::exchange::{Exchange, ResponseHead};
 use crate::proxy::headers::{self, X_STENT_ATTEMPT};
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::replay::AttemptBody;
 use crate::route::Route;
-use crate::upstream::admission::{Refusal, Slot, Told};
+use crate::upstream::admission::{LoadSignal, Refusal, Slot};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::{Asked, Cluster};
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::pool::{Pools, Progress};
 
+mod admission;
 mod beside;
-mod gate;
 mod idle_close;
 mod keep;
 mod line;
-pub(super) mod rest;
+pub(super) mod resume;
 
 /// What carries an attempt to its endpoint: a worker's pools, or a script in tests.
 #[expect(async_fn_in_trait, reason = "a worker's futures stay on its thread: no `Send` is wanted")]
@@ -78,7 +78,7 @@ pub(super) type Answer = Response<AnswerBody>;
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) route: Arc<Route>,
-    pub(crate) around: Rc<Surroundings>,
+    pub(crate) shared: Rc<Shared>,
     /// Shared with each attempt, which so needs no copy of it.
     pub(crate) head: Rc<Parts>,
     pub(crate) cluster: Arc<Cluster>,
@@ -129,7 +129,7 @@ pub(crate) async fn run<T: Transport>(
     let mut kept: Option<Box<Answer>> = None;
     let mut now = exchange.began();
     match outbound.aim {
-        Aim::Answer => outbound.cluster.budget.deposit(outbound.around.since_start(now)),
+        Aim::Answer => outbound.cluster.budget.deposit(outbound.shared.since_start(now)),
         Aim::Rest { .. } => now = Instant::now(),
     }
     loop {
@@ -140,9 +140,9 @@ pub(crate) async fn run<T: Transport>(
             }
             now = Instant::now();
         }
-        let mut admitted = gate::layer(exchange, outbound, now).layer(service_fn(Making::<'_, T>::run));
+        let mut admitted = admission::layer(exchange, outbound, now).layer(service_fn(Making::<'_, T>::run));
         if let Err(refusal) = admitted.ready().await {
-            return gate::refuse(exchange, kept, now, refusal);
+            return admission::refuse(exchange, kept, now, refusal);
         }
         if admitted.has_waited() {
             let asked = std::mem::replace(&mut now, Instant::now());
@@ -165,13 +165,13 @@ pub(crate) async fn run<T: Transport>(
         };
         let mut ended = match admitted.call(making).await {
             Ok(made) => end(exchange, outbound, made)?,
-            Err(refusal) => return gate::refuse(exchange, kept, now, refusal),
+            Err(refusal) => return admission::refuse(exchange, kept, now, refusal),
         };
         if matches!(ended.verdict, Verdict::Stop { why: Veto::Body })
             && exchange.body().state() == BodyState::Partial
         {
             // An answer ahead of the body. Boxed, because that is rare.
-            ended = Box::pin(hear_out(exchange, outbound, ended)).await;
+            ended = Box::pin(drain_request_body(exchange, outbound, ended)).await;
         }
         ended.verdict = outbound.afford(exchange, &ended);
         match ended.verdict {
@@ -203,12 +203,12 @@ fn end(exchange: &mut Exchange, outbound: &Outbound, made: Made) -> Result<Ended
     if let Err(failure) = &outcome
         && let Some(fault) = caller_fault(exchange, failure)
     {
-        progress.end(Told::Nothing, handed_over, at);
+        progress.end(LoadSignal::Nothing, handed_over, at);
         exchange.cancel_attempts(failure.error.delivery, at);
         return Err(fault);
     }
-    progress.end(gate::told(outbound, &outcome), handed_over, at);
-    let told = outcome.as_ref().map(brought).map_err(|failure| &failure.error);
+    progress.end(admission::load_signal(outbound, &outcome), handed_over, at);
+    let told = outcome.as_ref().map(response_head).map_err(|failure| &failure.error);
     exchange.finish_attempt(number, told, outbound, at);
     if told.is_err_and(|error| error.delivery == Delivery::Never) && outbound.cluster.line.is_in_force() {
         exchange.forgive_attempt();
@@ -488,23 +488,23 @@ fn judge(
             body: exchange.body().secure(),
             untried: if has_untried { Untried::Some } else { Untried::None },
             time_left: outbound.limits().left(exchange.body().upload(), now.into_std()),
-            chance: outbound.cluster.outlook(&outbound.subject(), outbound.around.since_start(now)).chance,
-            random: outbound.around.random(),
+            chance: outbound.cluster.outlook(&outbound.subject(), outbound.shared.since_start(now)).chance,
+            random: outbound.shared.random(),
         },
     )
 }
 
 /// Reads the rest of the request body, if it comes without a pause, and lays the end before the policy again: only a whole
 /// copy can be sent again.
-async fn hear_out(exchange: &Exchange, outbound: &Outbound, ended: Ended) -> Ended {
+async fn drain_request_body(exchange: &Exchange, outbound: &Outbound, ended: Ended) -> Ended {
     // A caller that does pause may be waiting for this very answer.
     let _ = timeout(outbound.deadline, exchange.body().complete(PAUSE)).await;
     let at = Instant::now();
     Ended { verdict: decide(exchange, outbound, &ended.outcome, at), at, ..ended }
 }
 
-fn brought(answer: &Answer) -> Brought {
-    Brought { status: answer.status(), grpc: grpc_status(answer) }
+fn response_head(answer: &Answer) -> ResponseHead {
+    ResponseHead { status: answer.status(), grpc: grpc_status(answer) }
 }
 
 /// How a call of gRPC has failed, if its answer is whole with the head ("Trailers-Only"). Where trailers follow a body,
@@ -575,7 +575,7 @@ impl Outbound {
     fn pick(&self, exchange: &Exchange, now: Instant) -> Option<Pick> {
         match self.aim {
             Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
-            _ => self.around.pick(&self.cluster, exchange.tried(), self.repeatable, now),
+            _ => self.shared.pick(&self.cluster, exchange.tried(), self.repeatable, now),
         }
     }
 
@@ -597,7 +597,7 @@ impl Outbound {
 
     /// Takes an attempt out of the retry budget, if that holds it.
     fn withdraw(&self, now: Instant) -> bool {
-        let now = self.around.since_start(now);
+        let now = self.shared.since_start(now);
         let q = self.cluster.outlook(&self.subject(), now).q;
         let prospect = if q >= DOUBTFUL { Prospect::Doubtful } else { Prospect::Good };
         self.cluster.budget.withdraw(prospect, now)
@@ -623,8 +623,8 @@ impl Outbound {
 
     /// Whether all requests like this one have failed of late while others succeeded.
     fn is_futile(&self, now: Instant) -> bool {
-        let now = self.around.since_start(now);
-        self.cluster.is_futile(&self.cluster.key(&self.subject()), self.around.random(), now)
+        let now = self.shared.since_start(now);
+        self.cluster.is_futile(&self.cluster.key(&self.subject()), self.shared.random(), now)
     }
 
     /// The outcome of an attempt whose head has come, or which has failed.

@@ -16,7 +16,7 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeEnd;
 use crate::policy::resume::BreakEnd;
 use crate::policy::retry::{Reason, Veto};
-use crate::proxy::Surroundings;
+use crate::proxy::Shared;
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::Replay;
 use crate::record::metrics::RouteMetrics;
@@ -32,7 +32,7 @@ use crate::upstream::line::Turn;
 /// Dropped before [`Exchange::finish`], it is on record as left by its caller.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    surroundings: Rc<Surroundings>,
+    shared: Rc<Shared>,
     began: Instant,
     at: SystemTime,
     pub(crate) id: Box<str>,
@@ -104,7 +104,7 @@ struct RunningAttempt {
 
 /// The response head that an attempt brought.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Brought {
+pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     /// How the call failed, if it is one of gRPC whose answer has no body.
     pub(crate) grpc: Option<GrpcStatus>,
@@ -128,12 +128,12 @@ enum Maker {
 }
 
 impl Exchange {
-    pub(crate) fn begin(surroundings: Rc<Surroundings>, identity: Identity, began: Instant) -> Box<Self> {
-        let metrics = surroundings.unmatched.clone();
+    pub(crate) fn begin(shared: Rc<Shared>, identity: Identity, began: Instant) -> Box<Self> {
+        let metrics = shared.unmatched.clone();
         metrics.in_flight.inc();
         let Identity { id, client, client_subject, protocol, method, target } = identity;
         Box::new(Self {
-            surroundings,
+            shared,
             began,
             at: SystemTime::now(),
             id,
@@ -220,7 +220,7 @@ impl Exchange {
 
     /// What tells it from other exchanges in what is learned of failures.
     pub(crate) fn number(&mut self) -> u32 {
-        let random = &self.surroundings.random;
+        let random = &self.shared.random;
         *self.number.get_or_insert_with(|| random.borrow_mut().u32(..))
     }
 
@@ -307,7 +307,7 @@ impl Exchange {
     pub(crate) fn finish_attempt(
         &mut self,
         number: u32,
-        outcome: Result<Brought, &UpstreamError>,
+        outcome: Result<ResponseHead, &UpstreamError>,
         subject: &dyn Asked,
         now: Instant,
     ) {
@@ -316,12 +316,12 @@ impl Exchange {
         let cluster = self.cluster().cloned();
         self.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
         let (result, delivery, report) = match outcome {
-            Ok(Brought { status, grpc: Some(grpc) }) => {
+            Ok(ResponseHead { status, grpc: Some(grpc) }) => {
                 metrics.answered_grpc(grpc).inc();
                 // The endpoint works: it is the call that failed.
                 (AttemptResult::Grpc(status.as_u16(), grpc), Delivery::Answered, Report::Success)
             }
-            Ok(Brought { status, grpc: None }) => {
+            Ok(ResponseHead { status, grpc: None }) => {
                 metrics.answered(status).inc();
                 let failed =
                     cluster.as_ref().is_some_and(|cluster| cluster.settings.failures.contains(status));
@@ -345,7 +345,7 @@ impl Exchange {
             self.tried.push(attempt.pick.endpoint.id);
         }
         if let Some(cluster) = cluster {
-            let now = self.surroundings.since_start(now);
+            let now = self.shared.since_start(now);
             self.tell(&cluster, &attempt, report, subject, now.saturating_sub(took)..now);
         }
     }
@@ -363,7 +363,7 @@ impl Exchange {
         let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
         let pause = |number| match &self.route {
             // Nothing is to be hoped for until it is answered: all of the wait.
-            Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.surroundings.random()),
+            Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.shared.random()),
             None => Duration::ZERO,
         };
         let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began: time.start };
@@ -413,7 +413,7 @@ impl Exchange {
         endpoint.metrics.cancelled().inc();
         self.note_attempt(attempt, AttemptResult::Cancelled, delivery, now);
         if let Some(cluster) = self.cluster() {
-            cluster.abandon(&attempt.pick, self.surroundings.since_start(now));
+            cluster.abandon(&attempt.pick, self.shared.since_start(now));
         }
     }
 
@@ -493,7 +493,7 @@ impl Exchange {
 
     /// The process's account of answers that are held.
     pub(crate) fn answer_memory(&self) -> &Arc<AnswerMemory> {
-        &self.surroundings.answer_memory
+        &self.shared.answer_memory
     }
 
     pub(crate) fn client(&self) -> IpAddr {
@@ -577,7 +577,7 @@ impl Exchange {
         }
         let outcome = match (&self.head, outcome) {
             (Some(head), ExchangeOutcome::Ok) if head.maker == Maker::Proxy => ExchangeOutcome::Reply,
-            (_, ExchangeOutcome::ClientAbort) if self.surroundings.is_stopping.load(Ordering::Relaxed) => {
+            (_, ExchangeOutcome::ClientAbort) if self.shared.is_stopping.load(Ordering::Relaxed) => {
                 ExchangeOutcome::ProxyAbort
             }
             (_, outcome) => outcome,
@@ -604,11 +604,11 @@ impl Exchange {
         let timed = self.head.as_ref().filter(|_| self.is_tunnel()).map_or(duration, |head| head.after);
         self.metrics.duration.observe(timed.as_secs_f64());
         self.metrics.in_flight.dec();
-        if self.surroundings.log.is_off() {
+        if self.shared.log.is_off() {
             return;
         }
         let error = self.head.as_ref().and_then(|head| head.error);
-        self.surroundings.log.send(Record {
+        self.shared.log.send(Record {
             at: self.at,
             id: std::mem::take(&mut self.id),
             client: self.client,

@@ -32,7 +32,7 @@ use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::upgrade::Handover;
-use crate::proxy::{Proxy, Site, Surroundings};
+use crate::proxy::{Proxy, Shared, Site};
 use crate::record::QueryPolicy;
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
@@ -244,7 +244,7 @@ impl Stage {
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
         let answer_memory = Arc::new(AnswerMemory::new(10_000));
         let start = Instant::now();
-        let around = Surroundings {
+        let shared = Shared {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: memory.clone(),
@@ -258,7 +258,7 @@ impl Stage {
         let script = Script { steps, then, seen: RefCell::default(), start };
         let site = Arc::new(ArcSwap::from_pointee(site));
         Self {
-            proxy: Rc::new(Proxy::new(site, script, Rc::new(around))),
+            proxy: Rc::new(Proxy::new(site, script, Rc::new(shared))),
             route,
             cluster,
             memory,

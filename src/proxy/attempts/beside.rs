@@ -23,7 +23,7 @@ use crate::policy::hedge::latency::Seen;
 use crate::policy::hedge::{Candidate, HedgeEnd, Hedging};
 use crate::policy::resume::RequestBody;
 use crate::policy::retry::{Outcome, RetryPolicy, Verdict};
-use crate::proxy::exchange::{Brought, Exchange};
+use crate::proxy::exchange::{Exchange, ResponseHead};
 use crate::proxy::replay::AttemptBody;
 use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
@@ -197,9 +197,9 @@ impl<'a, T: Transport> Race<'a, T> {
     /// Whether attempts beside slow ones of this key have ever been of use: a report that takes 12 s would run twice for
     /// ever.
     fn has_helped(&self, now: Instant) -> bool {
-        let Outbound { cluster, around, .. } = self.outbound;
+        let Outbound { cluster, shared, .. } = self.outbound;
         let key = cluster.key(&self.outbound.subject());
-        cluster.may_help_beside(&key, around.random(), around.since_start(now))
+        cluster.may_help_beside(&key, shared.random(), shared.since_start(now))
     }
 
     /// The endpoint for one more attempt, paid for, and its place in flight; another endpoint if there is one.
@@ -220,7 +220,7 @@ impl<'a, T: Transport> Race<'a, T> {
             return refused(HedgeEnd::RefusedBudget);
         }
         let tried: Vec<_> = exchange.tried().iter().copied().chain(exchange.running_at()).collect();
-        Some((self.outbound.around.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
+        Some((self.outbound.shared.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
     }
 
     /// Ends all that still run beside a good answer. One that had outlived `per_try_timeout` when a younger one answered
@@ -279,12 +279,12 @@ impl<'a, T: Transport> Race<'a, T> {
     }
 
     fn note_help(&self, exchange: &mut Exchange, help: Help, now: Instant) {
-        let Outbound { cluster, around, .. } = self.outbound;
+        let Outbound { cluster, shared, .. } = self.outbound;
         let ending = match help {
             Help::None => Ending::Failure(exchange.number()),
             Help::Some => Ending::Success,
         };
-        cluster.note_beside(&cluster.key(&self.outbound.subject()), ending, around.since_start(now));
+        cluster.note_beside(&cluster.key(&self.outbound.subject()), ending, shared.since_start(now));
     }
 
     fn count(&self, end: HedgeEnd) {
@@ -313,7 +313,7 @@ fn finish(
     now: Instant,
 ) {
     let told = match outcome {
-        Ok(answer) => Ok(Brought { status: answer.status(), grpc: None }),
+        Ok(answer) => Ok(ResponseHead { status: answer.status(), grpc: None }),
         Err(failure) => Err(&failure.error),
     };
     exchange.finish_attempt(number, told, outbound, now);
@@ -371,7 +371,7 @@ impl Drop for Lesson<'_> {
         let now = Instant::now();
         let took = now.duration_since(self.started);
         let seen = if self.is_answered { Seen::Answer(took) } else { Seen::NoneWithin(took) };
-        if let Some(delay) = hedging.note(seen, self.outbound.around.since_start(now)) {
+        if let Some(delay) = hedging.note(seen, self.outbound.shared.since_start(now)) {
             self.outbound.route.metrics.hedges.delay.set(delay.as_secs_f64());
         }
     }

@@ -29,7 +29,7 @@ pub(super) async fn wait(
         means: means(exchange, outbound),
         began: exchange.began(),
         last_attempt: exchange.last_attempt(),
-        start: outbound.around.start,
+        start: outbound.shared.start,
         now,
         until: now + left.min(line.max_wait().saturating_sub(exchange.in_line())),
     };

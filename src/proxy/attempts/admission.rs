@@ -8,7 +8,7 @@ use crate::error::ProxyError;
 use crate::policy::retry::{RetryPolicy, Veto};
 use crate::proxy::admission::AdmissionLayer;
 use crate::proxy::exchange::Exchange;
-use crate::upstream::admission::{Ask, Purpose, Refusal, Told};
+use crate::upstream::admission::{Ask, LoadSignal, Purpose, Refusal};
 
 /// The gate, and who asks at it for an attempt.
 pub(super) fn layer<'a>(exchange: &Exchange, outbound: &'a Outbound, now: Instant) -> AdmissionLayer<'a> {
@@ -35,14 +35,14 @@ pub(super) fn refuse(
 }
 
 /// What an attempt told about the load of its cluster.
-pub(super) fn told(outbound: &Outbound, outcome: &Result<Answer, Failure>) -> Told {
+pub(super) fn load_signal(outbound: &Outbound, outcome: &Result<Answer, Failure>) -> LoadSignal {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match outcome {
-        Ok(answer) if is_overload(answer.status()) => Told::Failed,
-        Ok(answer) if outbound.policy().statuses.contains(answer.status()) => Told::Failed,
-        Ok(_) => Told::Answered,
-        Err(failure) if failure.error.kind.blames_endpoint() => Told::Failed,
-        Err(_) => Told::Nothing,
+        Ok(answer) if is_overload(answer.status()) => LoadSignal::Failed,
+        Ok(answer) if outbound.policy().statuses.contains(answer.status()) => LoadSignal::Failed,
+        Ok(_) => LoadSignal::Answered,
+        Err(failure) if failure.error.kind.blames_endpoint() => LoadSignal::Failed,
+        Err(_) => LoadSignal::Nothing,
     }
 }

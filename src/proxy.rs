@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,9 +40,8 @@ use crate::upstream::endpoint::EndpointId;
 use crate::upstream::http1::spare;
 use crate::upstream::pool::Pools;
 
-mod admission;
 mod attempts;
-pub use self::attempts::Transport;
+pub use self::attempts::{Sending, Transport};
 
 pub mod body;
 mod exchange;
@@ -274,6 +274,11 @@ impl Proxy {
     ) -> impl Service<Request<Inbound>, Response = Response<ResponseBody>, Error = Infallible> + Clone {
         tower::service_fn(move |request| Box::pin(self.clone().handle(request)))
     }
+}
+
+/// Boxes a future that few exchanges need: the future of every request then holds a pointer in the place of it.
+fn rare<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 /// The way of a request to its answer.

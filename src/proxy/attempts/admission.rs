@@ -1,44 +1,84 @@
-//! What an exchange asks of the gate in front of its cluster, and what a refusal comes to.
+//! Admission to the cluster: an attempt begins when the cluster may have one more in flight.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Answer, Concluded, Failure, Outbound, exhausted};
+use super::{Attempts, End, Ended, Outbound, Transport};
 use crate::error::ProxyError;
 use crate::policy::retry::{RetryPolicy, Veto};
-use crate::proxy::admission::AdmissionLayer;
-use crate::proxy::exchange::Exchange;
-use crate::upstream::admission::{Ask, LoadSignal, Purpose, Refusal};
+use crate::proxy::rare;
+use crate::upstream::admission::{Admission, Ask, LoadSignal, Purpose, Refusal, Slot};
 
-/// The gate, and who asks at it for an attempt.
-pub(super) fn layer<'a>(exchange: &Exchange, outbound: &'a Outbound, now: Instant) -> AdmissionLayer<'a> {
-    // Whoever has a turn at a cluster that was down has waited for it, and others with it.
-    let is_first = exchange.attempt_number() == 0 || exchange.has_turn();
-    let purpose = if is_first { Purpose::First } else { Purpose::Retry };
-    let left = outbound.limits().left(exchange.body().upload(), now.into_std());
-    let ask = Ask { purpose, now, deadline: now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) };
-    AdmissionLayer::new(&outbound.cluster.admission, ask)
+/// What comes of asking for admission.
+pub(super) enum Entry {
+    /// An attempt may begin, with this place in flight.
+    Attempt(Option<Slot>),
+    /// The whole cluster went down during the wait.
+    Outage,
 }
 
-/// The end of an exchange that gets no attempt, or no further one.
-pub(super) fn refuse(
-    exchange: &mut Exchange,
-    kept: Option<Box<Answer>>,
-    asked: Instant,
-    refusal: Refusal,
-) -> Result<Concluded, ProxyError> {
-    exchange.leave_queue(asked.elapsed());
-    if exchange.attempt_number() > 0 {
-        exchange.stop_retrying(Veto::Overloaded);
+impl<T: Transport> Attempts<'_, T> {
+    /// Waits until the cluster may have one more attempt in flight.
+    pub(super) async fn enter(&mut self) -> Result<Entry, End> {
+        let Admitted { slot, has_waited } = match admit(&self.outbound.cluster.admission, self.ask()).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Err(self.refuse(refusal)),
+        };
+        if has_waited {
+            let asked = std::mem::replace(&mut self.now, Instant::now());
+            self.exchange.leave_queue(self.now.duration_since(asked));
+            if self.outbound.cluster.line.is_in_force() && !self.exchange.has_turn() {
+                return Ok(Entry::Outage);
+            }
+        }
+        Ok(Entry::Attempt(slot))
     }
-    exhausted(kept).ok_or(ProxyError::Overloaded { retry_after: refusal.retry_after })
+
+    /// Who asks for admission.
+    fn ask(&self) -> Ask {
+        // An exchange that has a turn at a cluster that was down has waited for it, and others with it.
+        let is_first = self.exchange.attempt_number() == 0 || self.exchange.has_turn();
+        let purpose = if is_first { Purpose::First } else { Purpose::Retry };
+        let left = self.outbound.limits().left(self.exchange.body().upload(), self.now.into_std());
+        Ask { purpose, now: self.now, deadline: self.now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) }
+    }
+
+    /// The end of an exchange that gets no attempt, or no further one.
+    fn refuse(&mut self, refusal: Refusal) -> End {
+        self.exchange.leave_queue(self.now.elapsed());
+        if self.exchange.attempt_number() > 0 {
+            self.exchange.stop_retrying(Veto::Overloaded);
+        }
+        self.give_up(ProxyError::Overloaded { retry_after: refusal.retry_after })
+    }
 }
 
-/// What an attempt told about the load of its cluster.
-pub(super) fn load_signal(outbound: &Outbound, outcome: &Result<Answer, Failure>) -> LoadSignal {
+/// Admission that was granted.
+struct Admitted {
+    /// None where nothing is counted.
+    slot: Option<Slot>,
+    has_waited: bool,
+}
+
+/// Asks for admission and, where there is no place in flight, waits for one.
+async fn admit(admission: &Arc<Admission>, ask: Ask) -> Result<Admitted, Refusal> {
+    if admission.is_off() {
+        return Ok(Admitted { slot: None, has_waited: false });
+    }
+    if let Some(slot) = admission.try_enter(ask.now) {
+        return Ok(Admitted { slot: Some(slot), has_waited: false });
+    }
+    let slot = rare(admission.clone().enter(ask)).await?;
+    Ok(Admitted { slot: Some(slot), has_waited: true })
+}
+
+/// What an attempt says about the load of its cluster.
+pub(super) fn load_signal(outbound: &Outbound, ended: &Ended) -> LoadSignal {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    match outcome {
+    match ended {
         Ok(answer) if is_overload(answer.status()) => LoadSignal::Failed,
         Ok(answer) if outbound.policy().statuses.contains(answer.status()) => LoadSignal::Failed,
         Ok(_) => LoadSignal::Answered,
@@ -46,3 +86,6 @@ pub(super) fn load_signal(outbound: &Outbound, outcome: &Result<Answer, Failure>
         Err(_) => LoadSignal::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,29 +10,25 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{HeaderValue, UPGRADE, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
-use prometheus::IntCounter;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::error::ProxyError;
 use crate::policy::retry::Repeatable;
-use crate::proxy::attempts::{Aim, Concluded, Outbound, Quality};
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::attempts::{Concluded, Quality};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
-use crate::proxy::headers::BodyPresence;
 use crate::proxy::hold::{AnswerBody, AnswerMemory};
-use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
-use crate::proxy::reply::Moved;
+use crate::proxy::prepare::{Incoming, Way};
+use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::resume::Continuation;
 use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{ExchangeOutcome, Target};
-use crate::route::{Action, Lookup, Route, RouteTable};
+use crate::route::{Route, RouteTable};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
@@ -47,6 +43,7 @@ pub mod body;
 mod exchange;
 pub(crate) mod headers;
 pub mod hold;
+mod prepare;
 pub mod replay;
 mod reply;
 mod resume;
@@ -125,7 +122,8 @@ impl<T: Transport + 'static> Proxy<T> {
     ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
-        let way = self.prepare(&mut exchange, head, body, &caller, handover.as_ref());
+        let incoming = Incoming { head, body, caller: &caller, handover: handover.as_ref() };
+        let way = self.prepare(&mut exchange, incoming);
         let proxy_status = caller.proxy_status;
         async move {
             let outbound = match &way {
@@ -172,96 +170,6 @@ impl<T: Transport + 'static> Proxy<T> {
         let identity = Identity { id, client, client_subject, protocol, method, target };
         Exchange::begin(self.shared.clone(), identity, Instant::now())
     }
-
-    /// Finds the way of a request to its answer, or the reason why there is none, and makes it fit to be sent on.
-    fn prepare(
-        &self,
-        exchange: &mut Exchange,
-        mut head: Parts,
-        body: RequestBody,
-        caller: &Caller,
-        handover: Option<&Handover>,
-    ) -> Result<Way, ProxyError> {
-        if let Some(refusal) = caller.refusal {
-            return Err(refusal.into());
-        }
-        headers::check(&mut head)?;
-        if let Some(tls) = &caller.tls {
-            tls.check(headers::host(&head.headers))?;
-        }
-        let route = self.route(&head)?;
-        exchange.take_route(&route);
-        if let Some(guard) = &route.settings.origin_guard
-            && guard.admit(&mut head.headers).is_err()
-        {
-            route.origin_refused.iter().for_each(IntCounter::inc);
-            return Err(ProxyError::OriginRefused);
-        }
-        let cluster = match &route.action {
-            Action::Forward(cluster) => cluster,
-            Action::Redirect(redirect) => {
-                return Ok(Way::Redirect(Moved::new(redirect, &route, &head, &body)?));
-            }
-        };
-        let policy = &route.settings.retry;
-        let may_be_http2 = cluster.settings.protocol.may_be_http2();
-        // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
-        let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
-            let presence = if body.is_end_stream() { BodyPresence::None } else { BodyPresence::Some };
-            headers::upgrade(&head, presence, &route.settings.upgrades)
-        });
-        let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
-        headers::clean_request(&mut head.headers, head.version, &route.via)?;
-        if takes_trailers {
-            headers::set_takes_trailers(&mut head.headers);
-        }
-        if let Some(protocol) = &upgrade {
-            headers::set_upgrade(&mut head.headers, protocol.clone());
-        }
-        if let Some(tls) = &caller.tls {
-            tls.mark(&mut head.headers);
-        }
-        route.settings.request_headers.apply(&mut head.headers);
-        // Judged as the backend will see it: neither what `Connection` names counts, nor what a rule removes.
-        let repeatable = policy.repeatable(&head.method, &head.headers);
-
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // Without it hyper takes a GET for one that has no body, whatever it has.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-
-        // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.
-        let may_repeat = (repeatable == Repeatable::Always || may_be_http2) && policy.max_attempts > 1;
-        let limits = ReplayLimits {
-            keep: if may_repeat { policy.body_limit } else { 0 },
-            max_body: route.settings.max_body,
-            memory: self.shared.replay_memory.clone(),
-            client: caller.client,
-            read_buffer: caller.read_buffer,
-        };
-        exchange.take_body(Replay::new(body, limits, exchange.began())?);
-        Ok(Way::Upstream(Outbound {
-            cluster: cluster.clone(),
-            deadline: route.settings.deadline,
-            caller_silence: caller.body_timeout,
-            route,
-            shared: self.shared.clone(),
-            head: Rc::new(head),
-            repeatable,
-            upgrade: upgrade.map(Box::new),
-            aim: Aim::Answer,
-        }))
-    }
-
-    fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
-        let site = self.site.load();
-        let scheme = || headers::scheme(&head.headers);
-        match site.routes.find(scheme, headers::host(&head.headers), head.uri.path(), &head.method) {
-            Lookup::Found(route) => Ok(route.clone()),
-            Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
-            Lookup::NotFound => Err(ProxyError::NoRoute),
-        }
-    }
 }
 
 impl Proxy {
@@ -279,12 +187,6 @@ impl Proxy {
 /// Boxes a future that few exchanges need: the future of every request then holds a pointer in the place of it.
 fn rare<F: Future>(future: F) -> Pin<Box<F>> {
     Box::pin(future)
-}
-
-/// The way of a request to its answer.
-enum Way {
-    Redirect(Moved),
-    Upstream(Outbound),
 }
 
 /// The upstream's answer as the caller gets it.

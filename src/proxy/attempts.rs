@@ -105,7 +105,8 @@ impl<T: Transport> Attempts<'_, T> {
 
     /// The end of the loop, by a rule if it was `stopped`: the answer at hand, the best that came earlier, or an error.
     fn conclude(&mut self, ended: Ended, stopped: Option<Veto>) -> Result<Concluded, End> {
-        let is_recovery = || self.outbound.aim == Aim::Answer && ended.is_ok() && self.exchange.has_retried();
+        let is_recovery =
+            || self.outbound.aim == Aim::Answer && ended.is_ok() && self.exchange.book.has_retried();
         match stopped {
             None if is_recovery() => self.exchange.recover(),
             None => {}

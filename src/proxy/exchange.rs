@@ -35,7 +35,7 @@ pub(crate) struct Exchange {
     route: Option<Arc<Route>>,
     metrics: Arc<RouteMetrics>,
     body: Replay,
-    book: Book,
+    pub(crate) book: Book,
     closing: Closing,
 }
 

@@ -156,7 +156,7 @@ impl Resumption {
         headers.remove(CONNECTION);
         let only = match self.whole.holder() {
             Holder::Any => None,
-            Holder::Same => Some(exchange.answered_by().ok_or(BreakEnd::Failed)?),
+            Holder::Same => Some(exchange.book.answered_by().ok_or(BreakEnd::Failed)?),
         };
         let resume_time = route.settings.retry.resume.time;
         let outbound = Outbound {

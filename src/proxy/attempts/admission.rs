@@ -28,8 +28,8 @@ impl<T: Transport> Attempts<'_, T> {
         };
         if has_waited {
             let asked = std::mem::replace(&mut self.now, Instant::now());
-            self.exchange.leave_queue(self.now.duration_since(asked));
-            if self.outbound.cluster.line.is_in_force() && !self.exchange.has_turn() {
+            self.exchange.book.leave_queue(self.now.duration_since(asked));
+            if self.outbound.cluster.line.is_in_force() && !self.exchange.book.has_turn() {
                 return Ok(Entry::Outage);
             }
         }
@@ -39,7 +39,7 @@ impl<T: Transport> Attempts<'_, T> {
     /// Who asks for admission.
     fn ask(&self) -> Ask {
         // An exchange that has a turn at a cluster that was down has waited for it, and others with it.
-        let is_first = self.exchange.attempt_number() == 0 || self.exchange.has_turn();
+        let is_first = self.exchange.book.attempt_number() == 0 || self.exchange.book.has_turn();
         let purpose = if is_first { Purpose::First } else { Purpose::Retry };
         let left = self.outbound.limits().left(self.exchange.body().upload(), self.now.into_std());
         Ask { purpose, now: self.now, deadline: self.now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) }
@@ -47,8 +47,8 @@ impl<T: Transport> Attempts<'_, T> {
 
     /// The end of an exchange that gets no attempt, or no further one.
     fn refuse(&mut self, refusal: Refusal) -> End {
-        self.exchange.leave_queue(self.now.elapsed());
-        if self.exchange.attempt_number() > 0 {
+        self.exchange.book.leave_queue(self.now.elapsed());
+        if self.exchange.book.attempt_number() > 0 {
             self.exchange.stop_retrying(Veto::Overloaded);
         }
         self.give_up(ProxyError::Overloaded { retry_after: refusal.retry_after })

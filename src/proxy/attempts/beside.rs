@@ -187,7 +187,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         let Attempts { outbound, transport, now, .. } = *self.attempts;
         let is_for_slow = self.running.iter().all(|entrant| entrant.started + self.per_try <= now);
         let is_useful = self.deadline().is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at);
-        let is_allowed = self.attempts.exchange.spent() < outbound.policy().max_attempts && is_useful;
+        let is_allowed = self.attempts.exchange.book.spent() < outbound.policy().max_attempts && is_useful;
         let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped();
         if !is_allowed || is_for_slow && !may_help {
             return None;
@@ -200,8 +200,8 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
             self.lose(&younger, HedgeEnd::Failed);
         }
         let exchange = &mut *self.attempts.exchange;
-        exchange.start_beside(pick.clone(), now);
-        let number = exchange.attempt_number();
+        exchange.book.start_beside(pick.clone(), now);
+        let number = exchange.book.attempt_number();
         let head = outbound.head_of(number);
         // There is none, so it can be had twice.
         let [body, again] = [(); 2].map(|()| exchange.body().attempt());
@@ -245,7 +245,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         if !outbound.withdraw(*now) {
             return refused(HedgeEnd::RefusedBudget);
         }
-        let tried: Vec<_> = exchange.tried().iter().copied().chain(exchange.running_at()).collect();
+        let tried: Vec<_> = exchange.book.tried().iter().copied().chain(exchange.book.running_at()).collect();
         Some((outbound.shared.pick(cluster, &tried, outbound.repeatable, *now)?, slot))
     }
 
@@ -378,7 +378,7 @@ impl<'a> Lesson<'a> {
         let hedging = outbound.route.hedging.as_ref()?;
         let may_hedge = outbound.aim == Aim::Answer
             && outbound.policy().may_hedge(&candidate(exchange, outbound)).is_ok();
-        let is_allowed = exchange.spent() < outbound.policy().max_attempts && !exchange.is_hedged();
+        let is_allowed = exchange.book.spent() < outbound.policy().max_attempts && !exchange.book.is_hedged();
         let deadline = outbound.limits().deadline_at(exchange.body().upload());
         let is_useful =
             |due: &Instant| deadline.is_none_or(|at| *due + RetryPolicy::LEAST_USEFUL <= at.into());

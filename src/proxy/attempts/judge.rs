@@ -69,7 +69,7 @@ impl<T: Transport> Attempts<'_, T> {
         outbound.policy().decide(
             outcome,
             &Circumstances {
-                attempt: exchange.spent().max(1),
+                attempt: exchange.book.spent().max(1),
                 repeatable,
                 body: exchange.body().secure(),
                 untried: if has_untried { Untried::Some } else { Untried::None },
@@ -84,7 +84,7 @@ impl<T: Transport> Attempts<'_, T> {
     fn afford(&self, verdict: Verdict, ended: &Ended) -> Verdict {
         let Verdict::Retry { .. } = verdict else { return verdict };
         let stop = |why| Verdict::Stop { why };
-        if self.exchange.has_last_turn() {
+        if self.exchange.book.has_last_turn() {
             return stop(Veto::Outage);
         }
         let was_sent = ended.as_ref().err().is_none_or(|failure| failure.error.delivery != Delivery::Never);

@@ -20,27 +20,27 @@ impl<T: Transport> Attempts<'_, T> {
         let left = outbound.limits().left(self.exchange.body().upload(), joined.into_std());
         let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
         // One that has not been tried gets an attempt of its own at the end, which takes its time as well.
-        let left = if self.exchange.attempt_number() == 0 { left / 2 } else { left };
+        let left = if self.exchange.book.attempt_number() == 0 { left / 2 } else { left };
         let key = outbound.cluster.key(&outbound.subject());
         let wait = Wait {
             key: &key,
             means: self.means(),
             began: self.exchange.began(),
-            last_attempt: self.exchange.last_attempt(),
+            last_attempt: self.exchange.book.last_attempt(),
             start: outbound.shared.start,
             now: joined,
-            until: joined + left.min(line.max_wait().saturating_sub(self.exchange.in_line())),
+            until: joined + left.min(line.max_wait().saturating_sub(self.exchange.book.in_line())),
         };
         let outcome = line.wait(wait).await;
         self.now = Instant::now();
         let waited = self.now.duration_since(joined);
         match outcome {
             Ok(turn) => {
-                self.exchange.leave_line(turn, waited);
+                self.exchange.book.leave_line(turn, waited);
                 Ok(())
             }
             Err(Refusal { retry_after }) => {
-                self.exchange.leave_line(None, waited);
+                self.exchange.book.leave_line(None, waited);
                 Err(self.give_up(ProxyError::Outage { retry_after }))
             }
         }
@@ -49,12 +49,12 @@ impl<T: Transport> Attempts<'_, T> {
     /// What the exchange has to lose by an attempt that fails.
     fn means(&self) -> Means {
         let exchange = &*self.exchange;
-        if exchange.spent() + 1 >= self.outbound.policy().max_attempts {
+        if exchange.book.spent() + 1 >= self.outbound.policy().max_attempts {
             Means::Nothing
         } else if self.outbound.repeatable != Repeatable::Always || exchange.body().state() == BodyState::Lost
         {
             Means::SpareUnlessSent
-        } else if exchange.attempt_number() == 0 {
+        } else if exchange.book.attempt_number() == 0 {
             Means::Fresh
         } else {
             Means::Spare

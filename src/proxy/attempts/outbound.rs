@@ -71,13 +71,13 @@ impl Outbound {
     pub(super) fn pick(&self, exchange: &Exchange, now: Instant) -> Option<Pick> {
         match self.aim {
             Aim::Rest { only: Some(endpoint) } => self.cluster.pick_only(endpoint),
-            _ => self.shared.pick(&self.cluster, exchange.tried(), self.repeatable, now),
+            _ => self.shared.pick(&self.cluster, exchange.book.tried(), self.repeatable, now),
         }
     }
 
     /// Whether the next attempt may go where none has failed.
     pub(super) fn has_untried(&self, exchange: &Exchange) -> bool {
-        !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.tried())
+        !matches!(self.aim, Aim::Rest { only: Some(_) }) && self.cluster.has_untried(exchange.book.tried())
     }
 
     pub(super) fn limits(&self) -> TimeLimits {

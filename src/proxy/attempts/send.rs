@@ -64,8 +64,8 @@ impl<T: Transport> Attempts<'_, T> {
             return Err(self.give_up(no_endpoint(&self.outbound.cluster)));
         };
         let endpoint = pick.endpoint.clone();
-        self.exchange.start_attempt(pick, self.now);
-        let number = self.exchange.attempt_number();
+        self.exchange.book.start_attempt(pick, self.now);
+        let number = self.exchange.book.attempt_number();
         Ok(Attempt { endpoint, number, started: self.now, progress: Progress::with_slot(slot) })
     }
 
@@ -155,9 +155,9 @@ impl<T: Transport> Attempts<'_, T> {
     /// backend may carry out what was cut off as well as what follows.
     fn successor(&self) -> Successor {
         let policy = self.outbound.policy();
-        let possible = self.exchange.spent() < policy.max_attempts
+        let possible = self.exchange.book.spent() < policy.max_attempts
             && policy.errors.contains(ErrorClass::Timeout)
-            && !self.exchange.has_last_turn()
+            && !self.exchange.book.has_last_turn()
             && (self.outbound.aim != Aim::Answer || beside::may_race(self.exchange, self.outbound));
         if possible { Successor::Possible } else { Successor::Impossible }
     }
@@ -208,7 +208,7 @@ impl<T: Transport> Attempts<'_, T> {
         if outcome.is_err_and(|error| error.delivery == Delivery::Never)
             && self.outbound.cluster.line.is_in_force()
         {
-            self.exchange.forgive_attempt();
+            self.exchange.book.forgive_attempt();
         }
         Ok(ended)
     }

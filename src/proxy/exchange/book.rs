@@ -19,7 +19,7 @@ use crate::upstream::line::Turn;
 
 /// The attempts of an exchange, and its waits for them.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(crate) struct Book {
     /// Those that have ended, in the order of their starts.
     pub(super) attempts: Vec<AttemptRecord>,
     pub(super) tried: Vec<EndpointId>,
@@ -82,100 +82,92 @@ impl Book {
             answered_by: None,
         }
     }
-}
 
-impl Exchange {
     /// The number of attempts so far, those that run included.
     pub(crate) fn attempt_number(&self) -> u32 {
-        let running = usize::from(self.book.running.is_some()) + usize::from(self.book.beside.is_some());
-        u32::try_from(self.book.attempts.len() + running).unwrap_or(u32::MAX)
+        let running = usize::from(self.running.is_some()) + usize::from(self.beside.is_some());
+        u32::try_from(self.attempts.len() + running).unwrap_or(u32::MAX)
     }
 
     /// The same without those that `max_attempts` does not count.
     pub(crate) fn spent(&self) -> u32 {
         let number = self.attempt_number();
         // A record holds no more, so an exchange does not, whatever was forgiven.
-        if self.book.forgiven > 0 && number >= MAX_ATTEMPTS {
+        if self.forgiven > 0 && number >= MAX_ATTEMPTS {
             u32::MAX
         } else {
-            number.saturating_sub(self.book.forgiven)
+            number.saturating_sub(self.forgiven)
         }
     }
 
     /// Has `max_attempts` not count an attempt that sent nothing while the cluster was down.
     pub(crate) fn forgive_attempt(&mut self) {
-        self.book.forgiven += 1;
-    }
-
-    /// What tells it from other exchanges in what is learned of failures.
-    pub(crate) fn number(&mut self) -> u32 {
-        let random = &self.shared.random;
-        *self.book.number.get_or_insert_with(|| random.borrow_mut().u32(..))
+        self.forgiven += 1;
     }
 
     /// When its last attempt ended, if it had one.
     pub(crate) fn last_attempt(&self) -> Option<Instant> {
-        self.book.last_attempt
+        self.last_attempt
     }
 
     /// The endpoints of the attempts that run.
     pub(crate) fn running_at(&self) -> impl Iterator<Item = EndpointId> {
-        self.book.running.iter().chain(&self.book.beside).map(|attempt| attempt.pick.endpoint.id)
+        self.running.iter().chain(&self.beside).map(|attempt| attempt.pick.endpoint.id)
     }
 
     /// The endpoints that have been tried.
     pub(crate) fn tried(&self) -> &[EndpointId] {
-        &self.book.tried
+        &self.tried
     }
 
     /// How long it has waited in line.
     pub(crate) fn in_line(&self) -> Duration {
-        self.book.in_line.unwrap_or_default()
+        self.in_line.unwrap_or_default()
     }
 
     /// Notes a wait in line, and the turn that it may have ended with.
     pub(crate) fn leave_line(&mut self, turn: Option<Turn>, waited: Duration) {
-        self.book.is_last_turn = turn.as_ref().is_some_and(Turn::is_last);
-        self.book.turn = turn;
-        self.book.in_line = Some(self.in_line().saturating_add(waited));
+        self.is_last_turn = turn.as_ref().is_some_and(Turn::is_last);
+        self.turn = turn;
+        self.in_line = Some(self.in_line().saturating_add(waited));
     }
 
     /// Whether it has a turn at a cluster that is down or recovers.
     pub(crate) fn has_turn(&self) -> bool {
-        self.book.turn.is_some()
+        self.turn.is_some()
     }
 
     /// Whether its turn is the one plain attempt after a wait in vain.
     pub(crate) fn has_last_turn(&self) -> bool {
-        self.book.is_last_turn
+        self.is_last_turn
     }
 
     /// Notes a wait for a cluster that had all that it carries.
     pub(crate) fn leave_queue(&mut self, waited: Duration) {
-        self.book.in_queue = Some(self.book.in_queue.unwrap_or_default().saturating_add(waited));
+        self.in_queue = Some(self.in_queue.unwrap_or_default().saturating_add(waited));
     }
 
     /// Begins an attempt at the picked endpoint.
     pub(crate) fn start_attempt(&mut self, pick: Pick, now: Instant) {
         let number = self.attempt_number() + 1;
-        self.book.running = Some(RunningAttempt { number, pick, role: Role::Turn, started: now });
+        self.running = Some(RunningAttempt { number, pick, role: Role::Turn, started: now });
     }
 
     /// Begins an attempt at the picked endpoint beside the one that runs.
     pub(crate) fn start_beside(&mut self, pick: Pick, now: Instant) {
         let number = self.attempt_number() + 1;
-        self.book.beside = Some(RunningAttempt { number, pick, role: Role::Hedge, started: now });
+        self.beside = Some(RunningAttempt { number, pick, role: Role::Hedge, started: now });
     }
 
     /// Takes the attempt of this number out of those that run.
     fn take_running(&mut self, number: u32) -> Option<RunningAttempt> {
-        if self.book.beside.is_none() {
-            return self.book.running.take().filter(|attempt| attempt.number == number); // nearly always
+        if self.beside.is_none() {
+            return self.running.take().filter(|attempt| attempt.number == number); // nearly always
         }
         let is_it = |attempt: &mut RunningAttempt| attempt.number == number;
-        self.book.beside.take_if(is_it).or_else(|| {
-            let taken = self.book.running.take_if(is_it)?;
-            self.book.running = self.book.beside.take();
+        self.beside.take_if(is_it).or_else(|| {
+            let taken = self.running.take_if(is_it)?;
+            self.running = self.beside.take();
             Some(taken)
         })
     }
@@ -183,14 +175,38 @@ impl Exchange {
     /// Whether it has been hedged.
     pub(crate) fn is_hedged(&self) -> bool {
         let is_hedge = |attempt: &AttemptRecord| attempt.role == Role::Hedge;
-        self.book.beside.is_some() || self.book.attempts.iter().any(is_hedge)
+        self.beside.is_some() || self.attempts.iter().any(is_hedge)
     }
 
     /// Whether more than one attempt came to an end of its own, so that all but the last of these have failed.
     pub(crate) fn has_retried(&self) -> bool {
-        let mut ended =
-            self.book.attempts.iter().filter(|attempt| attempt.result != AttemptResult::Cancelled);
+        let mut ended = self.attempts.iter().filter(|attempt| attempt.result != AttemptResult::Cancelled);
         ended.nth(1).is_some()
+    }
+
+    /// Notes who answered with a failure. What two endpoints have failed with is no fault of either.
+    fn blame(&mut self, cluster: &Cluster, pick: Pick, surprise: f64) {
+        self.blamed.push((pick, surprise));
+        let first = self.blamed[0].0.endpoint.id;
+        if self.blamed.iter().any(|(pick, _)| pick.endpoint.id != first) {
+            for (pick, surprise) in &mut self.blamed {
+                // It stays, without its weight, so that a third endpoint is not blamed either.
+                cluster.take_back(&pick.endpoint, std::mem::take(surprise));
+            }
+        }
+    }
+
+    /// Where the last answer came from.
+    pub(crate) fn answered_by(&self) -> Option<EndpointId> {
+        self.answered_by
+    }
+}
+
+impl Exchange {
+    /// What tells it from other exchanges in what is learned of failures.
+    pub(crate) fn number(&mut self) -> u32 {
+        let random = &self.shared.random;
+        *self.book.number.get_or_insert_with(|| random.borrow_mut().u32(..))
     }
 
     /// Ends the attempt of this number, if it runs: endpoint health, metrics, attempt record.
@@ -201,7 +217,7 @@ impl Exchange {
         subject: &dyn Asked,
         now: Instant,
     ) {
-        let Some(attempt) = self.take_running(number) else { return };
+        let Some(attempt) = self.book.take_running(number) else { return };
         let metrics = &attempt.pick.endpoint.metrics;
         let cluster = self.cluster().cloned();
         self.book.answered_by = outcome.is_ok().then_some(attempt.pick.endpoint.id);
@@ -259,19 +275,7 @@ impl Exchange {
         let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began: time.start };
         let surprise = cluster.report(told, pause, time.end);
         if report == Report::Failure(Kind::Answered) {
-            self.blame(cluster, attempt.pick.clone(), surprise);
-        }
-    }
-
-    /// Notes who answered with a failure. What two endpoints have failed with is no fault of either.
-    fn blame(&mut self, cluster: &Cluster, pick: Pick, surprise: f64) {
-        self.book.blamed.push((pick, surprise));
-        let first = self.book.blamed[0].0.endpoint.id;
-        if self.book.blamed.iter().any(|(pick, _)| pick.endpoint.id != first) {
-            for (pick, surprise) in &mut self.book.blamed {
-                // It stays, without its weight, so that a third endpoint is not blamed either.
-                cluster.take_back(&pick.endpoint, std::mem::take(surprise));
-            }
+            self.book.blame(cluster, attempt.pick.clone(), surprise);
         }
     }
 
@@ -291,7 +295,7 @@ impl Exchange {
 
     /// Ends the attempt of this number, if it runs, in the same way: another has answered.
     pub(crate) fn cancel_attempt(&mut self, number: u32, now: Instant) {
-        let Some(attempt) = self.take_running(number) else { return };
+        let Some(attempt) = self.book.take_running(number) else { return };
         if attempt.role == Role::Turn {
             self.book.turn = None;
         }
@@ -330,11 +334,6 @@ impl Exchange {
             AttemptRecord { endpoint, role: attempt.role, result, delivery, started, duration },
         );
         duration
-    }
-
-    /// Where the last answer came from.
-    pub(crate) fn answered_by(&self) -> Option<EndpointId> {
-        self.book.answered_by
     }
 }
 

@@ -3,35 +3,32 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{HeaderValue, UPGRADE, VIA};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
-use prometheus::IntCounter;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::error::ProxyError;
 use crate::policy::retry::Repeatable;
-use crate::proxy::attempts::{Aim, Concluded, Outbound, Quality};
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::attempts::{Concluded, Quality};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
-use crate::proxy::headers::BodyPresence;
 use crate::proxy::hold::{AnswerBody, AnswerMemory};
-use crate::proxy::replay::{AttemptBody, Replay, ReplayLimits, ReplayMemory};
-use crate::proxy::reply::Moved;
+use crate::proxy::prepare::{Incoming, Way};
+use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::resume::Continuation;
 use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::record::{ExchangeOutcome, Target};
-use crate::route::{Action, Lookup, Route, RouteTable};
+use crate::route::{Route, RouteTable};
 use crate::upstream::balance::Pick;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
@@ -39,14 +36,14 @@ use crate::upstream::endpoint::EndpointId;
 use crate::upstream::http1::spare;
 use crate::upstream::pool::Pools;
 
-mod admission;
 mod attempts;
-pub use self::attempts::Transport;
+pub use self::attempts::{Sending, Transport};
 
 pub mod body;
 mod exchange;
 pub(crate) mod headers;
 pub mod hold;
+mod prepare;
 pub mod replay;
 mod reply;
 mod resume;
@@ -68,12 +65,12 @@ pub struct Site {
 pub struct Proxy<T = Pools<AttemptBody>> {
     site: Arc<ArcSwap<Site>>,
     transport: T,
-    around: Rc<Surroundings>,
+    shared: Rc<Shared>,
 }
 
 /// What every exchange of a worker shares.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct Shared {
     /// The access log.
     pub log: LogSender,
     /// Counts exchanges that match no route.
@@ -90,7 +87,7 @@ pub struct Surroundings {
     pub random: RefCell<fastrand::Rng>,
 }
 
-impl Surroundings {
+impl Shared {
     /// The time since the start of the process, as budgets and health count it.
     pub(crate) fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.start)
@@ -114,8 +111,8 @@ impl Surroundings {
 
 impl<T: Transport + 'static> Proxy<T> {
     /// A proxy that sends by `transport`.
-    pub fn new(site: Arc<ArcSwap<Site>>, transport: T, around: Rc<Surroundings>) -> Self {
-        Self { site, transport, around }
+    pub fn new(site: Arc<ArcSwap<Site>>, transport: T, shared: Rc<Shared>) -> Self {
+        Self { site, transport, shared }
     }
 
     /// Answers a request. What needs no waiting is done at once, so that the future holds no more than an attempt needs.
@@ -125,13 +122,14 @@ impl<T: Transport + 'static> Proxy<T> {
     ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let (mut head, Inbound { body, caller, handover }) = request.into_parts();
         let mut exchange = self.begin(&mut head, &caller);
-        let way = self.prepare(&mut exchange, head, body, &caller, handover.as_ref());
+        let incoming = Incoming { head, body, caller: &caller, handover: handover.as_ref() };
+        let way = self.prepare(&mut exchange, incoming);
         let proxy_status = caller.proxy_status;
         async move {
             let outbound = match &way {
                 Ok(Way::Upstream(outbound)) => outbound,
                 Ok(Way::Redirect(moved)) => {
-                    self.around.log.room().await;
+                    self.shared.log.room().await;
                     return Ok(reply::redirect(exchange, moved));
                 }
                 Err(error) => return Ok(reply::reply(exchange, error, proxy_status)),
@@ -141,7 +139,7 @@ impl<T: Transport + 'static> Proxy<T> {
                 Err(error) => return Ok(reply::reply(exchange, &error, proxy_status)),
             };
             // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
-            self.around.log.room().await;
+            self.shared.log.room().await;
             let after = Continuation::of(&concluded, &exchange, &outbound.head, &self);
             let response = deliver(exchange, concluded, proxy_status, handover, after);
             if let Ok(Way::Upstream(outbound)) = way
@@ -155,112 +153,22 @@ impl<T: Transport + 'static> Proxy<T> {
 
     /// Puts on record a request whose head was refused before it could become one: there is no method and no target.
     pub fn refuse(&self, client: IpAddr, status: StatusCode) {
-        let id = headers::new_id(&mut self.around.random.borrow_mut());
+        let id = headers::new_id(&mut self.shared.random.borrow_mut());
         let method = Method::from_bytes(b"-").expect("a hyphen is a token");
         let target = Target::default();
         let identity = Identity { id, client, client_subject: None, protocol: None, method, target };
-        let mut exchange = Exchange::begin(self.around.clone(), identity, Instant::now());
+        let mut exchange = Exchange::begin(self.shared.clone(), identity, Instant::now());
         exchange.refuse(status, Instant::now());
         exchange.finish(ExchangeOutcome::Reply);
     }
 
     fn begin(&self, head: &mut Parts, caller: &Caller) -> Box<Exchange> {
-        let id = headers::request_id(&mut head.headers, &mut self.around.random.borrow_mut());
-        let target = if self.around.log.is_off() { Target::default() } else { target(head) };
+        let id = headers::request_id(&mut head.headers, &mut self.shared.random.borrow_mut());
+        let target = if self.shared.log.is_off() { Target::default() } else { target(head) };
         let client_subject = caller.tls.as_ref().and_then(|tls| tls.subject.clone());
         let (client, protocol, method) = (caller.client, Some(head.version), head.method.clone());
         let identity = Identity { id, client, client_subject, protocol, method, target };
-        Exchange::begin(self.around.clone(), identity, Instant::now())
-    }
-
-    /// Finds the way of a request to its answer, or the reason why there is none, and makes it fit to be sent on.
-    fn prepare(
-        &self,
-        exchange: &mut Exchange,
-        mut head: Parts,
-        body: RequestBody,
-        caller: &Caller,
-        handover: Option<&Handover>,
-    ) -> Result<Way, ProxyError> {
-        if let Some(refusal) = caller.refusal {
-            return Err(refusal.into());
-        }
-        headers::check(&mut head)?;
-        if let Some(tls) = &caller.tls {
-            tls.check(headers::host(&head.headers))?;
-        }
-        let route = self.route(&head)?;
-        exchange.take_route(&route);
-        if let Some(guard) = &route.settings.origin_guard
-            && guard.admit(&mut head.headers).is_err()
-        {
-            route.origin_refused.iter().for_each(IntCounter::inc);
-            return Err(ProxyError::OriginRefused);
-        }
-        let cluster = match &route.action {
-            Action::Forward(cluster) => cluster,
-            Action::Redirect(redirect) => {
-                return Ok(Way::Redirect(Moved::new(redirect, &route, &head, &body)?));
-            }
-        };
-        let policy = &route.settings.retry;
-        let may_be_http2 = cluster.settings.protocol.may_be_http2();
-        // HTTP/2 knows no `Upgrade` (RFC 9113 section 8.6).
-        let upgrade = handover.filter(|_| !may_be_http2).and_then(|_| {
-            let presence = if body.is_end_stream() { BodyPresence::None } else { BodyPresence::Some };
-            headers::upgrade(&head, presence, &route.settings.upgrades)
-        });
-        let takes_trailers = may_be_http2 && headers::takes_trailers(&head.headers);
-        headers::clean_request(&mut head.headers, head.version, &route.via)?;
-        if takes_trailers {
-            headers::set_takes_trailers(&mut head.headers);
-        }
-        if let Some(protocol) = &upgrade {
-            headers::set_upgrade(&mut head.headers, protocol.clone());
-        }
-        if let Some(tls) = &caller.tls {
-            tls.mark(&mut head.headers);
-        }
-        route.settings.request_headers.apply(&mut head.headers);
-        // Judged as the backend will see it: neither what `Connection` names counts, nor what a rule removes.
-        let repeatable = policy.repeatable(&head.method, &head.headers);
-
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // Without it hyper takes a GET for one that has no body, whatever it has.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-
-        // Over HTTP/2 an endpoint can refuse a request after its body has begun to flow, and then any may be sent again.
-        let may_repeat = (repeatable == Repeatable::Always || may_be_http2) && policy.max_attempts > 1;
-        let limits = ReplayLimits {
-            keep: if may_repeat { policy.body_limit } else { 0 },
-            max_body: route.settings.max_body,
-            memory: self.around.replay_memory.clone(),
-            client: caller.client,
-            read_buffer: caller.read_buffer,
-        };
-        exchange.take_body(Replay::new(body, limits, exchange.began())?);
-        Ok(Way::Upstream(Outbound {
-            cluster: cluster.clone(),
-            deadline: route.settings.deadline,
-            caller_silence: caller.body_timeout,
-            route,
-            around: self.around.clone(),
-            head: Rc::new(head),
-            repeatable,
-            upgrade: upgrade.map(Box::new),
-            aim: Aim::Answer,
-        }))
-    }
-
-    fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
-        let site = self.site.load();
-        let scheme = || headers::scheme(&head.headers);
-        match site.routes.find(scheme, headers::host(&head.headers), head.uri.path(), &head.method) {
-            Lookup::Found(route) => Ok(route.clone()),
-            Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
-            Lookup::NotFound => Err(ProxyError::NoRoute),
-        }
+        Exchange::begin(self.shared.clone(), identity, Instant::now())
     }
 }
 
@@ -276,10 +184,9 @@ impl Proxy {
     }
 }
 
-/// The way of a request to its answer.
-enum Way {
-    Redirect(Moved),
-    Upstream(Outbound),
+/// Boxes a future that few exchanges need: the future of every request then holds a pointer in the place of it.
+fn rare<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 /// The upstream's answer as the caller gets it.

@@ -23,7 +23,7 @@ use crate::downstream::connection::serve;
 use crate::downstream::eviction::{Roster, Scope, Standing};
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
-use crate::proxy::{Proxy, Site, Surroundings};
+use crate::proxy::{Proxy, Shared, Site};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
 use crate::upstream::pool::Pools;
@@ -226,7 +226,7 @@ const EVICTION_TIME: Duration = Duration::from_millis(100);
 
 /// Serves connections until no more can come. Those that are open then are dropped with the runtime.
 async fn work(parts: WorkerParts, mut orders: UnboundedReceiver<Order>, open: Arc<AtomicUsize>) {
-    let around = Rc::new(Surroundings {
+    let shared = Rc::new(Shared {
         log: parts.log,
         unmatched: parts.unmatched,
         replay_memory: parts.replay_memory,
@@ -235,7 +235,7 @@ async fn work(parts: WorkerParts, mut orders: UnboundedReceiver<Order>, open: Ar
         is_stopping: parts.is_stopping,
         random: fastrand::Rng::new().into(),
     });
-    let proxy = Rc::new(Proxy::new(parts.site, Pools::with_relief(parts.relief), around));
+    let proxy = Rc::new(Proxy::new(parts.site, Pools::with_relief(parts.relief), shared));
     let roster = Rc::new(Roster::default());
     while let Some(order) = orders.recv().await {
         let roster = roster.clone();

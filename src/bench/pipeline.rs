@@ -19,7 +19,7 @@ use crate::downstream::eviction::Roster;
 use crate::memory;
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
-use crate::proxy::{Proxy, Surroundings};
+use crate::proxy::{Proxy, Shared};
 use crate::record::Record;
 use crate::record::log::in_place::InPlace;
 use crate::record::metrics::Metrics;
@@ -104,7 +104,7 @@ impl Pipeline {
         let config = config::parse(CONFIG, "bench.toml").expect("the configuration is good");
         let metrics = Arc::new(Metrics::new());
         let (sender, log) = InPlace::new(&metrics).expect("there is a /dev/null");
-        let around = Surroundings {
+        let shared = Shared {
             log: sender,
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(256 << 20, metrics.replay_overflow.clone())),
@@ -114,7 +114,7 @@ impl Pipeline {
             random: fastrand::Rng::with_seed(1).into(),
         };
         let site = Parts::build(&config, &[], &metrics).site;
-        let proxy = Rc::new(Proxy::new(Arc::new(ArcSwap::from_pointee(site)), Pools::new(), Rc::new(around)));
+        let proxy = Rc::new(Proxy::new(Arc::new(ArcSwap::from_pointee(site)), Pools::new(), Rc::new(shared)));
         let metrics = metrics.listener("bench");
         let bound = Listener::bind(config.listeners[0].clone(), None, metrics).expect("loopback works");
         let (listener, socket) = bound;

@@ -26,7 +26,7 @@ use crate::fuzzing::strict::{self, text};
 use crate::proxy::body::Inbound;
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::ReplayMemory;
-use crate::proxy::{Proxy, Site, Surroundings};
+use crate::proxy::{Proxy, Shared, Site};
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
 use crate::upstream::pool::Pools;
@@ -258,7 +258,7 @@ impl Stage {
         let caller = TcpStream::connect(self.listener.address()).await.expect("the listener accepts");
         let accepted = poll_fn(|cx| self.accepted.borrow_mut().poll_recv(cx)).await;
         let accepted = accepted.expect("the acceptor lives as long as the stage");
-        let proxy = Rc::new(Proxy::new(self.site.clone(), Pools::new(), self.surroundings()));
+        let proxy = Rc::new(Proxy::new(self.site.clone(), Pools::new(), self.shared()));
         let asked = Rc::new(RefCell::new(Vec::new()));
         let service = {
             let (asked, inner) = (asked.clone(), proxy.clone().service());
@@ -294,8 +294,8 @@ impl Stage {
         (asked.take(), answers.take())
     }
 
-    fn surroundings(&self) -> Rc<Surroundings> {
-        Rc::new(Surroundings {
+    fn shared(&self) -> Rc<Shared> {
+        Rc::new(Shared {
             log: LogSender::off(),
             unmatched: Arc::new(self.metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(1 << 20, self.metrics.replay_overflow.clone())),

@@ -35,10 +35,10 @@ pub(crate) fn reply(
         status.as_u16(),
         status.canonical_reason().unwrap_or("Error"),
         explanation(error),
-        exchange.id
+        exchange.id()
     );
     let length = HeaderValue::from(text.len());
-    let request_id = HeaderValue::from_str(&exchange.id);
+    let request_id = HeaderValue::from_str(exchange.id());
     let route = exchange.route().cloned();
     // A reply to HEAD has no body, but the length that the one to GET would have (RFC 9110 section 9.3.2).
     let body = (exchange.method() != Method::HEAD).then(|| Bytes::from(text));
@@ -121,7 +121,7 @@ impl Moved {
 pub(crate) fn redirect(mut exchange: Box<Exchange>, moved: &Moved) -> Response<ResponseBody> {
     exchange.redirect(moved.status, Instant::now());
     let route = exchange.route().cloned();
-    let request_id = HeaderValue::from_str(&exchange.id);
+    let request_id = HeaderValue::from_str(exchange.id());
     let mut response = Response::new(ResponseBody::new(UpstreamBody::Kept(None), exchange));
     *response.status_mut() = moved.status;
     let headers = response.headers_mut();

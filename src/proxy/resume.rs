@@ -23,10 +23,10 @@ use http_body::Body;
 use crate::error::UpstreamError;
 use crate::policy::resume::{BreakEnd, Flowing, Holder, Resumable};
 use crate::policy::retry::Repeatable;
-use crate::proxy::attempts::{Aim, Answer, Concluded, Outbound, Quality, Transport, rest};
+use crate::proxy::attempts::{Aim, Answer, Concluded, Outbound, Quality, Transport, resume};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::hold::AnswerBody;
-use crate::proxy::{Proxy, Surroundings};
+use crate::proxy::{Proxy, Shared};
 
 /// What follows a break.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl<T: Transport + 'static> Resend for Proxy<T> {
         error: UpstreamError,
     ) -> Pin<Box<dyn Future<Output = Ended>>> {
         Box::pin(async move {
-            let came = resumption.ask(&mut exchange, error.clone(), &self.transport, &self.around).await;
+            let came = resumption.ask(&mut exchange, error.clone(), &self.transport, &self.shared).await;
             let end = came.as_ref().err().copied().unwrap_or(BreakEnd::Resumed);
             exchange.end_break(end);
             let outcome = came.map(|rest| (rest.into_body(), resumption)).map_err(|_| error);
@@ -153,7 +153,7 @@ impl Resumption {
         exchange: &mut Exchange,
         error: UpstreamError,
         transport: &T,
-        around: &Rc<Surroundings>,
+        shared: &Rc<Shared>,
     ) -> Result<Answer, BreakEnd> {
         let route = exchange.route().cloned().ok_or(BreakEnd::Failed)?;
         let cluster = route.action.cluster().ok_or(BreakEnd::Failed)?;
@@ -165,12 +165,12 @@ impl Resumption {
         headers.remove(CONNECTION);
         let only = match self.whole.holder() {
             Holder::Any => None,
-            Holder::Same => Some(exchange.answered_by().ok_or(BreakEnd::Failed)?),
+            Holder::Same => Some(exchange.book.answered_by().ok_or(BreakEnd::Failed)?),
         };
         let resume_time = route.settings.retry.resume.time;
         let outbound = Outbound {
             route: route.clone(),
-            around: around.clone(),
+            shared: shared.clone(),
             head: self.head.clone(),
             cluster: cluster.clone(),
             repeatable: Repeatable::Always,
@@ -180,7 +180,7 @@ impl Resumption {
             caller_silence: resume_time,
             aim: Aim::Rest { only },
         };
-        let followed = rest::follow(exchange, &outbound, error, transport).await;
+        let followed = resume::follow(exchange, &outbound, error, transport).await;
         let answer = followed.ok_or(BreakEnd::Failed)?;
         let length = answer.body().size_hint().exact();
         match answer.status() {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -26,13 +25,13 @@ use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
 use crate::policy::outage::LineSettings;
-use crate::policy::retry::{Repeatable, RetryPolicy};
-use crate::proxy::attempts::Transport;
+use crate::policy::retry::RetryPolicy;
+use crate::proxy::attempts::{Sending, Transport};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::upgrade::Handover;
-use crate::proxy::{Proxy, Site, Surroundings};
+use crate::proxy::{Proxy, Shared, Site};
 use crate::record::QueryPolicy;
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
@@ -41,8 +40,6 @@ use crate::upstream::body::UpstreamBody;
 use crate::upstream::body::testing::{Part, ScriptedAnswer};
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
-use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::Progress;
 
 /// What the scripted upstream does with one attempt.
 #[derive(Clone, Debug)]
@@ -88,12 +85,10 @@ pub(crate) struct Script {
 impl Transport for Script {
     async fn send(
         &self,
-        endpoint: &Arc<Endpoint>,
-        head: &Rc<Parts>,
+        request: Sending<'_>,
         mut body: AttemptBody,
-        _repeatable: Repeatable,
-        progress: &Progress,
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError> {
+        let Sending { endpoint, head, progress, .. } = request;
         let step = self.steps.borrow_mut().pop_front();
         let step = step.or_else(|| self.then.map(|then| then(self.start.elapsed())));
         let step = step.expect("the script has a step for every attempt");
@@ -244,7 +239,7 @@ impl Stage {
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
         let answer_memory = Arc::new(AnswerMemory::new(10_000));
         let start = Instant::now();
-        let around = Surroundings {
+        let shared = Shared {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: memory.clone(),
@@ -258,7 +253,7 @@ impl Stage {
         let script = Script { steps, then, seen: RefCell::default(), start };
         let site = Arc::new(ArcSwap::from_pointee(site));
         Self {
-            proxy: Rc::new(Proxy::new(site, script, Rc::new(around))),
+            proxy: Rc::new(Proxy::new(site, script, Rc::new(shared))),
             route,
             cluster,
             memory,

@@ -204,7 +204,7 @@ const SMALL: usize = 1024;
 async fn the_future_of_a_request_is_a_small_allocation() {
     let stage = Stage::new([]);
     let proxy: Rc<Proxy> =
-        Rc::new(Proxy::new(stage.proxy.site.clone(), Pools::new(), stage.proxy.around.clone()));
+        Rc::new(Proxy::new(stage.proxy.site.clone(), Pools::new(), stage.proxy.shared.clone()));
     let size = size_of_val(&proxy.handle(request(Method::GET, &[], ScriptedBody::empty())));
     assert!(size <= SMALL, "{size} bytes");
 }

@@ -82,7 +82,7 @@ pub struct Refusal {
 
 /// What an attempt told about the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LoadSignal {
     /// It was answered, and well.
     Answered,
     /// It failed, or the answer says so.
@@ -230,7 +230,7 @@ impl Admission {
     }
 
     /// Takes note of an attempt's end.
-    fn note(&self, told: Told, took: Duration, now: Instant) {
+    fn note(&self, told: LoadSignal, took: Duration, now: Instant) {
         let now = now.saturating_duration_since(self.made);
         if self.seen.note(told, took, now) {
             self.look(now);
@@ -343,7 +343,7 @@ pub struct Slot {
 
 impl Slot {
     /// Gives the place back at `now`, with what came of it.
-    pub fn end(self, told: Told, now: Instant) {
+    pub fn end(self, told: LoadSignal, now: Instant) {
         let took = self.admission.micros(now).saturating_sub(self.began);
         self.admission.note(told, Duration::from_micros(took), now);
     }
@@ -409,7 +409,7 @@ pub struct LingeringSlot {
 
 impl LingeringSlot {
     /// The backend has let go of it: with an answer, or without.
-    pub fn end(mut self, told: Told) {
+    pub fn end(mut self, told: LoadSignal) {
         if let Some(slot) = self.slot.take() {
             slot.admission.lingering.fetch_sub(1, Ordering::Relaxed);
             slot.end(told, Instant::now());

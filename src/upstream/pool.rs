@@ -31,7 +31,7 @@ use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::repeat::SendOnce;
 use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
-use crate::upstream::admission::{Slot, Told};
+use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
@@ -87,7 +87,7 @@ impl Progress {
 
     /// Gives the place in flight back, if the attempt still has it. Its time is the backend's since `handed_over`, if that is
     /// later than its start.
-    pub fn end(&self, told: Told, handed_over: Option<Instant>, now: Instant) {
+    pub fn end(&self, told: LoadSignal, handed_over: Option<Instant>, now: Instant) {
         if let Some(mut slot) = self.slot.take() {
             slot.note_start(handed_over);
             slot.end(told, now);
@@ -617,11 +617,11 @@ impl Drop for Waiting<'_> {
 }
 
 /// What a late answer tells about the load.
-fn told(answered: &Result<Answer, Unanswered>) -> Told {
+fn told(answered: &Result<Answer, Unanswered>) -> LoadSignal {
     match answered {
-        Ok(answer) if answer.head.status().is_server_error() => Told::Failed,
-        Ok(_) => Told::Answered,
-        Err(_) => Told::Nothing,
+        Ok(answer) if answer.head.status().is_server_error() => LoadSignal::Failed,
+        Ok(_) => LoadSignal::Answered,
+        Err(_) => LoadSignal::Nothing,
     }
 }
 

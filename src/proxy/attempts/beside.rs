@@ -20,11 +20,15 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
-use http::{Response, StatusCode};
-use tokio::time::{Instant, Sleep};
+use http::StatusCode;
+use tokio::time::Instant;
 
-use super::{Aim, Arrived, Current, Failure, Outbound, Transport, asked_wait, cut_off, idle_close, judge};
+use super::judge::asked_wait;
+use super::send::{Arrived, Attempt, Failure, cut_off};
+use super::transport::{Sending, Sent, Transport};
+use super::{Aim, Attempts, Outbound, idle_close};
 use crate::error::{Delivery, ErrorClass, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::Limit;
 use crate::policy::expect::Ending;
@@ -32,16 +36,11 @@ use crate::policy::hedge::latency::Seen;
 use crate::policy::hedge::{Candidate, HedgeEnd, Hedging};
 use crate::policy::resume::RequestBody;
 use crate::policy::retry::{Outcome, RetryPolicy, Verdict};
-use crate::proxy::exchange::{Brought, Exchange};
-use crate::proxy::replay::AttemptBody;
+use crate::proxy::exchange::{Exchange, ResponseHead};
 use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
-use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Asked;
 use crate::upstream::pool::Progress;
-
-/// What a transport's answer is made of.
-type Sent = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 
 /// Whether a request is one of which a second attempt may run beside one that is slow.
 pub(super) fn may_race(exchange: &Exchange, outbound: &Outbound) -> bool {
@@ -57,105 +56,82 @@ fn candidate<'a>(exchange: &Exchange, outbound: &'a Outbound) -> Candidate<'a> {
     }
 }
 
-/// An attempt that was slow, and what all attempts beside it look at.
-pub(super) struct Race<'a, T> {
-    pub(super) outbound: &'a Outbound,
-    pub(super) transport: &'a T,
-    /// The first attempt.
-    pub(super) current: &'a Current<'a>,
+/// Runs attempts beside one that is slow, to the first good answer or the end of all. The exchange is left with one
+/// running attempt at most: the one whose outcome this is, by its number.
+pub(super) async fn race<'a, T: Transport>(
+    attempts: &mut Attempts<'a, T>,
+    first: &Attempt,
+    lesson: Option<Box<Lesson<'a>>>,
+    sent: Pin<&mut impl Future<Output = Sent>>,
+) -> (u32, Result<Arrived, Failure>) {
+    let per_try = attempts.outbound.policy().per_try_timeout;
+    let (number, started) = (first.number, first.started);
+    let first = Entrant { number, started, is_for_slow: false, sent: Box::pin(sent) };
+    let race = Race { attempts, per_try, first: number, lesson, running: vec![first], failed: None };
+    race.run().await
+}
+
+/// An attempt that was slow, and those that run beside it.
+struct Race<'r, 'a, T> {
+    attempts: &'r mut Attempts<'a, T>,
+    /// When an attempt is slow.
+    per_try: Duration,
+    /// The number of the first attempt.
+    first: u32,
     /// What it teaches about the route's latency.
-    pub(super) lesson: Option<Box<Lesson<'a>>>,
+    lesson: Option<Box<Lesson<'a>>>,
+    /// Oldest first.
+    running: Vec<Entrant<'r>>,
+    /// The better of what has failed, and its number.
+    failed: Option<(u32, Result<Arrived, Failure>)>,
 }
 
 /// An attempt that runs.
-struct Entrant<'a> {
+struct Entrant<'r> {
     number: u32,
     started: Instant,
     /// Whether it was sent because another had outlived `per_try_timeout`.
     is_for_slow: bool,
-    sent: Pin<Box<dyn Future<Output = Sent> + 'a>>,
+    sent: Pin<Box<dyn Future<Output = Sent> + 'r>>,
 }
 
-impl<'a, T: Transport> Race<'a, T> {
-    /// Runs the race to its end. The exchange is left with one running attempt at most: the one whose outcome this is, by
-    /// its number.
-    pub(super) async fn run(
-        mut self,
-        exchange: &mut Exchange,
-        first: Pin<&mut (impl Future<Output = Sent> + 'a)>,
-        mut timer: Pin<&mut Sleep>,
-    ) -> (u32, Result<Arrived, Failure>) {
-        let (outbound, per_try) = (self.outbound, self.outbound.policy().per_try_timeout);
-        let first = Entrant {
-            number: self.current.number,
-            started: self.current.started,
-            is_for_slow: false,
-            sent: Box::pin(first),
-        };
-        let mut running = vec![first];
-        let mut failed: Option<(u32, Result<Arrived, Failure>)> = None;
-        let mut due = Some(Instant::now());
+impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
+    /// Runs the race to its end.
+    async fn run(mut self) -> (u32, Result<Arrived, Failure>) {
+        let outbound = self.attempts.outbound;
+        let mut due = Some(self.read_clock());
         loop {
-            let now = Instant::now();
+            let now = self.read_clock();
             if due.is_some_and(|due| due <= now) {
-                let entrant = self.start(exchange, &mut running, now);
-                // What was refused once is not asked for again, unless the first becomes slow.
-                let first_slow = running.first().map(|first| first.started + per_try).filter(|at| *at > now);
-                due = entrant.as_ref().map_or(first_slow, |entrant| Some(entrant.started + per_try));
-                running.extend(entrant);
+                due = self.start();
             }
-            let deadline: Option<Instant> =
-                outbound.limits().deadline_at(exchange.body().upload()).map(Into::into);
-            let wake = [due, deadline].into_iter().flatten().min().unwrap_or(now + per_try);
-            timer.as_mut().reset(wake);
-            let ended = poll_fn(|cx| {
-                for (place, entrant) in running.iter_mut().enumerate() {
-                    if let Poll::Ready(sent) = entrant.sent.as_mut().poll(cx) {
-                        return Poll::Ready(Some((place, sent)));
-                    }
-                }
-                timer.as_mut().poll(cx).map(|()| None)
-            });
-            let Some((place, sent)) = ended.await else {
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    return self.run_out_of_time(exchange, running, failed);
+            let deadline = self.deadline();
+            let wake = [due, deadline].into_iter().flatten().min().unwrap_or(now + self.per_try);
+            let Some((entrant, sent)) = self.next(wake).await else {
+                if deadline.is_some_and(|deadline| deadline <= self.read_clock()) {
+                    return self.run_out_of_time();
                 }
                 continue;
             };
-            let now = Instant::now();
-            let entrant = running.remove(place);
+            let now = self.read_clock();
             let outcome = outbound.take(sent);
-            if entrant.number == self.current.number {
+            if entrant.number == self.first {
                 self.end_lesson(outbound.is_good(&outcome));
             }
             // A refusal that would not be retried is no reason to lose the answer that the other may bring.
-            if is_good(outbound, &outcome) || outbound.is_good(&outcome) && running.is_empty() {
-                self.win(exchange, &entrant, running, now);
+            if is_good(outbound, &outcome) || outbound.is_good(&outcome) && self.running.is_empty() {
+                self.win(&entrant);
                 return (entrant.number, outcome);
             }
-            if entrant.number != self.current.number {
+            if entrant.number != self.first {
                 self.count(HedgeEnd::Failed);
             }
-            let is_last = running.is_empty();
-            let verdict = judge(exchange, outbound, told(&outcome), outbound.repeatable, now);
-            let (number, outcome) = match failed.take() {
-                Some((number, earlier)) if is_better(&earlier, &outcome) => {
-                    finish(exchange, outbound, entrant.number, &outcome, now);
-                    (number, earlier)
-                }
-                _ => {
-                    if !is_last {
-                        finish(exchange, outbound, entrant.number, &outcome, now);
-                    }
-                    (entrant.number, outcome)
-                }
-            };
-            if is_last {
-                return (number, outcome);
-            }
-            failed = Some((number, outcome));
+            let verdict = self.attempts.verdict(told(&outcome), outbound.repeatable);
+            let better = self.choose(entrant.number, outcome);
             // One that is slow does not keep the rest of the attempts from being made.
-            let is_slow = running.first().is_some_and(|first| first.started + per_try <= now);
+            let Some(oldest) = self.running.first() else { return better };
+            let is_slow = oldest.started + self.per_try <= now;
+            self.failed = Some(better);
             due = match verdict {
                 Verdict::Retry { after, .. } if is_slow => Some(now + after),
                 Verdict::Retry { after, .. } => due.map(|due| due.max(now + after)),
@@ -165,58 +141,109 @@ impl<'a, T: Transport> Race<'a, T> {
         }
     }
 
-    /// Begins one more attempt, if it is allowed and of use. Of two that run the younger is cut off for it.
-    fn start(
-        &self,
-        exchange: &mut Exchange,
-        running: &mut Vec<Entrant<'a>>,
-        now: Instant,
-    ) -> Option<Entrant<'a>> {
-        let (outbound, per_try) = (self.outbound, self.outbound.policy().per_try_timeout);
-        let is_for_slow = running.iter().all(|entrant| entrant.started + per_try <= now);
-        let deadline = outbound.limits().deadline_at(exchange.body().upload());
-        let is_useful = deadline.is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at.into());
-        let is_allowed = exchange.spent() < outbound.policy().max_attempts && is_useful;
-        let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped(now);
+    fn read_clock(&mut self) -> Instant {
+        self.attempts.now = Instant::now();
+        self.attempts.now
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let Attempts { exchange, outbound, .. } = &*self.attempts;
+        outbound.limits().deadline_at(exchange.body().upload()).map(Into::into)
+    }
+
+    /// The next attempt that ends, or none at the time `wake`.
+    async fn next(&mut self, wake: Instant) -> Option<(Entrant<'r>, Sent)> {
+        self.attempts.timer.as_mut().reset(wake);
+        let (place, sent) = poll_fn(|cx| {
+            for (place, entrant) in self.running.iter_mut().enumerate() {
+                if let Poll::Ready(sent) = entrant.sent.as_mut().poll(cx) {
+                    return Poll::Ready(Some((place, sent)));
+                }
+            }
+            self.attempts.timer.as_mut().poll(cx).map(|()| None)
+        })
+        .await?;
+        Some((self.running.remove(place), sent))
+    }
+
+    /// Of two failures the better one. The other goes on record at once, and so does either while another attempt runs.
+    fn choose(&mut self, number: u32, outcome: Result<Arrived, Failure>) -> (u32, Result<Arrived, Failure>) {
+        match self.failed.take() {
+            Some((earlier_number, earlier)) if is_better(&earlier, &outcome) => {
+                self.finish(number, &outcome);
+                (earlier_number, earlier)
+            }
+            _ => {
+                if !self.running.is_empty() {
+                    self.finish(number, &outcome);
+                }
+                (number, outcome)
+            }
+        }
+    }
+
+    /// Begins one more attempt, if it is allowed and of use, and says when the next is due.
+    fn start(&mut self) -> Option<Instant> {
+        let now = self.attempts.now;
+        match self.enter() {
+            Some(entrant) => {
+                self.running.push(entrant);
+                Some(now + self.per_try)
+            }
+            // What was refused once is not asked for again, unless the first becomes slow.
+            None => self.running.first().map(|first| first.started + self.per_try).filter(|at| *at > now),
+        }
+    }
+
+    /// One more attempt, if it is allowed and of use. Of two that run the younger is cut off for it.
+    fn enter(&mut self) -> Option<Entrant<'r>> {
+        let Attempts { outbound, transport, now, .. } = *self.attempts;
+        let is_for_slow = self.running.iter().all(|entrant| entrant.started + self.per_try <= now);
+        let is_useful = self.deadline().is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at);
+        let is_allowed = self.attempts.exchange.book.spent() < outbound.policy().max_attempts && is_useful;
+        let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped();
         if !is_allowed || is_for_slow && !may_help {
             return None;
         }
-        let (pick, slot) = self.pick(exchange, now)?;
-        if running.len() > 1
-            && let Some(younger) = running.pop()
+        let (pick, slot) = self.pick()?;
+        if self.running.len() > 1
+            && let Some(younger) = self.running.pop()
         {
-            exchange.cancel_attempt(younger.number, now);
-            self.lose(exchange, &younger, HedgeEnd::Failed, now);
+            self.attempts.exchange.cancel_attempt(younger.number, now);
+            self.lose(&younger, HedgeEnd::Failed);
         }
-        exchange.start_beside(pick.clone(), now);
-        let number = exchange.attempt_number();
-        let (transport, head) = (self.transport, outbound.head_of(number));
+        let exchange = &mut *self.attempts.exchange;
+        exchange.book.start_beside(pick.clone(), now);
+        let number = exchange.book.attempt_number();
+        let head = outbound.head_of(number);
         // The request has no body, so two attempts can have it.
         let [body, again] = [(); 2].map(|()| exchange.body().attempt());
         let sent = async move {
             let progress = Progress::beside(slot);
-            let send = |body| transport.send(&pick.endpoint, &head, body, outbound.repeatable, &progress);
-            let (answered, body) = (send(body).await, again);
+            let Outbound { repeatable, .. } = *outbound;
+            let request = Sending { endpoint: &pick.endpoint, head: &head, repeatable, progress: &progress };
+            let answered = transport.send(request, body).await;
             if !idle_close::is_one(&answered, &progress, now) {
                 return answered;
             }
             progress.begin_anew();
-            send(body).await
+            transport.send(request, again).await
         };
         Some(Entrant { number, started: now, is_for_slow, sent: Box::pin(sent) })
     }
 
     /// Whether attempts beside slow ones of this key have ever been of use: a report that takes 12 s would run twice for
     /// ever.
-    fn has_helped(&self, now: Instant) -> bool {
-        let Outbound { cluster, around, .. } = self.outbound;
-        let key = cluster.key(&self.outbound.subject());
-        cluster.may_help_beside(&key, around.random(), around.since_start(now))
+    fn has_helped(&self) -> bool {
+        let Outbound { cluster, shared, .. } = self.attempts.outbound;
+        let key = cluster.key(&self.attempts.outbound.subject());
+        cluster.may_help_beside(&key, shared.random(), shared.since_start(self.attempts.now))
     }
 
     /// The endpoint for one more attempt, paid for, and its place in flight; another endpoint if there is one.
-    fn pick(&self, exchange: &Exchange, now: Instant) -> Option<(Pick, Option<Slot>)> {
-        let cluster = &self.outbound.cluster;
+    fn pick(&self) -> Option<(Pick, Option<Slot>)> {
+        let Attempts { exchange, outbound, now, .. } = &*self.attempts;
+        let cluster = &outbound.cluster;
         let refused = |end| {
             self.count(end);
             None
@@ -224,83 +251,97 @@ impl<'a, T: Transport> Race<'a, T> {
         if cluster.line.is_in_force() {
             return refused(HedgeEnd::RefusedLine);
         }
-        let slot = cluster.admission.try_enter(now);
+        let slot = cluster.admission.try_enter(*now);
         if slot.is_none() && !cluster.admission.is_off() {
             return refused(HedgeEnd::RefusedLoad);
         }
-        if !self.outbound.withdraw(now) {
+        if !outbound.withdraw(*now) {
             return refused(HedgeEnd::RefusedBudget);
         }
-        let tried: Vec<_> = exchange.tried().iter().copied().chain(exchange.running_at()).collect();
-        Some((self.outbound.around.pick(cluster, &tried, self.outbound.repeatable, now)?, slot))
+        let tried: Vec<_> = exchange.book.tried().iter().copied().chain(exchange.book.running_at()).collect();
+        Some((outbound.shared.pick(cluster, &tried, outbound.repeatable, *now)?, slot))
     }
 
     /// Ends all that still run beside a good answer. One that had outlived `per_try_timeout` when a younger one answered
     /// has failed; one that had not is cancelled.
-    fn win(&mut self, exchange: &mut Exchange, winner: &Entrant<'a>, others: Vec<Entrant<'a>>, now: Instant) {
-        if winner.number != self.current.number {
+    fn win(&mut self, winner: &Entrant<'r>) {
+        let now = self.attempts.now;
+        if winner.number != self.first {
             self.count(HedgeEnd::Won);
         }
         if winner.is_for_slow {
-            self.note_help(exchange, Help::Some, now);
+            self.note_help(Help::Some);
         }
-        for other in others {
-            let is_late = other.started + self.outbound.policy().per_try_timeout <= now;
+        for other in std::mem::take(&mut self.running) {
+            let is_late = other.started + self.per_try <= now;
             if is_late && other.number < winner.number {
                 let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
-                exchange.finish_attempt(other.number, Err(&late), self.outbound, now);
+                self.finish_failed(other.number, &late);
             } else {
-                exchange.cancel_attempt(other.number, now);
+                self.attempts.exchange.cancel_attempt(other.number, now);
             }
-            if other.number != self.current.number {
-                self.lose(exchange, &other, HedgeEnd::Lost, now);
+            if other.number != self.first {
+                self.lose(&other, HedgeEnd::Lost);
             }
         }
     }
 
     /// The deadline has passed: a bad answer that came before is the outcome, or the oldest attempt.
-    fn run_out_of_time(
-        &self,
-        exchange: &mut Exchange,
-        running: Vec<Entrant<'a>>,
-        failed: Option<(u32, Result<Arrived, Failure>)>,
-    ) -> (u32, Result<Arrived, Failure>) {
-        let now = Instant::now();
-        let failed = failed.filter(|(_, outcome)| outcome.is_ok());
-        let oldest = running.first().map_or(self.current.number, |entrant| entrant.number);
+    fn run_out_of_time(mut self) -> (u32, Result<Arrived, Failure>) {
+        let failed = self.failed.take().filter(|(_, outcome)| outcome.is_ok());
+        let running = std::mem::take(&mut self.running);
+        let oldest = running.first().map_or(self.first, |entrant| entrant.number);
         let cut = cut_off(Limit::Deadline, Delivery::Maybe);
         for entrant in running {
             if entrant.number != oldest {
-                exchange.cancel_attempt(entrant.number, now);
+                self.attempts.exchange.cancel_attempt(entrant.number, self.attempts.now);
             } else if failed.is_some() {
-                exchange.finish_attempt(oldest, Err(&cut.error), self.outbound, now);
+                self.finish_failed(oldest, &cut.error);
             }
-            if entrant.number != self.current.number {
-                self.lose(exchange, &entrant, HedgeEnd::Failed, now);
+            if entrant.number != self.first {
+                self.lose(&entrant, HedgeEnd::Failed);
             }
         }
         failed.unwrap_or((oldest, Err(cut)))
     }
 
-    /// Counts an attempt that was made beside another and was of no use.
-    fn lose(&self, exchange: &mut Exchange, entrant: &Entrant<'a>, end: HedgeEnd, now: Instant) {
-        self.count(end);
-        if entrant.is_for_slow {
-            self.note_help(exchange, Help::None, now);
+    /// Puts the outcome of an attempt on record.
+    fn finish(&mut self, number: u32, outcome: &Result<Arrived, Failure>) {
+        match outcome {
+            Ok(answer) => {
+                let head = ResponseHead { status: answer.status(), grpc: None };
+                let Attempts { exchange, outbound, now, .. } = &mut *self.attempts;
+                exchange.finish_attempt(number, Ok(head), *outbound, *now);
+            }
+            Err(failure) => self.finish_failed(number, &failure.error),
         }
     }
 
-    fn note_help(&self, exchange: &mut Exchange, help: Help, now: Instant) {
-        let Outbound { cluster, around, .. } = self.outbound;
+    fn finish_failed(&mut self, number: u32, error: &UpstreamError) {
+        let Attempts { exchange, outbound, now, .. } = &mut *self.attempts;
+        exchange.finish_attempt(number, Err(error), *outbound, *now);
+    }
+
+    /// Counts an attempt that was made beside another and was of no use.
+    fn lose(&mut self, entrant: &Entrant<'r>, end: HedgeEnd) {
+        self.count(end);
+        if entrant.is_for_slow {
+            self.note_help(Help::None);
+        }
+    }
+
+    fn note_help(&mut self, help: Help) {
+        let Attempts { exchange, outbound, now, .. } = &mut *self.attempts;
         let ending = match help {
             Help::None => Ending::Failure(exchange.number()),
             Help::Some => Ending::Success,
         };
-        cluster.note_beside(&cluster.key(&self.outbound.subject()), ending, around.since_start(now));
+        let Outbound { cluster, shared, .. } = outbound;
+        cluster.note_beside(&cluster.key(&outbound.subject()), ending, shared.since_start(*now));
     }
 
     fn count(&self, end: HedgeEnd) {
-        self.outbound.route.metrics.hedges(end).inc();
+        self.attempts.outbound.route.metrics.hedges(end).inc();
     }
 
     fn end_lesson(&mut self, is_answered: bool) {
@@ -321,20 +362,6 @@ enum Help {
 fn is_good(outbound: &Outbound, outcome: &Result<Arrived, Failure>) -> bool {
     let is_refusal = |status: StatusCode| status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     outbound.is_good(outcome) && outcome.as_ref().is_ok_and(|answer| !is_refusal(answer.status()))
-}
-
-fn finish(
-    exchange: &mut Exchange,
-    outbound: &Outbound,
-    number: u32,
-    outcome: &Result<Arrived, Failure>,
-    now: Instant,
-) {
-    let told = match outcome {
-        Ok(answer) => Ok(Brought { status: answer.status(), grpc: None }),
-        Err(failure) => Err(&failure.error),
-    };
-    exchange.finish_attempt(number, told, outbound, now);
 }
 
 /// What a bad outcome is to the policy.
@@ -370,7 +397,7 @@ impl<'a> Lesson<'a> {
         let hedging = outbound.route.hedging.as_ref()?;
         let may_hedge = outbound.aim == Aim::Answer
             && outbound.policy().may_hedge(&candidate(exchange, outbound)).is_ok();
-        let is_allowed = exchange.spent() < outbound.policy().max_attempts && !exchange.is_hedged();
+        let is_allowed = exchange.book.spent() < outbound.policy().max_attempts && !exchange.book.is_hedged();
         let deadline = outbound.limits().deadline_at(exchange.body().upload());
         let is_useful =
             |due: &Instant| deadline.is_none_or(|at| *due + RetryPolicy::LEAST_USEFUL <= at.into());
@@ -389,7 +416,7 @@ impl Drop for Lesson<'_> {
         let now = Instant::now();
         let took = now.duration_since(self.started);
         let seen = if self.is_answered { Seen::Answer(took) } else { Seen::NoneWithin(took) };
-        if let Some(delay) = hedging.note(seen, self.outbound.around.since_start(now)) {
+        if let Some(delay) = hedging.note(seen, self.outbound.shared.since_start(now)) {
             self.outbound.route.metrics.hedge_delay.set(delay.as_secs_f64());
         }
     }

@@ -16,8 +16,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Arrived, Current, Outbound};
-use crate::error::UpstreamError;
+use super::Outbound;
+use super::send::Attempt;
+use super::transport::Sent;
 use crate::policy::deadline::Upload;
 use crate::policy::retry::{BodyState, Repeatable};
 use crate::proxy::exchange::Exchange;
@@ -26,13 +27,8 @@ use crate::upstream::pool::Progress;
 /// Whether a request that may be repeated has met the close of its connection.
 ///
 /// An answer to an upload that has not ended is about that upload, and belongs to its caller.
-pub(super) fn has_met(
-    answered: &Result<Arrived, UpstreamError>,
-    exchange: &Exchange,
-    outbound: &Outbound,
-    current: &Current<'_>,
-) -> bool {
-    is_one(answered, current.progress, current.started) && {
+pub(super) fn has_met(answered: &Sent, exchange: &Exchange, outbound: &Outbound, attempt: &Attempt) -> bool {
+    is_one(answered, &attempt.progress, attempt.started) && {
         let body = exchange.body();
         outbound.repeatable == Repeatable::Always
             && body.state() == BodyState::Whole
@@ -41,11 +37,7 @@ pub(super) fn has_met(
 }
 
 /// Whether the answer to an attempt that began at `started` is such a close.
-pub(super) fn is_one(
-    answered: &Result<Arrived, UpstreamError>,
-    progress: &Progress,
-    started: Instant,
-) -> bool {
+pub(super) fn is_one(answered: &Sent, progress: &Progress, started: Instant) -> bool {
     let is_refusal = matches!(answered, Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT);
     is_refusal && progress.used_kept() && started.elapsed() <= LATEST
 }

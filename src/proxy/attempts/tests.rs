@@ -1,11 +1,15 @@
 //! The loop in paused time over a scripted upstream: exact waits, exact counts.
 
+use std::time::Duration;
+
 use http::Method;
 use tokio::time::{advance, timeout};
 
 use super::*;
+use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::budget::BudgetSettings;
+use crate::policy::retry::RetryPolicy;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
 

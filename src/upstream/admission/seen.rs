@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Told;
+use super::LoadSignal;
 use crate::policy::admission::limiter::{Pressure, Window};
 
 /// The counts of the current window. Times are microseconds since the gate was made.
@@ -32,14 +32,14 @@ pub(super) struct Counted {
 
 impl Seen {
     /// Counts an attempt, and says whether it may be time for a look.
-    pub(super) fn note(&self, told: Told, took: Duration, now: Duration) -> bool {
+    pub(super) fn note(&self, told: LoadSignal, took: Duration, now: Duration) -> bool {
         let one = match told {
-            Told::Answered => 1 << 32,
-            Told::Failed => 1,
-            Told::Nothing => return false,
+            LoadSignal::Answered => 1 << 32,
+            LoadSignal::Failed => 1,
+            LoadSignal::Nothing => return false,
         };
         let (answered, failed) = split(self.ends.fetch_add(one, Ordering::Relaxed));
-        if told == Told::Answered {
+        if told == LoadSignal::Answered {
             let took = micros(took);
             self.time.fetch_add(took, Ordering::Relaxed);
             let place = answered as usize % LATEST;

@@ -61,8 +61,8 @@ async fn callers(gate: Arc<Admission>, at_work: Arc<AtomicU32>, seed: u64) {
                 match random.u8(..4) {
                     0 => drop(slot),
                     1 => drop(slot.linger()),
-                    2 => slot.end(Told::Failed, Instant::now()),
-                    _ => slot.end(Told::Answered, Instant::now()),
+                    2 => slot.end(LoadSignal::Failed, Instant::now()),
+                    _ => slot.end(LoadSignal::Answered, Instant::now()),
                 }
             }
         });
@@ -143,7 +143,7 @@ async fn at_work(
     }
     for _ in 0..40 {
         sleep(ms(10)).await;
-        slot.end(Told::Answered, Instant::now());
+        slot.end(LoadSignal::Answered, Instant::now());
         slot = waiting.remove(0).await.unwrap();
     }
     waiting.push(Box::pin(std::future::ready(Ok(slot))));
@@ -172,7 +172,7 @@ async fn an_adaptive_gate_without_a_cause_has_no_limit() {
         sleep(ms(5)).await;
         let now = Instant::now();
         for slot in slots {
-            slot.end(Told::Answered, now);
+            slot.end(LoadSignal::Answered, now);
         }
     }
     assert_eq!(gate.counts.limit.load(Ordering::Relaxed), ANY);
@@ -187,7 +187,7 @@ async fn what_is_given_up_keeps_its_place_until_it_is_let_go_of() {
     let lingering = slot.linger().unwrap();
     let other = gate.try_enter(Instant::now()).unwrap();
     assert!(gate.try_enter(Instant::now()).is_none());
-    lingering.end(Told::Nothing);
+    lingering.end(LoadSignal::Nothing);
     assert!(gate.try_enter(Instant::now()).is_some());
     drop(other);
     assert_eq!(gate.in_flight(), 0);
@@ -232,7 +232,7 @@ async fn the_time_of_an_attempt_begins_when_its_body_has_gone_out() {
         sleep(ms(5000)).await;
         slot.step_in(Instant::now());
         sleep(ms(10)).await;
-        slot.end(Told::Answered, Instant::now());
+        slot.end(LoadSignal::Answered, Instant::now());
     }
     assert_eq!(gate.seen.usual_latency(), ms(10));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Progress;
-use crate::upstream::admission::{Slot, Told};
+use crate::upstream::admission::{LoadSignal, Slot};
 
 impl Progress {
     /// Whether the attempt counts as load for as long as the backend works on it.
@@ -25,7 +25,7 @@ impl Progress {
 pub(super) fn until_let_go<F>(
     work: Pin<Box<F>>,
     progress: &Progress,
-    told: fn(&F::Output) -> Told,
+    told: fn(&F::Output) -> LoadSignal,
 ) -> Lingering<'_, F>
 where
     F: Future + 'static,
@@ -37,7 +37,7 @@ pub(super) struct Lingering<'a, F: Future + 'static> {
     /// None when it is done.
     work: Option<Pin<Box<F>>>,
     progress: &'a Progress,
-    told: fn(&F::Output) -> Told,
+    told: fn(&F::Output) -> LoadSignal,
 }
 
 impl<F: Future + 'static> Future for Lingering<'_, F> {
@@ -58,7 +58,7 @@ impl<F: Future + 'static> Drop for Lingering<'_, F> {
         let told = self.told;
         tokio::task::spawn_local(async move {
             let ended = timeout(LONGEST, work).await;
-            slot.end(ended.as_ref().map_or(Told::Nothing, told));
+            slot.end(ended.as_ref().map_or(LoadSignal::Nothing, told));
             // The answer is for nobody: with it the connection goes.
         });
     }

@@ -1,6 +1,5 @@
 //! The wait before another attempt, and what is kept of the failed answer meanwhile.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -8,45 +7,45 @@ use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::yield_now;
-use tokio::time::{Instant, Sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Ended, Outbound, line};
+use super::{Answer, Attempts, Ended, Transport};
 use crate::policy::retry::Reason;
-use crate::proxy::exchange::Exchange;
 use crate::upstream::body::UpstreamBody;
 
-/// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
-/// can be used again, and kept, in case nothing better comes.
-pub(super) async fn wait_and_keep(
-    exchange: &mut Exchange,
-    outbound: &Outbound,
-    ended: Ended,
-    after: Duration,
-    reason: Reason,
-    mut timer: Pin<&mut Sleep>,
-) -> Option<Box<Answer>> {
-    let Ended { outcome, at: now, .. } = ended;
-    let after = line::instead_of(after, outbound, &outcome);
-    exchange.retry(reason, after);
-    let wait = async {
-        if after >= TIMER_STEP {
-            timer.as_mut().reset(now + after);
-            timer.as_mut().await;
-        } else if !after.is_zero() {
-            yield_now().await; // a timer would take its time and cost more
+impl<T: Transport> Attempts<'_, T> {
+    /// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
+    /// can be used again, and kept, in case nothing better comes.
+    pub(super) async fn back_off(&mut self, ended: Ended, after: Duration, reason: Reason) {
+        let began = self.now;
+        let after = self.instead_of(after, &ended);
+        self.exchange.retry(reason, after);
+        let wait = async {
+            if after >= TIMER_STEP {
+                self.timer.as_mut().reset(began + after);
+                self.timer.as_mut().await;
+            } else if !after.is_zero() {
+                yield_now().await; // a timer would take its time and cost more
+            }
+        };
+        let kept = match ended {
+            Ok(answer) if after >= TIMER_STEP => {
+                tokio::join!(wait, keep(answer, began + after.min(DRAIN_TIME))).1
+            }
+            Ok(answer) => {
+                wait.await;
+                keep(answer, began).await // what has come by now
+            }
+            Err(_) => {
+                wait.await;
+                None
+            }
+        };
+        if let Some(answer) = kept {
+            self.kept = Some(Box::new(answer));
         }
-    };
-    let Ok(answer) = outcome else {
-        wait.await;
-        return None;
-    };
-    let kept = if after >= TIMER_STEP {
-        tokio::join!(wait, keep(answer, now + after.min(DRAIN_TIME))).1
-    } else {
-        wait.await;
-        keep(answer, now).await // what has come by now
-    };
-    kept.map(Box::new)
+        self.now = Instant::now();
+    }
 }
 
 /// Reads an answer whole, if it is small and comes soon. Else what was read of it is kept with the rest: the next attempt

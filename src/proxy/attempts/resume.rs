@@ -4,8 +4,7 @@ use std::pin::pin;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::keep::wait_and_keep;
-use super::{Answer, Ended, Failure, Outbound, Transport, decide, run};
+use super::{Answer, Attempts, End, Failure, Outbound, Transport};
 use crate::error::UpstreamError;
 use crate::policy::retry::{Verdict, Veto};
 use crate::proxy::exchange::Exchange;
@@ -19,23 +18,22 @@ pub(in crate::proxy) async fn follow<T: Transport>(
     transport: &T,
 ) -> Option<Answer> {
     let now = Instant::now();
+    let timer = pin!(sleep_until(now));
+    let mut attempts = Attempts { exchange, outbound, transport, timer, kept: None, now };
     let broken = Err(Failure { error, limit: None });
-    let verdict = decide(exchange, outbound, &broken, now);
-    match verdict {
+    match attempts.decide(&broken) {
         Verdict::Retry { after, reason } if outbound.may_retry(now) => {
-            let timer = pin!(sleep_until(now));
-            let ended = Ended { outcome: broken, verdict, at: now };
-            wait_and_keep(exchange, outbound, ended, after, reason, timer).await;
+            attempts.back_off(broken, after, reason).await;
         }
         Verdict::Retry { .. } => {
-            exchange.stop_retrying(Veto::Budget);
+            attempts.exchange.stop_retrying(Veto::Budget);
             return None;
         }
         Verdict::Stop { why } => {
-            exchange.stop_retrying(why);
+            attempts.exchange.stop_retrying(why);
             return None;
         }
         Verdict::Return => return None,
     }
-    run(exchange, outbound, transport).await.ok().map(|concluded| concluded.answer)
+    attempts.run().await.or_else(End::into_concluded).ok().map(|concluded| concluded.answer)
 }

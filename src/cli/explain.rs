@@ -518,9 +518,7 @@ impl<'a> Exchange<'a> {
             let is_outage = row.is_surprising(floor, [0].into_iter(), 0, Duration::MAX);
             let tells = match kind {
                 Kind::Late => "no evidence of an outage: slow is not broken".to_owned(),
-                _ if is_outage => {
-                    format!("{sum:.1} together: an outage, if every endpoint has failed as often")
-                }
+                _ if is_outage => format!("{sum:.1} together: an outage, if every endpoint has failed alike"),
                 _ => format!("{sum:.1} together"),
             };
             page.item(format_args!(

@@ -178,8 +178,9 @@ fn the_upstream_is_told_the_number_of_an_attempt_from_the_second_on_and_callers_
 
 #[test]
 fn retry_after_is_the_least_wait() {
-    let in_two_seconds = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
-    for value in ["1", &in_two_seconds] {
+    let in_three_seconds = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
+    for value in [|| "1".to_owned(), in_three_seconds] {
+        let value = &value();
         let backend = Backend::scripted([Action::answer_with(502, &[("Retry-After", value)], "")]);
         let stent = Stent::start(&Config::new(&backend));
         assert_eq!(stent.client().get("/").status, 200);

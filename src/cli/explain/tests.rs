@@ -577,6 +577,6 @@ fn the_page_says_how_surprising_each_failure_is() {
     );
     // What follows the last attempt tells nothing.
     let page = explained("GET /pair", "hosp.example.org", &[], 0, "connect connect connect 502");
-    assert!(page.contains("14.1 together: an outage, if every endpoint has failed as often"), "{page}");
+    assert!(page.contains("14.1 together: an outage, if every endpoint has failed alike"), "{page}");
     assert!(!page.contains("attempt 4:"), "{page}");
 }

@@ -21,7 +21,7 @@ pub use self::pipeline::{Pipeline, Work};
 /// All that is done to the head of a request before it is routed and sent on; false if it is refused.
 pub fn prepare_head(head: &mut Parts, via: &Via, random: &mut fastrand::Rng) -> bool {
     let _id = headers::request_id(&mut head.headers, random);
-    headers::check(head).is_ok()
+    headers::normalize(head).is_ok()
         && headers::clean_request(&mut head.headers, head.version, via).is_ok()
         && !headers::host(&head.headers).is_empty()
 }

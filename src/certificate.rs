@@ -137,7 +137,7 @@ pub fn peer_subject(certificate: &CertificateDer<'_>, now: SystemTime) -> Option
     let (validity, now) = (parsed.validity(), unix_seconds(now));
     let holds = validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp();
     let subject = subject_of(parsed.subject());
-    (holds && subject.len() <= LONGEST_SUBJECT).then_some(subject)
+    (holds && subject.len() <= MAX_SUBJECT).then_some(subject)
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {
@@ -277,7 +277,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// It goes into a header and into every line of the access log.
-const LONGEST_SUBJECT: usize = 2048;
+const MAX_SUBJECT: usize = 2048;
 
 /// The platform's CA bundles have a quarter of it.
 const LARGEST_FILE: u64 = 1 << 20;

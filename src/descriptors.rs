@@ -97,7 +97,7 @@ pub struct Relief {
 impl Relief {
     /// The one side asks; whoever closes idle connections holds the other.
     pub fn channel() -> (Self, ReliefRequests) {
-        let (requests, asked) = mpsc::channel(MOST_REQUESTS);
+        let (requests, asked) = mpsc::channel(MAX_REQUESTS);
         (Self { requests }, ReliefRequests { asked })
     }
 
@@ -135,7 +135,7 @@ impl ReliefRequests {
 }
 
 /// How many may ask at once; more are refused at once.
-const MOST_REQUESTS: usize = 64;
+const MAX_REQUESTS: usize = 64;
 
 /// How long a connect may wait for a descriptor.
 const PATIENCE: Duration = Duration::from_millis(200);

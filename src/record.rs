@@ -174,14 +174,14 @@ impl Target {
     /// Copies the parts; a part that is absent is empty. Of an over-long part only so much is kept that the log still
     /// sees that it has to cut it: thousands of records may be waiting for their writer.
     pub fn new(host: &[u8], path: &str, query: &str, user_agent: &[u8]) -> Self {
-        let kept = |part: &[u8]| part.len().min(Self::LONGEST_PART);
+        let kept = |part: &[u8]| part.len().min(Self::MAX_PART);
         let parts = [host, path.as_bytes(), query.as_bytes(), user_agent].map(|part| &part[..kept(part)]);
         let [host, path, query, _] = parts.map(<[u8]>::len);
         Self { text: parts.concat().into(), ends: [host, host + path, host + path + query] }
     }
 
     /// Twice what the log writes of a part.
-    pub const LONGEST_PART: usize = 8 << 10;
+    pub const MAX_PART: usize = 8 << 10;
 
     /// The host that the request was routed by.
     pub fn host(&self) -> &[u8] {

@@ -44,7 +44,7 @@ fn exchange(address: &str, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -52,7 +52,7 @@ fn exchange(address: &str, path: &str) -> io::Result<String> {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is read of an answer, in bytes.
-const LONGEST_ANSWER: u64 = 4096;
+const MAX_ANSWER: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -53,7 +53,7 @@ impl Faults {
 
     /// The share of time that is a burst: small enough to leave most failures single ones.
     fn burst_share(rate: f64) -> f64 {
-        (rate / 4.0).min(MOST_BURSTING)
+        (rate / 4.0).min(MAX_BURSTING)
     }
 
     /// The fate of a request with this method that comes `elapsed` after the start.
@@ -71,7 +71,7 @@ impl Faults {
             _ => Fault::Status(StatusCode::BAD_GATEWAY),
         });
         let delay = SHORTEST_WORK + MEAN_WORK.mul_f64(-(1.0 - work).ln());
-        Fate { delay: delay.min(LONGEST_WORK), executes: fault.is_none() || executes < 0.5, fault }
+        Fate { delay: delay.min(MAX_WORK), executes: fault.is_none() || executes < 0.5, fault }
     }
 
     fn bursting(&self, elapsed: Duration) -> bool {
@@ -86,12 +86,12 @@ impl Faults {
 pub(super) const BURST_PERIOD: Duration = Duration::from_secs(10);
 /// Where in its period it begins: late enough that the first table shows single failures alone.
 const BURST_START: Duration = Duration::from_secs(3);
-const MOST_BURSTING: f64 = 0.03;
+const MAX_BURSTING: f64 = 0.03;
 const HANG_SHARE: f64 = 0.03;
 const RESET_SHARE: f64 = 0.09;
 const SHORTEST_WORK: Duration = Duration::from_millis(2);
 const MEAN_WORK: Duration = Duration::from_millis(5);
-const LONGEST_WORK: Duration = Duration::from_millis(60);
+const MAX_WORK: Duration = Duration::from_millis(60);
 
 #[cfg(test)]
 mod tests {

@@ -156,7 +156,7 @@ impl Ward {
             (None, Some(answer)) => Ok(answer),
             (Some(Fault::Hang), _) => {
                 // hyper drops this future when the peer leaves, which is what ends nearly every hang.
-                sleep(LONGEST_HANG).await;
+                sleep(MAX_HANG).await;
                 Err(Cut)
             }
             (Some(Fault::Status(status)), _) => Ok(answer(status, r#"{"error":"HOSP is unwell"}"#)),
@@ -238,4 +238,4 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BODY_LIMIT: usize = 64 << 10;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than any caller of the demo waits.
-const LONGEST_HANG: Duration = Duration::from_mins(1);
+const MAX_HANG: Duration = Duration::from_mins(1);

@@ -342,7 +342,7 @@ impl Shared {
             } else {
                 Scope::Process
             };
-            if self.leaving.load(Ordering::Relaxed) < MOST_LEAVING && server.evict(scope).await {
+            if self.leaving.load(Ordering::Relaxed) < MAX_LEAVING && server.evict(scope).await {
                 if scope == Scope::Process {
                     until_settled(newest).await;
                 }
@@ -432,6 +432,6 @@ const CLOSING_PERIOD: Duration = Duration::from_millis(1);
 const CLOSING_LOOKS: u32 = 100;
 
 /// The most connections of a listener that take their leave beside `max_connections`.
-const MOST_LEAVING: usize = 1024;
+const MAX_LEAVING: usize = 1024;
 
 const WARNING_PERIOD: Duration = Duration::from_mins(1);

@@ -133,7 +133,7 @@ impl Listed {
     /// The next candidate of this standing or of one that closes before it.
     fn next(&self, standing: Standing, now: Instant) -> Option<(Standing, Member)> {
         let age = self.looked.get().map(|looked| now.duration_since(looked));
-        let longest = if self.candidates.borrow().is_empty() { SHORTEST_PAUSE } else { LONGEST_USE };
+        let longest = if self.candidates.borrow().is_empty() { SHORTEST_PAUSE } else { MAX_USE };
         if age.is_none_or(|age| age >= longest) {
             self.look(now);
         }
@@ -156,7 +156,7 @@ impl Listed {
         for (number, member) in self.members.borrow().iter() {
             if let Some(standing) = member.state.standing(now) {
                 found.push((standing, member.state.since(), *number));
-                if found.len() > MOST_CANDIDATES {
+                if found.len() > MAX_CANDIDATES {
                     found.pop();
                 }
             }
@@ -224,13 +224,13 @@ const LEAST_IDLE: Duration = Duration::from_secs(1);
 const LEAST_IDLE_TRUSTED: Duration = Duration::from_secs(5);
 
 /// How many candidates one look at all connections finds.
-const MOST_CANDIDATES: usize = 256;
+const MAX_CANDIDATES: usize = 256;
 
 /// How often all connections are looked at, at most: with 10,000 of them a look takes less than a millisecond.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the candidates of one look are used.
-const LONGEST_USE: Duration = Duration::from_millis(100);
+const MAX_USE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

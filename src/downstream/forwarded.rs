@@ -82,7 +82,7 @@ impl Peer {
         let values = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         let list = values.collect::<Vec<_>>().join(&b", "[..]);
         let hops = || list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty());
-        if hops().count() > MOST_HOPS {
+        if hops().count() > MAX_HOPS {
             return Err(RequestFault::ForwardedTooLong);
         }
         let mut client = self.address;
@@ -134,7 +134,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// An ALB refuses longer lists with 463.
-const MOST_HOPS: usize = 30;
+const MAX_HOPS: usize = 30;
 
 #[cfg(test)]
 mod tests {

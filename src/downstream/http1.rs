@@ -17,8 +17,8 @@ use tower::{Service, ServiceExt};
 
 use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::connection::Connection;
+use crate::downstream::idle::next_request;
 use crate::downstream::limits::{Event, Limits, Tracked};
-use crate::downstream::rest::rest;
 use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
 use crate::proxy::body::{Inbound, Refusal};
@@ -89,7 +89,9 @@ pub(super) async fn serve<S, B>(
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
             Event::Resting if !may_be_unread.get() => {
                 // Boxed, so that a connection that works has no room for it.
-                let Some(stream) = Box::pin(rest(connection.into_parts(), &mut limits)).await else { return };
+                let Some(stream) = Box::pin(next_request(connection.into_parts(), &mut limits)).await else {
+                    return;
+                };
                 connection = builder.serve_connection(TokioIo::new(stream), &http);
             }
             Event::Draining | Event::Resting => {}
@@ -102,7 +104,7 @@ pub(super) async fn serve<S, B>(
         Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
     } else if may_be_unread.get() {
         // Boxed, because it is seldom needed and would make every connection larger.
-        Box::pin(connection.into_parts().io.into_inner().hear_out()).await;
+        Box::pin(connection.into_parts().io.into_inner().linger_close()).await;
     }
 }
 

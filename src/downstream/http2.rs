@@ -123,7 +123,7 @@ where
             }
             Event::OutOfTime | Event::Evicted => return,
             Event::Draining => {
-                facts.state.hear_out();
+                facts.state.restart_idle_clock();
                 connection.as_mut().graceful_shutdown();
             }
             Event::Resting => {} // over HTTP/1.1 only
@@ -161,8 +161,8 @@ fn builder(facts: &Connection, streams: Streams) -> http2::Builder<Streams> {
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_send_buf_size(settings.send_buffer as usize)
-        .max_pending_accept_reset_streams(MOST_PENDING_RESETS)
-        .max_local_error_reset_streams(MOST_ERROR_RESETS);
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }
 
@@ -172,7 +172,7 @@ fn inbound(facts: &Connection, request: Request<Incoming>) -> Request<Inbound> {
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
     let mut fault = move_authority(&mut head).and_then(|()| check_fields(&head.headers)).err();
-    if head.headers.len() > MOST_FIELDS {
+    if head.headers.len() > MAX_FIELDS {
         fault = Some(RequestFault::TooManyFields);
         head.headers.clear();
     }
@@ -368,13 +368,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
 }
 
 /// As many fields as hyper takes over HTTP/1.1. The cookies count as one.
-const MOST_FIELDS: usize = 100;
+const MAX_FIELDS: usize = 100;
 
 /// Streams that were reset before they could be looked at: beyond them h2 closes the connection.
-const MOST_PENDING_RESETS: usize = 20;
+const MAX_PENDING_RESETS: usize = 20;
 
 /// Streams that h2 had to reset for the caller's errors ("MadeYouReset"): beyond them it closes the connection.
-const MOST_ERROR_RESETS: usize = 100;
+const MAX_ERROR_RESETS: usize = 100;
 
 /// h2's own frame size, the smallest that a caller must take.
 const PIECE: usize = 16 << 10;

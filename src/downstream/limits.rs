@@ -264,7 +264,7 @@ impl State {
     }
 
     /// Gives a connection that is idle the time to take leave.
-    pub(super) fn hear_out(&self) {
+    pub(super) fn restart_idle_clock(&self) {
         if !self.is_busy() {
             self.begin_idling();
         }
@@ -388,11 +388,11 @@ const DRAINING_IDLE: Duration = Duration::from_secs(1);
 /// How often a connection's limits are looked at: often enough that none is found to have passed.
 fn period(settings: &ListenerSettings) -> Duration {
     let shortest = settings.header_timeout.min(settings.write_timeout).min(settings.idle_timeout);
-    (shortest / 2).clamp(SHORTEST_PERIOD, LONGEST_PERIOD)
+    (shortest / 2).clamp(SHORTEST_PERIOD, MAX_PERIOD)
 }
 
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
-const LONGEST_PERIOD: Duration = Duration::from_secs(5);
+const MAX_PERIOD: Duration = Duration::from_secs(5);
 
 /// The same while it drains.
 const DRAINING_PERIOD: Duration = Duration::from_millis(100);

@@ -72,14 +72,14 @@ impl Header {
         let bytes = &*self.bytes;
         if begins(bytes, PREFIX_V1) {
             let is_whole = bytes.ends_with(b"\n");
-            return if bytes.len() > LONGEST_V1 { Err(Refusal::TooLong) } else { Ok(is_whole) };
+            return if bytes.len() > MAX_V1 { Err(Refusal::TooLong) } else { Ok(is_whole) };
         }
         if !begins(bytes, v2::PROTOCOL_PREFIX) {
             return Err(Refusal::Absent);
         }
         let Some(length) = bytes.get(14..16) else { return Ok(false) };
         let length = FIXED_V2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        if length > LONGEST_V2 { Err(Refusal::TooLong) } else { Ok(bytes.len() == length) }
+        if length > MAX_V2 { Err(Refusal::TooLong) } else { Ok(bytes.len() == length) }
     }
 
     /// Whom a whole header names.
@@ -146,7 +146,7 @@ fn has_checksum(header: &[u8], stated: &[u8]) -> bool {
     crc32c(&zeroed) == u32::from_be_bytes(stated_sum)
 }
 
-/// CRC-32C (Castagnoli), bit by bit: it is rare, and at most [`LONGEST_V2`] bytes long.
+/// CRC-32C (Castagnoli), bit by bit: it is rare, and at most [`MAX_V2`] bytes long.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, byte| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg()))
@@ -157,13 +157,13 @@ fn crc32c(bytes: &[u8]) -> u32 {
 const PREFIX_V1: &[u8] = b"PROXY ";
 
 /// The longest line that the protocol allows, its end included.
-const LONGEST_V1: usize = 107;
+const MAX_V1: usize = 107;
 
 /// The part of a version 2 header that comes before what its length counts.
 const FIXED_V2: usize = 16;
 
 /// Far beyond what load balancers send, with room for the facts of a TLS client.
-const LONGEST_V2: usize = 4096;
+const MAX_V2: usize = 4096;
 
 /// `PP2_TYPE_CRC32C`.
 const CHECKSUM: u8 = 0x03;

@@ -56,12 +56,12 @@ impl Stream {
 
     /// Says that nothing follows, and throws away what a caller still sends that has its answer: closing on it would
     /// make the system send a reset, which can overtake the answer (RFC 9112 section 9.6).
-    pub(super) async fn hear_out(mut self) {
+    pub(super) async fn linger_close(mut self) {
         let leave = async {
             let _ = self.shutdown().await; // whoever has gone already needs no farewell
             let (mut piece, mut unread) = ([0; 4096], 0);
             while let Ok(count @ 1..) = self.read(&mut piece).await
-                && unread < LONGEST_FAREWELL
+                && unread < MAX_FAREWELL
             {
                 unread += count;
             }
@@ -74,7 +74,7 @@ impl Stream {
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How many bytes of it are thrown away.
-const LONGEST_FAREWELL: usize = 16 << 20;
+const MAX_FAREWELL: usize = 16 << 20;
 
 impl AsyncRead for Stream {
     fn poll_read(
@@ -171,7 +171,7 @@ fn poll_write_pieces(
     pieces: &[IoSlice<'_>],
 ) -> Poll<Result<usize>> {
     let stream = Pin::new(stream);
-    if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() > MOST_JOINED {
+    if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() > MAX_JOINED {
         return stream.poll_write_vectored(cx, pieces);
     }
     let mut joined = JOINED.take();
@@ -185,7 +185,7 @@ fn poll_write_pieces(
 }
 
 /// The most bytes that are put together.
-const MOST_JOINED: usize = 4 << 10;
+const MAX_JOINED: usize = 4 << 10;
 
 thread_local! {
     /// Where small pieces are put together.
@@ -269,7 +269,7 @@ mod tests {
         let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let mut stream = Stream::new(Transport::Plain(server), Rc::new(State::new(Instant::now())));
-        for length in [0, 1, MOST_JOINED - 4, MOST_JOINED - 3, 2 * MOST_JOINED] {
+        for length in [0, 1, MAX_JOINED - 4, MAX_JOINED - 3, 2 * MAX_JOINED] {
             let body = vec![b'x'; length];
             let pieces = [&b"he"[..], b"ad", &body].map(IoSlice::new);
             let written = poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &pieces)).await.unwrap();

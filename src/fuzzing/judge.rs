@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret, Subject};
-use crate::policy::outage::{Candidate, Change, Means, Next, Outage, Pass};
+use crate::policy::outage::{Candidate, Change, Next, Outage, Pass, Stake};
 
 /// Whatever ends in whatever order: no figure leaves its bounds, an outage begins by surprise alone and ends by a success
 /// that is younger, those who wait always have a moment to look again, and nobody waits for ever.
@@ -76,14 +76,14 @@ impl Stage {
     /// A request comes; it waits while the cluster is down.
     fn arrive(&mut self, choice: u8) {
         let key = self.keys[usize::from(choice) % self.keys.len()];
-        let means = [Means::Fresh, Means::Spare, Means::SpareUnlessSent, Means::Nothing];
+        let stake = [Stake::Fresh, Stake::Spare, Stake::SpareUnlessSent, Stake::Nothing];
         if self.outage.is_down() {
             self.waiting.push(Candidate {
                 key: key.id(),
                 is_known_good: self.expect.is_known_good(&key, self.now),
                 is_hopeless: self.expect.is_hopeless(&key, self.now),
                 has_failed: choice & 32 != 0,
-                means: means[usize::from(choice >> 6)],
+                stake: stake[usize::from(choice >> 6)],
                 joined: self.now,
                 until: self.now + Duration::from_secs(10),
             });

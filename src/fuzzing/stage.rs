@@ -290,7 +290,7 @@ impl Stage {
             serving.await.expect("a connection ends without a panic");
             let _ = hearing.await;
         };
-        timeout(LONGEST_RUN, all).await.expect("a conversation ends");
+        timeout(MAX_RUN, all).await.expect("a conversation ends");
         (asked.take(), answers.take())
     }
 
@@ -434,7 +434,7 @@ cluster = "recorder"
 "#;
 
 /// A run that takes longer hangs.
-const LONGEST_RUN: Duration = Duration::from_secs(10);
+const MAX_RUN: Duration = Duration::from_secs(10);
 
 /// After so many turns of the runtime without a byte, nothing will come.
 const QUIET_TURNS: u32 = 32;

@@ -95,7 +95,7 @@ impl Rhythm {
     /// How long after it has become known an endpoint is checked first; `random` lies between 0 and 1. Soon, because until
     /// then nothing is known, but not all of them in the same moment.
     pub fn first_wait(&self, random: f64) -> Duration {
-        (self.interval / 10).min(LONGEST_FIRST).mul_f64(random.clamp(0.0, 1.0))
+        (self.interval / 10).min(MAX_FIRST).mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// From the beginning of a check to that of the next: the interval, a tenth more or less, so that the checks of many
@@ -177,7 +177,7 @@ impl Checked {
 }
 
 /// The longest wait for a first check.
-const LONGEST_FIRST: Duration = Duration::from_secs(1);
+const MAX_FIRST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

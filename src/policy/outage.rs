@@ -107,7 +107,7 @@ pub enum Pass {
 
 /// What an exchange has to lose by an attempt that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
+pub enum Stake {
     /// Nothing, and it has not been tried yet: it tells more than one that has failed already.
     Fresh,
     /// It could be sent once more.
@@ -130,7 +130,7 @@ pub struct Candidate {
     /// Whether it had an attempt in this outage itself.
     pub has_failed: bool,
     /// What it has to lose.
-    pub means: Means,
+    pub stake: Stake,
     /// When it began to wait.
     pub joined: Duration,
     /// When its wait is of no more use.
@@ -515,7 +515,7 @@ impl Down {
 
     /// When a key that failed may be probed by this candidate.
     fn due(&self, failed: &Failed, candidate: &Candidate, refuses: bool) -> Duration {
-        let is_early = candidate.means == Means::Fresh && self.turns < EARLY_TURNS;
+        let is_early = candidate.stake == Stake::Fresh && self.turns < EARLY_TURNS;
         let share = if is_early { 1 << (EARLY_TURNS - self.turns) } else { 1 };
         let rested = failed.ended.saturating_add(failed.pause / share);
         let apart = self.last_turn.map_or(Duration::ZERO, |last| last.saturating_add(GAP / share));
@@ -540,7 +540,7 @@ impl Down {
             };
             let due = self.due(failed, candidate, refuses);
             let is_later = self.turns.is_multiple_of(2) && !candidate.is_known_good;
-            let rank = (is_later, failed.turns, candidate.means != Means::Fresh);
+            let rank = (is_later, failed.turns, candidate.stake != Stake::Fresh);
             if due > now {
                 again = again.min(due);
             } else if best.is_none_or(|(other, _)| rank < other) {
@@ -560,11 +560,11 @@ fn failed_of<'a>(failed: &'a HashMap<KeyId, Failed>, candidate: &Candidate) -> O
 impl Candidate {
     /// Until when it leaves the probe to others: if the failure of its own would be its answer, or would say nothing.
     fn due(&self, refuses: bool) -> Duration {
-        let longest = match self.means {
+        let longest = match self.stake {
             _ if self.is_hopeless => HOPELESS_PATIENCE,
-            Means::Fresh | Means::Spare => return self.joined,
-            Means::SpareUnlessSent if refuses => return self.joined,
-            Means::SpareUnlessSent | Means::Nothing => LAST_PATIENCE,
+            Stake::Fresh | Stake::Spare => return self.joined,
+            Stake::SpareUnlessSent if refuses => return self.joined,
+            Stake::SpareUnlessSent | Stake::Nothing => LAST_PATIENCE,
         };
         self.joined.saturating_add(longest.min(self.until.saturating_sub(self.joined) / 2))
     }

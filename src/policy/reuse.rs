@@ -83,7 +83,7 @@ impl Close {
     /// What the close says at `now`: it weighs less as time goes by, since the backend may have been replaced.
     fn limit(self, now: Duration) -> Duration {
         let doublings = now.saturating_sub(self.at).as_secs_f64() / DOUBLING.as_secs_f64();
-        self.age.mul_f64(doublings.min(MOST_DOUBLINGS).exp2())
+        self.age.mul_f64(doublings.min(MAX_DOUBLINGS).exp2())
     }
 
     /// Microseconds in the upper half, tenths of seconds in the lower: an hour and thirteen years.
@@ -129,7 +129,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const DOUBLING: Duration = Duration::from_secs(30);
 
 /// Beyond this any limit is longer than any connection is kept.
-const MOST_DOUBLINGS: f64 = 32.0;
+const MAX_DOUBLINGS: f64 = 32.0;
 
 /// How exactly the time of a close is kept.
 const TICK: Duration = Duration::from_millis(100);

@@ -29,13 +29,13 @@ pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-
 
 /// Refuses a request whose meaning two parsers could disagree on, before anything is routed by it, and gives a target
 /// in absolute form its usual one (RFC 9112 section 3.2.2).
-pub(crate) fn check(head: &mut Parts) -> Result<(), ProxyError> {
+pub(crate) fn normalize(head: &mut Parts) -> Result<(), ProxyError> {
     let bad = |fault| Err(ProxyError::BadRequest(fault));
     // TRACE would give whoever makes a browser send it what is between us and the upstream, credentials included.
-    if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().len() > LONGEST_METHOD {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().len() > MAX_METHOD {
         return Err(ProxyError::MethodUnsupported);
     }
-    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(ProxyError::TargetTooLong);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -311,7 +311,7 @@ fn is_protected(name: &HeaderName) -> bool {
 /// The request's id: the caller's, if it is one plain word of moderate length, or else a new one.
 pub(crate) fn request_id(headers: &mut HeaderMap, random: &mut fastrand::Rng) -> Box<str> {
     let is_plain = |id: &&str| {
-        (1..=LONGEST_ID).contains(&id.len())
+        (1..=MAX_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(&byte))
     };
     let entry = headers.entry(X_REQUEST_ID);
@@ -346,13 +346,13 @@ pub(crate) fn new_id(random: &mut fastrand::Rng) -> Box<str> {
 const KEEP_ALIVE: &str = "keep-alive";
 
 /// No method that is in use comes near to it; a longer one would be kept in every record.
-const LONGEST_METHOD: usize = 32;
+const MAX_METHOD: usize = 32;
 
 /// What browsers, CloudFront (8 KiB) and the ALB (16 KiB of request line) let through fits.
-const LONGEST_TARGET: usize = 16 << 10;
+const MAX_TARGET: usize = 16 << 10;
 
 /// Longer ids are replaced: they would be kept in every record.
-const LONGEST_ID: usize = 128;
+const MAX_ID: usize = 128;
 
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,7 @@ impl Incoming<'_> {
         if let Some(refusal) = self.caller.refusal {
             return Err(refusal.into());
         }
-        headers::check(&mut self.head)?;
+        headers::normalize(&mut self.head)?;
         if let Some(tls) = &self.caller.tls {
             tls.check(headers::host(&self.head.headers))?;
         }

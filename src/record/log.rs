@@ -132,7 +132,7 @@ impl LogSender {
         {
             queue.shared.waits.inc();
             // Boxed, because this seldom path would otherwise enlarge the future of every exchange.
-            let fell = Box::pin(tokio::time::timeout(LONGEST_WAIT, queue.fallen()));
+            let fell = Box::pin(tokio::time::timeout(MAX_WAIT, queue.fallen()));
             // After the longest wait the caller gets its answer, and what is lost then is counted by `send`.
             let _ = fell.await;
         }
@@ -291,7 +291,7 @@ impl Writer {
 const CAPACITY: usize = 8192;
 
 /// The longest that an exchange waits for the queue.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// Between two rounds of a busy writer.
 const PAUSE: Duration = Duration::from_millis(10);

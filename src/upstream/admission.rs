@@ -281,7 +281,7 @@ impl Admission {
             Limit::Fixed(limit) => limit.get(),
             Limit::Adaptive | Limit::Off => limit / 2,
         };
-        let most = most.min(MOST_LINGERING);
+        let most = most.min(MAX_LINGERING);
         let more = |lingering| (lingering < most).then_some(lingering + 1);
         self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
@@ -429,7 +429,7 @@ impl Drop for LingeringSlot {
 const ANY: u32 = u32::MAX;
 
 /// However many a limit allows, no more connections than this are kept for answers that nobody wants.
-const MOST_LINGERING: u32 = 128;
+const MAX_LINGERING: u32 = 128;
 
 #[cfg(test)]
 mod tests;

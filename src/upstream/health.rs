@@ -122,7 +122,7 @@ async fn over_http1(
                 UpstreamError::new(UpstreamErrorKind::ConnectionTerminated, Delivery::Never)
             }
         })?;
-        let mut left = LONGEST_BODY;
+        let mut left = MAX_BODY;
         while left > 0
             && let Some(frame) = poll_fn(|cx| wire.poll_body(cx)).await
         {
@@ -170,7 +170,7 @@ async fn over_http2(
         let mut sender = sender.ready().await.map_err(failed)?;
         let (answer, _) = sender.send_request(request, true).map_err(failed)?;
         let (head, mut body) = answer.await.map_err(failed)?.into_parts();
-        let mut left = LONGEST_BODY;
+        let mut left = MAX_BODY;
         while let Some(data) = body.data().await {
             let length = data.map_err(|_| incomplete())?.len();
             left = left.saturating_sub(length);
@@ -218,4 +218,4 @@ const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("stent/", env!("CARGO_PKG_VERSION"), " (health check)"));
 
 /// The most of an answer's body that has to come whole; of a longer one the rest is not asked for.
-const LONGEST_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret};
-use crate::policy::outage::{Candidate, Change, LineSettings, Means, Next, Outage, Pass};
+use crate::policy::outage::{Candidate, Change, LineSettings, Next, Outage, Pass, Stake};
 use crate::record::metrics::LineMetrics;
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::queue::{Owner, Place, Queue};
@@ -56,7 +56,7 @@ pub struct Wait<'a> {
     /// What it asks for.
     pub key: &'a Key,
     /// What it has to lose.
-    pub means: Means,
+    pub stake: Stake,
     /// When the exchange began: the oldest go first, also those that have probed in vain and come back.
     pub began: Instant,
     /// When its last attempt ended, if it had one.
@@ -177,7 +177,7 @@ impl Line {
                 is_known_good: self.expect.is_known_good(wait.key, now),
                 is_hopeless: self.expect.is_hopeless(wait.key, now),
                 has_failed,
-                means: wait.means,
+                stake: wait.stake,
                 joined: now,
                 until,
             };

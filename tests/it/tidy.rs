@@ -51,13 +51,42 @@ fn every_test_that_an_invariant_names_is_there() {
     assert!(count > 40, "there are {count}");
 }
 
+#[test]
+fn a_retired_word_is_in_no_source_no_page_and_no_metric() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = ["src", "tests", "bench", "docs", "config"]
+        .iter()
+        .flat_map(|folder| files_of(&root.join(folder), &["rs", "md", "toml", "py", "sh", "json"]))
+        .collect();
+    files.extend(["README.md", "ARCHITECTURE.md"].map(|page| root.join(page)));
+    let is_old = |file: &&PathBuf| file.starts_with(root.join("bench/results")) || file.ends_with("tidy.rs");
+    for file in files.iter().filter(|file| !is_old(file)) {
+        let text = fs::read_to_string(file).unwrap();
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let is_retired = RETIRED.iter().any(|retired| match retired.strip_suffix('*') {
+                Some(start) => word.starts_with(start),
+                None => word == *retired,
+            });
+            assert!(!is_retired, "{}: `{word}` is retired, see the words in CONTRIBUTING.md", file.display());
+        }
+    }
+}
+
+/// Words that others have taken the place of; `*` stands for any rest.
+const RETIRED: [&str; 8] =
+    ["Brought", "LONGEST_*", "MOST_*", "Surroundings", "hear_out", "line_us", "queue_us", "stent_line_*"];
+
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    files_of(folder, &["rs"])
+}
+
+fn files_of(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {
         let path = entry.expect("the folder can be read").path();
         if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(files_of(&path, extensions));
+        } else if path.extension().is_some_and(|of| extensions.iter().any(|extension| of == *extension)) {
             files.push(path);
         }
     }

@@ -149,7 +149,7 @@ struct Turn {
 }
 
 /// What was written of late. Its memory is bounded: at most [`PLACES`] places, and one for each kind beyond them, with
-/// at most one line of [`LONGEST_HELD`] each.
+/// at most one line of [`MAX_HELD`] each.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     places: Mutex<HashMap<u64, Place>>,
@@ -203,7 +203,7 @@ impl Throttle {
         if let Some(place) = self.lock().get_mut(&turn.place)
             && place.number == turn.number
         {
-            place.held = (line.len() <= LONGEST_HELD).then_some(Held { kind: turn.kind, line });
+            place.held = (line.len() <= MAX_HELD).then_some(Held { kind: turn.kind, line });
         }
     }
 
@@ -265,7 +265,7 @@ const BETWEEN_LINES: Duration = Duration::from_mins(1);
 const PLACES: usize = 1024;
 
 /// The longest line that is held back, in bytes.
-const LONGEST_HELD: usize = 8192;
+const MAX_HELD: usize = 8192;
 
 #[cfg(test)]
 mod tests;

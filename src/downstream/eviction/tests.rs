@@ -171,11 +171,11 @@ async fn many_looks_follow_each_other_only_at_intervals() {
     local
         .run_until(async {
             let stage = Stage::new();
-            for _ in 0..MOST_CANDIDATES + 2 {
+            for _ in 0..MAX_CANDIDATES + 2 {
                 stage.add("silent", false);
             }
             sleep(2 * SECOND).await;
-            assert_eq!(stage.evict_all().await.len(), MOST_CANDIDATES);
+            assert_eq!(stage.evict_all().await.len(), MAX_CANDIDATES);
             sleep(SHORTEST_PAUSE).await;
             assert_eq!(stage.evict_all().await.len(), 2);
         })

@@ -11,7 +11,7 @@ pub(super) struct Bucket {
     pub(super) attempts: u8,
     /// The share that fails, of `WHOLE`.
     share: u16,
-    /// Learned failures since the last success, at most `LONGEST_ROW`.
+    /// Learned failures since the last success, at most `MAX_ROW`.
     pub(super) row: u8,
     /// How many exchanges these came from, at most 3.
     exchanges: u8,
@@ -101,7 +101,7 @@ impl Bucket {
                 let last = (exchange & 63) as u8;
                 let is_other = self.row == 0 || last != self.last;
                 Self {
-                    row: (self.row + 1).min(LONGEST_ROW),
+                    row: (self.row + 1).min(MAX_ROW),
                     exchanges: (self.exchanges + u8::from(is_other)).min(HOPELESS_EXCHANGES),
                     last,
                     ..known
@@ -130,7 +130,7 @@ const WHOLE: u16 = (1 << 14) - 1;
 /// As many attempts make up a share.
 const FULL: u8 = 64;
 /// The longest row that is told apart. The share speaks for longer ones.
-const LONGEST_ROW: u8 = 31;
+const MAX_ROW: u8 = 31;
 /// Failures in a row after which a retry is futile, and the exchanges that they have to come from: one caller with one
 /// unlucky request proves nothing.
 const HOPELESS_ROW: u8 = 8;
@@ -209,7 +209,7 @@ mod tests {
                 let moves_on =
                     if fails { next.share >= bucket.share } else { next.share <= bucket.share };
                 prop_assert!(moves_on);
-                prop_assert!(next.share <= WHOLE && next.attempts <= FULL && next.row <= LONGEST_ROW);
+                prop_assert!(next.share <= WHOLE && next.attempts <= FULL && next.row <= MAX_ROW);
                 prop_assert_eq!(Bucket::unpack(next.pack()), next);
                 bucket = next;
             }

@@ -137,7 +137,7 @@ impl<'a> Iterator for Segments<'a> {
         }
         let (segment, rest) = path.split_at(end);
         self.0 = rest.get(1..);
-        let is_identifier = end > LONGEST_WORD || any & DIGIT != 0 || (end >= LEAST_HEX && all == HEX);
+        let is_identifier = end > MAX_WORD || any & DIGIT != 0 || (end >= LEAST_HEX && all == HEX);
         Some((!is_identifier).then_some(segment))
     }
 }
@@ -170,7 +170,7 @@ fn fold(one: u64, other: u64) -> u64 {
 const LEVELS: usize = 5;
 
 /// A longer segment is no word of an API's path.
-const LONGEST_WORD: usize = 24;
+const MAX_WORD: usize = 24;
 
 /// Fewer letters from `a` to `f` may be a word, such as `feed` or `facade`.
 const LEAST_HEX: usize = 8;

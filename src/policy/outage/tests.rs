@@ -19,7 +19,7 @@ fn key(name: char) -> KeyId {
 }
 
 /// One that came at `joined` ms, with ten seconds of patience.
-fn waiter(name: char, joined: u64, means: Means) -> Candidate {
+fn waiter(name: char, joined: u64, stake: Stake) -> Candidate {
     let joined = ms(joined);
     let until = joined + ms(10_000);
     Candidate {
@@ -27,19 +27,19 @@ fn waiter(name: char, joined: u64, means: Means) -> Candidate {
         is_known_good: false,
         is_hopeless: false,
         has_failed: false,
-        means,
+        stake,
         joined,
         until,
     }
 }
 
 fn fresh(name: char, joined: u64) -> Candidate {
-    waiter(name, joined, Means::Fresh)
+    waiter(name, joined, Stake::Fresh)
 }
 
 /// One that was tried already, so that no turn of its key comes early.
 fn tried(name: char, joined: u64) -> Candidate {
-    waiter(name, joined, Means::Spare)
+    waiter(name, joined, Stake::Spare)
 }
 
 /// An outage that failures of `a` have found at 1 s; its first probe may go at 1.1 s.
@@ -68,9 +68,9 @@ fn a_key_that_has_not_failed_probes_at_once() {
 
 #[test]
 fn all_keys_that_have_not_failed_probe_at_once_and_after_a_second_if_they_may_not_be_repeated() {
-    for (means, at) in [(Means::Fresh, 1000), (Means::Spare, 1000), (Means::Nothing, 2000)] {
+    for (stake, at) in [(Stake::Fresh, 1000), (Stake::Spare, 1000), (Stake::Nothing, 2000)] {
         let mut outage = down();
-        let mut waiting: Vec<_> = ('b'..='z').map(|name| waiter(name, 1000, means)).collect();
+        let mut waiting: Vec<_> = ('b'..='z').map(|name| waiter(name, 1000, stake)).collect();
         while !waiting.is_empty() {
             assert_eq!(next(&mut outage, &waiting, at), Next::Go(0, Pass::Stranger));
             waiting.remove(0);
@@ -116,18 +116,18 @@ fn keys_beyond_those_that_are_kept_take_turns_as_one() {
 
 #[test]
 fn what_may_not_be_repeated_gives_others_a_second_or_half_of_its_time() {
-    for means in [Means::Nothing, Means::SpareUnlessSent] {
+    for stake in [Stake::Nothing, Stake::SpareUnlessSent] {
         let mut outage = down();
-        assert_eq!(next(&mut outage, &[waiter('b', 1000, means)], 1000), Next::NotBefore(ms(2000)));
-        let short = Candidate { until: ms(1400), ..waiter('b', 1000, means) };
+        assert_eq!(next(&mut outage, &[waiter('b', 1000, stake)], 1000), Next::NotBefore(ms(2000)));
+        let short = Candidate { until: ms(1400), ..waiter('b', 1000, stake) };
         assert_eq!(next(&mut outage, &[short], 1000), Next::NotBefore(ms(1200)));
-        assert_eq!(next(&mut outage, &[waiter('b', 1000, means)], 2000), Next::Go(0, Pass::Stranger));
+        assert_eq!(next(&mut outage, &[waiter('b', 1000, stake)], 2000), Next::Go(0, Pass::Stranger));
     }
     // Where connections are refused a probe costs it nothing.
-    let post = [waiter('b', 1000, Means::SpareUnlessSent)];
+    let post = [waiter('b', 1000, Stake::SpareUnlessSent)];
     assert_eq!(down().next(post.iter(), true, ms(1000)), Next::Go(0, Pass::Stranger));
     assert_eq!(
-        down().next([waiter('b', 1000, Means::Nothing)].iter(), true, ms(1000)),
+        down().next([waiter('b', 1000, Stake::Nothing)].iter(), true, ms(1000)),
         Next::NotBefore(ms(2000))
     );
 }
@@ -249,7 +249,7 @@ fn a_check_that_passed_lets_one_go_always() {
     let mut outage = down();
     for round in 0..3 {
         outage.check_passed();
-        let waiting = [waiter('a', 1000, Means::Nothing), tried('a', 1000)];
+        let waiting = [waiter('a', 1000, Stake::Nothing), tried('a', 1000)];
         assert_eq!(next(&mut outage, &waiting, 1001 + round), Next::Go(0, Pass::Probe));
         assert!(matches!(next(&mut outage, &waiting, 1001 + round), Next::NotBefore(_)), "one, and no more");
         outage.failure(Pass::Probe, key('a'), 4.7, pause, ms(1002 + round));

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::judge::asked_wait;
 use super::{Attempts, End, Ended, Transport};
 use crate::error::ProxyError;
-use crate::policy::outage::Means;
+use crate::policy::outage::Stake;
 use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
 use crate::upstream::cluster::Asked;
 use crate::upstream::line::{Refusal, Wait};
@@ -24,7 +24,7 @@ impl<T: Transport> Attempts<'_, T> {
         let key = outbound.cluster.key(&outbound.subject());
         let wait = Wait {
             key: &key,
-            means: self.means(),
+            stake: self.stake(),
             began: self.exchange.began(),
             last_attempt: self.exchange.book.last_attempt(),
             start: outbound.shared.start,
@@ -47,17 +47,17 @@ impl<T: Transport> Attempts<'_, T> {
     }
 
     /// What the exchange has to lose by an attempt that fails.
-    fn means(&self) -> Means {
+    fn stake(&self) -> Stake {
         let exchange = &*self.exchange;
         if exchange.book.spent() + 1 >= self.outbound.policy().max_attempts {
-            Means::Nothing
+            Stake::Nothing
         } else if self.outbound.repeatable != Repeatable::Always || exchange.body().state() == BodyState::Lost
         {
-            Means::SpareUnlessSent
+            Stake::SpareUnlessSent
         } else if exchange.book.attempt_number() == 0 {
-            Means::Fresh
+            Stake::Fresh
         } else {
-            Means::Spare
+            Stake::Spare
         }
     }
 

@@ -14,7 +14,7 @@ fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
 }
 
 fn fault(target: &str, headers: &[(&str, &str)]) -> Option<RequestFault> {
-    match check(&mut head(target, headers)) {
+    match normalize(&mut head(target, headers)) {
         Ok(()) => None,
         Err(ProxyError::BadRequest(fault)) => Some(fault),
         Err(other) => panic!("{other:?}"),
@@ -76,7 +76,7 @@ fn only_chunked_alone_is_a_transfer_encoding() {
 #[test]
 fn an_absolute_target_takes_its_usual_form_and_decides_on_the_host() {
     let mut head = head("http://b.example.org:81/x?y", &[("host", "a")]);
-    check(&mut head).unwrap();
+    normalize(&mut head).unwrap();
     assert_eq!(head.uri, "/x?y");
     assert_eq!(head.headers[HOST], "b.example.org:81");
     assert_eq!(fault("ftp://a/x", &[("host", "a")]), Some(RequestFault::BadTarget));

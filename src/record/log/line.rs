@@ -308,12 +308,12 @@ fn protocol(version: Version) -> Option<&'static str> {
 
 /// The first 4 KiB of a text, without a character that the cut would split.
 fn cut(text: &[u8]) -> &[u8] {
-    let Some(next) = text.get(LONGEST_TEXT) else { return text };
+    let Some(next) = text.get(MAX_TEXT) else { return text };
     let mut next = *next;
-    let mut end = LONGEST_TEXT;
+    let mut end = MAX_TEXT;
     // A character has at most three continuation bytes; in what is not UTF-8, longer runs of them mean
     // nothing.
-    while is_continuation(next) && end > LONGEST_TEXT - 3 {
+    while is_continuation(next) && end > MAX_TEXT - 3 {
         end -= 1;
         next = text[end];
     }
@@ -357,7 +357,7 @@ fn escape_character(line: &mut Vec<u8>, character: char) {
 }
 
 /// Bytes of a text beyond which it is cut.
-const LONGEST_TEXT: usize = 4096;
+const MAX_TEXT: usize = 4096;
 
 /// The bytes that stand in a JSON text as they are.
 const PLAIN: [bool; 256] = {

@@ -47,7 +47,7 @@ pub(crate) fn memory_of(length: usize) -> usize {
     match length {
         0..LEAST_KEPT => length,
         LEAST_KEPT..=FIRST_READ => FIRST_READ,
-        _ => length.max(MOST_READ),
+        _ => length.max(MAX_READ),
     }
 }
 
@@ -95,11 +95,11 @@ struct Spare {
 
 impl Spare {
     fn take(&mut self, most: usize) -> Box<[u8]> {
-        let (spare, size) = if most <= FIRST_READ || self.large_in_use >= MOST_LARGE_IN_USE {
+        let (spare, size) = if most <= FIRST_READ || self.large_in_use >= MAX_LARGE_IN_USE {
             (&mut self.small, FIRST_READ)
         } else {
             self.large_in_use += 1;
-            (&mut self.large, MOST_READ)
+            (&mut self.large, MAX_READ)
         };
         spare.pop().unwrap_or_else(|| vec![0; size].into())
     }
@@ -111,7 +111,7 @@ impl Spare {
             self.large_in_use = self.large_in_use.saturating_sub(1);
             &mut self.large
         };
-        if spare.len() < MOST_SPARE {
+        if spare.len() < MAX_SPARE {
             spare.push(memory);
         }
     }
@@ -122,16 +122,16 @@ impl Spare {
 pub(super) const FIRST_READ: usize = 80 << 10;
 
 /// The most that is read at once of a body that has filled every read so far: whoever writes it is woken as seldom.
-pub(super) const MOST_READ: usize = 256 << 10;
+pub(super) const MAX_READ: usize = 256 << 10;
 
 /// Less of a read is copied.
 const LEAST_KEPT: usize = FIRST_READ / 4;
 
 /// Large pieces that a thread has in use at once, 8 MiB: however many callers are slow to take what has been read for them.
-const MOST_LARGE_IN_USE: usize = 32;
+const MAX_LARGE_IN_USE: usize = 32;
 
 /// Pieces of a size that are kept for the next reads: few are in use at a time where callers are quick.
-const MOST_SPARE: usize = 4;
+const MAX_SPARE: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -148,18 +148,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_brings_no_more_than_it_is_asked_for() {
-        let data = vec![7; 2 * MOST_READ];
-        for most in [1, 1000, FIRST_READ, FIRST_READ + 1, MOST_READ - 1, MOST_READ] {
+        let data = vec![7; 2 * MAX_READ];
+        for most in [1, 1000, FIRST_READ, FIRST_READ + 1, MAX_READ - 1, MAX_READ] {
             assert_eq!(*read(&data, most).await, data[..most]);
         }
-        assert_eq!(read(&data, 2 * MOST_READ).await.len(), MOST_READ);
+        assert_eq!(read(&data, 2 * MAX_READ).await.len(), MAX_READ);
         assert!(read(b"", 1000).await.is_empty());
     }
 
     #[tokio::test]
     async fn what_was_given_back_last_is_used_first() {
-        let data = vec![7; MOST_READ];
-        for most in [FIRST_READ, MOST_READ] {
+        let data = vec![7; MAX_READ];
+        for most in [FIRST_READ, MAX_READ] {
             let (one, other) = (read(&data, most).await, read(&data, most).await);
             let places = [place(&one), place(&other)];
             drop(one);
@@ -171,33 +171,33 @@ mod tests {
 
     #[tokio::test]
     async fn small_data_does_not_hold_the_memory_that_it_was_read_into() {
-        let data: Vec<u8> = (0..=255).cycle().take(MOST_READ).collect();
-        let buffer = read(&data, MOST_READ).await;
+        let data: Vec<u8> = (0..=255).cycle().take(MAX_READ).collect();
+        let buffer = read(&data, MAX_READ).await;
         let at = place(&buffer);
         let small = buffer.extract(5..5 + FIRST_READ);
         assert_eq!(small, data[5..5 + FIRST_READ]);
-        let buffer = read(&data, MOST_READ).await;
+        let buffer = read(&data, MAX_READ).await;
         assert_eq!(place(&buffer), at, "it is there for the next");
         let large = buffer.extract(5..6 + FIRST_READ);
         assert_eq!(large, data[5..6 + FIRST_READ]);
         assert_eq!(large.as_ptr().addr(), at + 5, "large data is not copied");
-        let other = read(&data, MOST_READ).await;
+        let other = read(&data, MAX_READ).await;
         assert_ne!(place(&other), at, "nobody else's while it is in use");
         drop(large);
-        assert_eq!(place(&read(&data, MOST_READ).await), at);
+        assert_eq!(place(&read(&data, MAX_READ).await), at);
     }
 
     #[tokio::test]
     async fn slow_callers_hold_a_bounded_amount_of_large_memory() {
-        let data = vec![7; MOST_READ];
+        let data = vec![7; MAX_READ];
         let mut held = Vec::new();
-        for _ in 0..MOST_LARGE_IN_USE {
-            held.push(read(&data, MOST_READ).await.extract(0..MOST_READ));
+        for _ in 0..MAX_LARGE_IN_USE {
+            held.push(read(&data, MAX_READ).await.extract(0..MAX_READ));
         }
-        assert_eq!(read(&data, MOST_READ).await.len(), FIRST_READ);
+        assert_eq!(read(&data, MAX_READ).await.len(), FIRST_READ);
         held.pop();
-        assert_eq!(read(&data, MOST_READ).await.len(), MOST_READ);
+        assert_eq!(read(&data, MAX_READ).await.len(), MAX_READ);
         held.clear();
-        SPARE.with_borrow(|spare| assert_eq!((spare.large_in_use, spare.large.len()), (0, MOST_SPARE)));
+        SPARE.with_borrow(|spare| assert_eq!((spare.large_in_use, spare.large.len()), (0, MAX_SPARE)));
     }
 }

@@ -102,7 +102,7 @@ where
         if self.queued >= MAX_QUEUED && self.burst.is_none() {
             self.burst = Burst::begin();
         }
-        self.queued < if self.burst.is_some() { MOST_IN_BURST } else { MAX_QUEUED }
+        self.queued < if self.burst.is_some() { MAX_IN_BURST } else { MAX_QUEUED }
     }
 
     /// Takes the next part of the body into the queue.
@@ -203,7 +203,7 @@ impl<B> Upload<B> {
     }
 }
 
-/// Lets an upload collect up to [`MOST_IN_BURST`]. Few on a thread may at once: endpoints can be slow to take it.
+/// Lets an upload collect up to [`MAX_IN_BURST`]. Few on a thread may at once: endpoints can be slow to take it.
 #[derive(Debug)]
 struct Burst(());
 
@@ -213,7 +213,7 @@ thread_local! {
 
 impl Burst {
     fn begin() -> Option<Self> {
-        (BURSTS.get() < MOST_BURSTS).then(|| {
+        (BURSTS.get() < MAX_BURSTS).then(|| {
             BURSTS.set(BURSTS.get() + 1);
             Self(())
         })
@@ -230,10 +230,10 @@ impl Drop for Burst {
 const MAX_QUEUED: usize = 64 << 10;
 
 /// The same in a burst.
-const MOST_IN_BURST: usize = 1 << 20;
+const MAX_IN_BURST: usize = 1 << 20;
 
 /// The bursts of a thread, of 16 MiB together.
-const MOST_BURSTS: usize = 16;
+const MAX_BURSTS: usize = 16;
 
 /// A body of which so much comes in one turn comes fast. Fewer than a record of TLS or a frame of HTTP/2 holds.
 const FAST: usize = 8 << 10;

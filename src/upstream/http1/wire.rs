@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Fault;
-use super::buffer::{Buffer, FIRST_READ, MOST_READ};
+use super::buffer::{Buffer, FIRST_READ, MAX_READ};
 use super::chunked::Decoded;
 use super::decode::Decoder;
 use super::encode::{self, Plan, Size};
@@ -207,7 +207,7 @@ where
         let mut bytes = HEAD.take();
         bytes.clear();
         let begun = self.poll_begin_with(cx, head, outgoing, &mut bytes);
-        if bytes.capacity() <= MOST_KEPT {
+        if bytes.capacity() <= MAX_KEPT {
             HEAD.set(bytes);
         }
         begun
@@ -353,7 +353,7 @@ where
                 Ok(buffer) if buffer.is_empty() => self.close(),
                 Ok(mut buffer) => {
                     if buffer.len() == self.reach {
-                        self.reach = (2 * self.reach).min(MOST_READ);
+                        self.reach = (2 * self.reach).min(MAX_READ);
                     }
                     let Stage::Body(decoder) = &mut self.stage else { continue };
                     let piece = decoder.decode(&mut buffer);
@@ -569,7 +569,7 @@ thread_local! {
 }
 
 /// A larger head's memory is not kept for the next.
-const MOST_KEPT: usize = 64 << 10;
+const MAX_KEPT: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests;

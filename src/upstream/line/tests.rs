@@ -48,10 +48,10 @@ async fn take_down(cluster: &Cluster, start: Instant) -> Instant {
     Instant::now()
 }
 
-fn wait_for(key: &Key, means: Means, start: Instant, time: Duration) -> Wait<'_> {
+fn wait_for(key: &Key, stake: Stake, start: Instant, time: Duration) -> Wait<'_> {
     let now = Instant::now();
     // It has had an attempt: one without would get one in the end.
-    Wait { key, means, began: now, last_attempt: Some(now), start, now, until: now + time }
+    Wait { key, stake, began: now, last_attempt: Some(now), start, now, until: now + time }
 }
 
 /// What the callers of a thread do: wait, try, and come again a few times; some leave in between.
@@ -75,9 +75,9 @@ async fn callers(
                     tell_of(&cluster, &subject(rest), None, report, start);
                     continue;
                 }
-                let means = [Means::Fresh, Means::Spare, Means::SpareUnlessSent, Means::Nothing];
+                let stake = [Stake::Fresh, Stake::Spare, Stake::SpareUnlessSent, Stake::Nothing];
                 let key = cluster.key(&subject(rest));
-                let wait = cluster.line.wait(wait_for(&key, means[random.usize(..4)], start, ms(20_000)));
+                let wait = cluster.line.wait(wait_for(&key, stake[random.usize(..4)], start, ms(20_000)));
                 begun.fetch_add(1, Ordering::Relaxed);
                 let patience = if random.bool() { ms(random.u64(0..20)) } else { ms(30_000) };
                 let Ok(Ok(turn)) = timeout(patience, wait).await else { continue };
@@ -130,9 +130,9 @@ async fn a_turn_that_is_dropped_goes_to_the_next() {
     let start = Instant::now();
     let down = take_down(&cluster, start).await;
     let key = cluster.key(&subject("/a"));
-    let first = cluster.line.wait(wait_for(&key, Means::Spare, start, ms(1000))).await.unwrap();
+    let first = cluster.line.wait(wait_for(&key, Stake::Spare, start, ms(1000))).await.unwrap();
     assert_eq!(down.elapsed(), ms(5));
-    let second = cluster.line.wait(wait_for(&key, Means::Spare, start, ms(1000)));
+    let second = cluster.line.wait(wait_for(&key, Stake::Spare, start, ms(1000)));
     let (second, ()) = tokio::join!(second, async {
         sleep(ms(150)).await;
         drop(first);
@@ -148,18 +148,18 @@ async fn who_can_afford_it_probes_first_and_who_cannot_after_a_second() {
     let start = Instant::now();
     let down = take_down(&cluster, start).await;
     let key = cluster.key(&subject("/a"));
-    let wait = |means| {
-        let wait = wait_for(&key, means, start, ms(10_000));
+    let wait = |stake| {
+        let wait = wait_for(&key, stake, start, ms(10_000));
         let cluster = &cluster;
         async move {
             let turn = cluster.line.wait(wait).await.unwrap();
             (turn, down.elapsed())
         }
     };
-    let poor = wait(Means::Nothing);
+    let poor = wait(Stake::Nothing);
     let rich = async {
         sleep(ms(50)).await;
-        let (turn, at) = wait(Means::Spare).await;
+        let (turn, at) = wait(Stake::Spare).await;
         tell(&cluster, turn, FAILURE, start);
         at
     };
@@ -175,21 +175,21 @@ async fn an_exchange_without_an_attempt_of_its_own_gets_one_where_the_line_is_fu
     let start = Instant::now();
     take_down(&cluster, start).await;
     let key = cluster.key(&subject("/a"));
-    let untried = || Wait { last_attempt: None, ..wait_for(&key, Means::Nothing, start, ms(100)) };
+    let untried = || Wait { last_attempt: None, ..wait_for(&key, Stake::Nothing, start, ms(100)) };
     let waiting = cluster.line.wait(untried());
     let others = async {
         tokio::task::yield_now().await;
         let turn = cluster.line.wait(untried()).await.unwrap().unwrap();
         assert!(turn.is_last(), "the line is full");
         // One that has been tried since the outage began has had its answer.
-        assert!(cluster.line.wait(wait_for(&key, Means::Nothing, start, ms(100))).await.is_err());
+        assert!(cluster.line.wait(wait_for(&key, Stake::Nothing, start, ms(100))).await.is_err());
         turn
     };
     // The first of both would probe after half of its time.
     let (first, _last) = tokio::join!(waiting, others);
     assert!(!first.unwrap().unwrap().is_last());
     assert_eq!((counted.tried.get(), counted.refused.get()), (1, 1));
-    let probing = cluster.line.wait(wait_for(&key, Means::Fresh, start, ms(1000))).await;
+    let probing = cluster.line.wait(wait_for(&key, Stake::Fresh, start, ms(1000))).await;
     let late = cluster.line.wait(untried()).await.unwrap().unwrap();
     assert!(late.is_last(), "its time is over");
     assert_eq!((counted.tried.get(), counted.expired.get()), (2, 0));

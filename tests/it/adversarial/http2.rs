@@ -216,7 +216,7 @@ pub(super) fn judge(case: &Case, expect: Expect, seen: &Seen) -> Vec<String> {
     }
     // What the backend did for a caller that was cut off is on record all the same.
     wrong.unless(complete.len() <= *rows, || format!("{rows} rows for {} requests", complete.len()));
-    let most = case.assert.max_rss_growth_mb.unwrap_or(MOST_GROWTH) << 20;
+    let most = case.assert.max_rss_growth_mb.unwrap_or(MAX_GROWTH) << 20;
     wrong.unless(*growth <= most, || format!("it grew by {growth} bytes"));
     judge::backend_assertions(case, requests, &mut wrong);
     wrong.0
@@ -260,4 +260,4 @@ const QUIET: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// How many MiB a case may cost that names no number.
-const MOST_GROWTH: u64 = 32;
+const MAX_GROWTH: u64 = 32;

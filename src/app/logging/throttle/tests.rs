@@ -116,7 +116,7 @@ fn any_number_of_places_takes_bounded_memory_and_lines() {
 fn a_long_line_is_counted_and_not_held_back() {
     let throttle = Throttle::default();
     tell(&throttle, 1, 1, 0, "a\n");
-    tell(&throttle, 1, 1, 1, &"b".repeat(LONGEST_HELD + 1));
+    tell(&throttle, 1, 1, 1, &"b".repeat(MAX_HELD + 1));
     assert_eq!(throttle.due(Some(at(60))), [""; 0]);
     assert_eq!(tell(&throttle, 1, 1, 60, "c\n").as_deref(), Some("c suppressed=1\n"));
 }

@@ -77,7 +77,7 @@ fn what_some_viewer_takes_for_a_line_end_or_a_command_is_escaped() {
 
 #[test]
 fn a_text_over_four_kibibytes_is_cut_and_marked() {
-    let path = "p".repeat(LONGEST_TEXT);
+    let path = "p".repeat(MAX_TEXT);
     assert_eq!(parse(&record(Target::new(b"", &path, "", b"")))["path"], *path);
     let longer = format!("{path}p");
     assert_eq!(parse(&record(Target::new(b"", &longer, "", b"")))["path"], format!("{path}…"));
@@ -85,26 +85,26 @@ fn a_text_over_four_kibibytes_is_cut_and_marked() {
 
 #[test]
 fn a_cut_splits_no_character() {
-    for before in LONGEST_TEXT - 4..=LONGEST_TEXT {
+    for before in MAX_TEXT - 4..=MAX_TEXT {
         let path = format!("{}🏥end", "p".repeat(before));
         let kept = parse(&record(Target::new(b"", &path, "", b"")))["path"].as_str().unwrap().to_owned();
-        let whole = before + '🏥'.len_utf8() <= LONGEST_TEXT;
+        let whole = before + '🏥'.len_utf8() <= MAX_TEXT;
         assert_eq!(kept, format!("{}{}…", "p".repeat(before), if whole { "🏥" } else { "" }));
     }
 }
 
 #[test]
 fn a_cut_query_shows_no_part_of_a_value() {
-    let query = format!("{}=1&{}", "n".repeat(LONGEST_TEXT - 6), "secret-word");
+    let query = format!("{}=1&{}", "n".repeat(MAX_TEXT - 6), "secret-word");
     let seen = parse(&record(Target::new(b"", "", &query, b"")))["query"].as_str().unwrap().to_owned();
-    assert_eq!(seen, format!("{}=***&***…", "n".repeat(LONGEST_TEXT - 6)));
+    assert_eq!(seen, format!("{}=***&***…", "n".repeat(MAX_TEXT - 6)));
 }
 
 proptest! {
     #[test]
     fn whatever_bytes_come_in_one_record_is_one_line_of_valid_json(
         bytes in prop::collection::vec(any::<u8>(), 0..64),
-        long in prop::collection::vec(any::<u8>(), 0..2 * LONGEST_TEXT),
+        long in prop::collection::vec(any::<u8>(), 0..2 * MAX_TEXT),
         text in ".{0,64}",
         query in any::<String>(),
         full in any::<bool>(),
@@ -140,11 +140,11 @@ fn ends_a_line(character: char) -> bool {
 
 /// What may stand for `bytes`: all of them, or a cut that is short of its bound by part of a character.
 fn texts_of(bytes: &[u8]) -> Vec<Value> {
-    if bytes.len() <= LONGEST_TEXT {
+    if bytes.len() <= MAX_TEXT {
         return vec![texted(&String::from_utf8_lossy(bytes))];
     }
     let cut_at = |end| format!("{}…", String::from_utf8_lossy(&bytes[..end])).into();
-    (LONGEST_TEXT - 3..=LONGEST_TEXT).map(cut_at).collect()
+    (MAX_TEXT - 3..=MAX_TEXT).map(cut_at).collect()
 }
 
 fn texted(text: &str) -> Value {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::policy::expect::Kind;
 use crate::policy::health::Rhythm;
-use crate::policy::outage::{LineSettings, Means};
+use crate::policy::outage::{LineSettings, Stake};
 use crate::policy::retry::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{self, Pick, Probing};
@@ -108,12 +108,12 @@ impl Stage {
     }
 
     /// A request that waits in line for as long as it may; when its wait was over, and what it got.
-    async fn wait_in_line(&self, means: Means, time: Duration) -> (Duration, Option<Turn>) {
+    async fn wait_in_line(&self, stake: Stake, time: Duration) -> (Duration, Option<Turn>) {
         let now = Instant::now();
         let key = self.cluster.key(&subject("/a"));
         let wait = Wait {
             key: &key,
-            means,
+            stake,
             began: now,
             last_attempt: None,
             start: self.start,
@@ -243,12 +243,12 @@ async fn a_check_that_passes_lets_one_request_try_a_cluster_that_is_down_always(
         sleep(ms(1050)).await;
         stage.set_failing(&[]);
     };
-    let ((first, turn), ()) = tokio::join!(stage.wait_in_line(Means::Fresh, ms(9000)), mend);
+    let ((first, turn), ()) = tokio::join!(stage.wait_in_line(Stake::Fresh, ms(9000)), mend);
     assert!((ms(1050)..=ms(2300)).contains(&first), "{first:?}");
     // The check had misled, and so does the next one; each costs one request.
     stage.tell(turn, Report::Failure(Kind::Answered));
     assert!(stage.cluster.line.is_in_force(), "a check alone ends no outage");
-    let (second, turn) = stage.wait_in_line(Means::Nothing, ms(9000)).await;
+    let (second, turn) = stage.wait_in_line(Stake::Nothing, ms(9000)).await;
     assert!((ms(800)..=ms(1200)).contains(&second), "{second:?}");
     stage.tell(turn, Report::Success);
     assert!(!stage.cluster.line.is_in_force());
@@ -261,7 +261,7 @@ async fn checks_that_fail_are_no_outage_and_keep_nobody_from_probing() {
     assert!(!stage.cluster.line.is_in_force());
     stage.take_down().await;
     // Its key has failed, and its time is over: it gets its one attempt.
-    let (waited, turn) = stage.wait_in_line(Means::Fresh, ms(3000)).await;
+    let (waited, turn) = stage.wait_in_line(Stake::Fresh, ms(3000)).await;
     assert_eq!(waited, ms(3000));
     assert!(turn.as_ref().is_some_and(Turn::is_last));
     stage.tell(turn, Report::Success);

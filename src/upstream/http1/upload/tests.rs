@@ -200,7 +200,7 @@ fn a_burst_is_written_when_it_is_full() {
     let mut stream = Noting::default();
     let parts = vec![MAX_QUEUED + (16 << 10); MAX_SLICES];
     let written: [Vec<usize>; MAX_SLICES] = turns(&mut upload(&parts), &mut stream);
-    let in_one = MOST_IN_BURST.div_ceil(parts[0]);
+    let in_one = MAX_IN_BURST.div_ceil(parts[0]);
     assert!(in_one < MAX_SLICES - 1, "bytes fill it, and not pieces");
     assert!(written[in_one - 2].is_empty());
     assert_eq!(written[in_one - 1], [in_one * parts[0]]);
@@ -219,7 +219,7 @@ fn the_end_of_a_body_is_written_at_once() {
 #[test]
 fn slow_endpoints_have_a_bounded_amount_waiting() {
     let parts = vec![16 << 10; 90];
-    let mut uploads: Vec<_> = (0..=MOST_BURSTS).map(|_| upload(&parts)).collect();
+    let mut uploads: Vec<_> = (0..=MAX_BURSTS).map(|_| upload(&parts)).collect();
     let mut stream = Noting { is_shut: true, ..Noting::default() };
     let mut wait = |upload: &mut Upload<Parts>| {
         let _: [Vec<usize>; 100] = turns(upload, &mut stream);
@@ -229,14 +229,14 @@ fn slow_endpoints_have_a_bounded_amount_waiting() {
     let most = (MAX_SLICES - 2) * (16 << 10);
     assert!(most > MAX_QUEUED);
     let queued: Vec<_> = uploads.iter_mut().map(&mut wait).collect();
-    assert_eq!(queued[..MOST_BURSTS], [most; MOST_BURSTS]);
-    assert_eq!(queued[MOST_BURSTS], MAX_QUEUED);
+    assert_eq!(queued[..MAX_BURSTS], [most; MAX_BURSTS]);
+    assert_eq!(queued[MAX_BURSTS], MAX_QUEUED);
     uploads.remove(0);
     assert_eq!(wait(&mut upload(&parts)), most, "who ends makes room for another");
     let one = &mut uploads[0];
     stream.is_shut = false;
     let _: [Vec<usize>; 200] = turns(one, &mut stream);
-    assert_eq!((one.queued, BURSTS.get()), (0, MOST_BURSTS - 2), "what has been written holds nothing");
+    assert_eq!((one.queued, BURSTS.get()), (0, MAX_BURSTS - 2), "what has been written holds nothing");
     drop(uploads);
     assert_eq!(BURSTS.get(), 0);
 }

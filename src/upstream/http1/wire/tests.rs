@@ -418,7 +418,7 @@ async fn a_change_of_protocol_hands_over_all_that_came_behind_it() {
 async fn a_body_that_comes_fast_is_read_in_larger_pieces_up_to_a_bound() {
     within(async {
         let (mut wire, mut far) = connected().await;
-        let length = 16 * MOST_READ;
+        let length = 16 * MAX_READ;
         let (head, mut outgoing) = (get(), no_body());
         let (answer, ()) = tokio::join!(wire.send(&head, &mut outgoing), async {
             hear(&mut far, "\r\n\r\n").await;
@@ -430,7 +430,7 @@ async fn a_body_that_comes_fast_is_read_in_larger_pieces_up_to_a_bound() {
         sent.unwrap();
         let (parts, _) = read.unwrap();
         assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), length);
-        assert!(parts.iter().all(|part| part.len() <= MOST_READ));
+        assert!(parts.iter().all(|part| part.len() <= MAX_READ));
         assert!(parts[0].len() <= FIRST_READ, "the first read is small");
         assert!(wire.reach > FIRST_READ || parts.iter().all(|part| part.len() < FIRST_READ));
     })

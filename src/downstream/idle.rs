@@ -18,7 +18,10 @@ use crate::downstream::limits::Limits;
 use crate::downstream::stream::Stream;
 
 /// Waits for the next request with nothing but the socket. None if the connection ends.
-pub(super) async fn rest<S>(parts: http1::Parts<TokioIo<Stream>, S>, limits: &mut Limits) -> Option<Stream> {
+pub(super) async fn next_request<S>(
+    parts: http1::Parts<TokioIo<Stream>, S>,
+    limits: &mut Limits,
+) -> Option<Stream> {
     let mut stream = parts.io.into_inner();
     stream.give_back(&parts.read_buf);
     drop(parts.read_buf);

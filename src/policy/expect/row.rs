@@ -131,11 +131,10 @@ impl<E: Copy + PartialEq> Row<E> {
         self.answered.sum() + self.refused.sum()
     }
 
-    /// Whether chance does not explain the row: not by its weight at each of `endpoints`, where further failures of one
-    /// exchange count half, not by fewer than `enter_after`
-    /// failures, and not by a span of under 5 ms, in which a busy cluster makes hundreds of attempts. Nor by fewer failures
-    /// than attempts have come under way since the row began, of `in_flight` now: where failures are fast and answers take
-    /// seconds, those are the answers.
+    /// Whether chance does not explain the row. It needs enough weight at each of `endpoints`, where further failures of
+    /// one exchange count half, and `enter_after` failures. It has lasted for 5 ms, in which a busy cluster makes hundreds
+    /// of attempts. And more attempts have failed than have come under way since it began, by the `in_flight` of now: where
+    /// failures are fast and answers take seconds, those are the answers.
     pub fn is_surprising(
         &self,
         enter_after: u32,

@@ -23,3 +23,4 @@ pub mod resume;
 pub mod retry;
 pub mod reuse;
 pub mod share;
+pub mod watch;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret, Subject};
-use crate::policy::outage::{Candidate, Change, Next, Outage, Pass, Stake};
+use crate::policy::expect::{self, Expect, Failure, Key, Kind, Secret, Subject};
+use crate::policy::outage::{Candidate, Change, Next, Pass, Stake};
+use crate::policy::watch::{Circumstances, Ended, Watch};
 
 /// Whatever ends in whatever order: no figure leaves its bounds, an outage begins by surprise alone and ends by a success
 /// that is younger, those who wait always have a moment to look again, and nobody waits for ever.
@@ -21,12 +22,9 @@ pub fn judge(bytes: &[u8]) {
 
 struct Stage {
     expect: Expect,
-    row: Row<u8>,
-    lessons: Lessons,
-    outage: Outage,
+    watch: Watch<u8>,
     keys: Vec<Key>,
     now: Duration,
-    since: Duration,
     under_way: Vec<Attempt>,
     waiting: Vec<Candidate>,
     exchanges: u32,
@@ -47,12 +45,9 @@ impl Stage {
         let keys = rests.map(|rest| expect.key(&Subject { route: "all", method: &Method::GET, rest }));
         Self {
             expect,
-            row: Row::new(),
-            lessons: Lessons::default(),
-            outage: Outage::default(),
+            watch: Watch::new(),
             keys: keys.into(),
             now: Duration::from_secs(1),
-            since: Duration::ZERO,
             under_way: Vec::new(),
             waiting: Vec::new(),
             exchanges: 0,
@@ -67,7 +62,7 @@ impl Stage {
             3 => self.end(choice, Some(Kind::Refused)),
             4 => self.end(choice, Some(Kind::Late)),
             5 => self.now += Duration::from_millis(u64::from(choice) * 7),
-            6 => self.outage.check_passed(),
+            6 => self.watch.check_passed(),
             _ => self.leave(choice),
         }
         self.look();
@@ -77,7 +72,7 @@ impl Stage {
     fn arrive(&mut self, choice: u8) {
         let key = self.keys[usize::from(choice) % self.keys.len()];
         let stake = [Stake::Fresh, Stake::Spare, Stake::SpareUnlessSent, Stake::Nothing];
-        if self.outage.is_down() {
+        if self.watch.is_down() {
             self.waiting.push(Candidate {
                 key: key.id(),
                 is_known_good: self.expect.is_known_good(&key, self.now),
@@ -105,57 +100,36 @@ impl Stage {
         let place = usize::from(choice) % self.under_way.len();
         let Attempt { key, began, pass, exchange } = self.under_way.swap_remove(place);
         let (expect, now) = (&self.expect, self.now);
-        self.lessons.note(key.id(), began, failure, expect, now);
+        let ended = Ended { pass, key: &key, began, now };
+        let (was_tried, since) = (self.watch.is_tried(), self.watch.since());
         let Some(kind) = failure else {
-            let is_fresh = self.row.is_older_than(began);
-            let was_tried = self.outage.is_tried();
-            let failed_probes = self.outage.failed_probes();
-            let change = self.outage.success(pass, key.id(), is_fresh, now);
+            let change = self.watch.succeeded(ended, expect);
             assert_eq!(
                 change == Change::Recovering,
-                was_tried && began > self.since,
+                was_tried && began > since,
                 "an older success ended an outage"
             );
-            if change == Change::Recovering {
-                let lessons = self.row.end_outage(failed_probes, expect, now);
-                self.lessons.replace(lessons, expect, now);
-            } else if !was_tried {
-                self.row.end(began, expect, now);
-            }
-            expect.note(&key, Ending::Success, now);
-            expect.note_connection(Ending::Success, now);
             return;
         };
         let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(&key, now) };
         let weight = expect::weight(q);
-        expect.note_failure(now);
-        let before = self.row.surprise();
-        self.row.note(
-            &Failure {
-                kind,
-                endpoint: choice & 1,
-                key: &key,
-                exchange,
-                weight,
-                in_flight: self.under_way.len(),
-            },
-            String::new,
-            now,
-        );
+        let before = self.watch.surprise();
+        let in_flight = self.under_way.len();
+        let failure = Failure { kind, endpoint: choice & 1, key: &key, exchange, weight, in_flight };
+        let circumstances = Circumstances {
+            endpoints: &[(0, true), (1, true)],
+            enter_after: Some(3),
+            show: String::new,
+            pause: |number| Duration::from_millis(100) * number,
+        };
+        let change = self.watch.failed(ended, &failure, circumstances, expect);
         let grown = if kind == Kind::Late { 0.0 } else { weight };
-        assert!((self.row.surprise() - before - grown).abs() < 1e-6, "a failure weighs something else");
-        let is_outage = !self.outage.is_tried()
-            && self.row.is_surprising(3, [0, 1].into_iter(), self.under_way.len(), now);
-        if is_outage {
-            assert!(
-                self.row.surprise() >= 2.0 * expect::SURPRISE,
-                "an outage without surprise at both endpoints"
-            );
-            self.since = self.row.began().expect("it has failures");
-            self.outage.begin(self.row.keys().chain([key.id()]), Duration::from_millis(100), now);
-        } else {
-            self.outage.failure(pass, key.id(), weight, |number| Duration::from_millis(100) * number, now);
-        }
+        assert!((self.watch.surprise() - before - grown).abs() < 1e-6, "a failure weighs something else");
+        assert!(!was_tried || change == Change::Nothing, "an outage within an outage");
+        assert!(
+            change != Change::Down || self.watch.surprise() >= 2.0 * expect::SURPRISE,
+            "an outage without surprise at both endpoints"
+        );
     }
 
     /// A caller leaves: one who waits, or one whose attempt is under way.
@@ -164,15 +138,15 @@ impl Stage {
             self.waiting.remove(usize::from(choice) % self.waiting.len());
         } else if !self.under_way.is_empty() {
             let attempt = self.under_way.remove(usize::from(choice) % self.under_way.len());
-            self.outage.abandon(attempt.pass, attempt.key.id());
+            self.watch.abandon(attempt.pass, &attempt.key);
         }
     }
 
     /// Lets go whoever may go.
     fn look(&mut self) {
         self.waiting.retain(|candidate| candidate.until > self.now);
-        while !self.waiting.is_empty() {
-            match self.outage.next(self.waiting.iter(), false, self.now) {
+        loop {
+            match self.watch.next(self.waiting.iter(), self.now) {
                 Next::Go(place, pass) => {
                     let gone = self.waiting.remove(place);
                     let key = *self.keys.iter().find(|key| key.id() == gone.key).expect("a key of ours");
@@ -184,17 +158,16 @@ impl Stage {
                 }
             }
         }
-        self.outage.line_is_empty();
     }
 
     fn check(&self) {
         for key in &self.keys {
             let q = self.expect.q(key, self.now);
             assert!((expect::LEAST..=1.0).contains(&q), "q is {q}");
-            let chance = expect::chance_of_success(q, self.row.surprise());
+            let chance = expect::chance_of_success(q, self.watch.surprise());
             assert!((0.0..=1.0).contains(&chance), "the chance is {chance}");
         }
-        assert!(self.row.surprise() >= 0.0 && self.row.show().len() < 1000);
+        assert!(self.watch.surprise() >= 0.0 && self.watch.show().len() < 1000);
     }
 
     /// From here on all is well: with what is under way and what waits it ends within a minute.

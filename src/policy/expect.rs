@@ -110,7 +110,13 @@ impl Expect {
         self.note_levels(key.levels(), ending, now);
     }
 
-    /// Learns the same at every level but the key's own.
+    /// Learns that an attempt succeeded, for which a connection came to be.
+    pub fn note_success(&self, key: &Key, now: Duration) {
+        self.note(key, Ending::Success, now);
+        self.note_connection(Ending::Success, now);
+    }
+
+    /// Learns how an attempt ended at every level but the key's own.
     pub fn note_above(&self, key: &Key, ending: Ending, now: Duration) {
         let Some((_, above)) = key.levels().split_last() else { return };
         Self::change(&self.cluster, |bucket| bucket.note(ending, TOP_PRIOR, now));

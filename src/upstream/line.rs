@@ -1,5 +1,5 @@
 //! The line in front of a cluster that is down: who waits, in what order they go, and that each goes, expires or leaves
-//! exactly once. [`Outage`] decides who goes, [`Row`] when there is an outage; all workers share one line.
+//! exactly once. [`Watch`] decides who goes, and when there is an outage; all workers share one line.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::policy::expect::{self, Ending, Expect, Failure, Key, Kind, Lessons, Row, Secret};
-use crate::policy::outage::{Candidate, Change, LineSettings, Next, Outage, Pass, Stake};
+use crate::policy::expect::{self, Expect, Failure, Key, Kind, Secret};
+use crate::policy::outage::{Candidate, Change, LineSettings, Next, Pass, Stake};
+use crate::policy::watch::{Circumstances, Ended, Mode, Watch};
 use crate::record::metrics::LineMetrics;
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::queue::{Owner, Place, Queue};
@@ -28,15 +29,7 @@ pub struct Line {
 
 #[derive(Debug)]
 struct Inner {
-    outage: Outage,
-    row: Row<EndpointId>,
-    lessons: Lessons,
-    /// When the first failure of the present outage, or of the last one, ended.
-    since: Duration,
-    /// The keys that it was found by, for people.
-    shown: String,
-    /// Whether the last failure had sent nothing: then a probe costs even those nothing that may not be sent twice.
-    refuses: bool,
+    watch: Watch<EndpointId>,
     /// Oldest first. The first is roused when it has to look after the clock anew.
     queue: Queue<Pass, Waiter>,
     /// When to look again who may go.
@@ -112,16 +105,7 @@ pub(super) struct Failed<'a, S, P> {
 impl Line {
     /// A line for a cluster that is up.
     pub(super) fn new(settings: LineSettings, metrics: LineMetrics, secret: Secret) -> Self {
-        let inner = Inner {
-            outage: Outage::default(),
-            row: Row::new(),
-            lessons: Lessons::default(),
-            since: Duration::ZERO,
-            shown: String::new(),
-            refuses: false,
-            queue: Queue::new(settings.max()),
-            again: Duration::ZERO,
-        };
+        let inner = Inner { watch: Watch::new(), queue: Queue::new(settings.max()), again: Duration::ZERO };
         Self {
             settings,
             metrics,
@@ -165,7 +149,7 @@ impl Line {
         let (mut now, until) = (since(wait.now), since(wait.until));
         let ticket = {
             let mut inner = self.lock();
-            if !inner.outage.is_down() {
+            if !inner.watch.is_down() {
                 return Ok(None);
             }
             let has_failed = inner.was_tried(&wait);
@@ -183,7 +167,7 @@ impl Line {
             };
             let began = since(wait.began);
             let ticket = vacancy.join_behind(Waiter { candidate, began }, |other| other.began <= began);
-            match inner.outage.due(&candidate, inner.refuses) {
+            match inner.watch.due(&candidate) {
                 // Nothing has changed for the others, so there is no need to look at them.
                 Some(due) if due > now && inner.again > now => {
                     if due < inner.again {
@@ -244,7 +228,7 @@ impl Line {
     pub(super) fn check_passed(&self, now: Duration) {
         if self.is_in_force() {
             let mut inner = self.lock();
-            inner.outage.check_passed();
+            inner.watch.check_passed();
             self.advance(&mut inner, now);
         }
     }
@@ -252,31 +236,15 @@ impl Line {
     /// Takes note of an attempt that succeeded.
     pub(super) fn succeeded(&self, finished: Finished<'_>) -> Change {
         let Finished { turn, key, began, now, .. } = finished;
-        let mode = self.mode.load(Ordering::Relaxed);
-        if turn.is_none() && mode == USED {
-            self.learn_success(key, now);
+        if turn.is_none() && self.mode.load(Ordering::Relaxed) == USED {
+            self.expect.note_success(key, now);
             return Change::Nothing;
         }
         let mut inner = self.lock();
-        inner.lessons.note(key.id(), began, None, &self.expect, now);
         let pass = turn.map_or(Pass::Free, Turn::into_pass);
-        let failed_probes = inner.outage.failed_probes();
-        let is_fresh = inner.row.is_older_than(began);
-        let change = inner.outage.success(pass, key.id(), is_fresh, now);
-        if change == Change::Recovering {
-            let lessons = inner.row.end_outage(failed_probes, &self.expect, now);
-            inner.lessons.replace(lessons, &self.expect, now);
-        } else if !inner.outage.is_tried() {
-            inner.row.end(began, &self.expect, now);
-        }
-        self.learn_success(key, now);
+        let change = inner.watch.succeeded(Ended { pass, key, began, now }, &self.expect);
         self.advance(&mut inner, now);
         change
-    }
-
-    fn learn_success(&self, key: &Key, now: Duration) {
-        self.expect.note(key, Ending::Success, now);
-        self.expect.note_connection(Ending::Success, now);
     }
 
     /// Takes note of an attempt that failed.
@@ -287,41 +255,23 @@ impl Line {
     {
         let Finished { turn, key, endpoint, began, now } = finished;
         let Failed { kind, exchange, weight, in_flight, endpoints, show, pause } = failed;
-        self.expect.note_failure(now);
+        let ended = Ended { pass: turn.map_or(Pass::Free, Turn::into_pass), key, began, now };
+        let failure = Failure { kind, endpoint, key, exchange, weight, in_flight };
+        let enter_after = (self.settings.max() > 0).then_some(self.settings.enter_after());
+        let circumstances = Circumstances { endpoints, enter_after, show, pause };
         let mut inner = self.lock();
-        let inner = &mut *inner;
-        inner.lessons.note(key.id(), began, Some(kind), &self.expect, now);
-        let was_tried = inner.outage.is_tried();
-        if !was_tried {
-            let is_refusing = |refused| {
-                endpoints.iter().any(|(endpoint, is_refusing)| *endpoint == refused && *is_refusing)
-            };
-            inner.row.forget_refusals(&self.expect, is_refusing, now);
-        }
-        inner.row.note(&Failure { kind, endpoint, key, exchange, weight, in_flight }, show, now);
-        inner.refuses = kind == Kind::Refused;
-        let pass = turn.map_or(Pass::Free, Turn::into_pass);
-        let in_balancing = endpoints.iter().map(|(endpoint, _)| *endpoint);
-        let is_outage = !was_tried
-            && self.settings.max() > 0
-            && inner.row.is_surprising(self.settings.enter_after(), in_balancing, in_flight, now);
-        let change = if is_outage {
-            (inner.since, inner.shown) = (inner.row.began().unwrap_or(now), inner.row.show());
-            inner.outage.begin(inner.row.keys().chain([key.id()]), pause(1), now);
+        let change = inner.watch.failed(ended, &failure, circumstances, &self.expect);
+        if change == Change::Down {
             self.metrics.outages.inc();
-            Change::Down
-        } else {
-            inner.outage.failure(pass, key.id(), weight, pause, now);
-            Change::Nothing
-        };
-        self.advance(inner, now);
+        }
+        self.advance(&mut inner, now);
         change
     }
 
     /// The keys that the present or last outage was found by, for the log, and its seconds so far.
     pub(super) fn last_outage(&self, now: Duration) -> (String, f64) {
         let inner = self.lock();
-        (inner.shown.clone(), now.saturating_sub(inner.since).as_secs_f64())
+        (inner.watch.shown().to_owned(), now.saturating_sub(inner.watch.since()).as_secs_f64())
     }
 
     /// Forgets what is expected, if nothing has failed for ten minutes; says whether it did.
@@ -334,7 +284,7 @@ impl Line {
         if !is_idle(self.mode.load(Ordering::Relaxed)) || !self.expect.is_stale(now) {
             return false; // something failed in between
         }
-        (inner.row, inner.lessons) = (Row::new(), Lessons::default());
+        inner.watch.forget();
         self.surprise.store(0, Ordering::Relaxed);
         self.expect.forget();
         self.mode.store(CALM, Ordering::Relaxed);
@@ -344,9 +294,9 @@ impl Line {
     /// Sets the gauges that are only worth computing when somebody looks.
     pub(super) fn before_scrape(&self) {
         let inner = self.lock();
-        self.metrics.outage.set(inner.outage.is_down().into());
+        self.metrics.outage.set(inner.watch.is_down().into());
         self.metrics.waiting.set(i64::try_from(inner.queue.len()).unwrap_or(i64::MAX));
-        self.metrics.surprise.set(inner.row.surprise());
+        self.metrics.surprise.set(inner.watch.surprise());
     }
 
     /// The cluster is no longer in the configuration: its gauges show nothing that nobody keeps up to date.
@@ -359,12 +309,8 @@ impl Line {
     /// Lets go whoever may go, and notes when to look again.
     fn advance(&self, inner: &mut Inner, now: Duration) {
         inner.again = loop {
-            if inner.queue.is_empty() {
-                inner.outage.line_is_empty();
-                break Duration::MAX;
-            }
             let waiting = inner.queue.iter().map(|waiter| &waiter.candidate);
-            match inner.outage.next(waiting, inner.refuses, now) {
+            match inner.watch.next(waiting, now) {
                 Next::Go(place, pass) => {
                     if let Some(next) = inner.queue.at(place) {
                         next.call(pass);
@@ -373,15 +319,12 @@ impl Line {
                 Next::NotBefore(at) => break at,
             }
         };
-        let surprise = inner.row.surprise();
-        let mode = if inner.outage.is_down() {
-            DOWN
-        } else if !inner.row.is_empty() || !inner.lessons.is_empty() {
-            WATCHED
-        } else {
-            USED
+        let mode = match inner.watch.mode() {
+            Mode::Idle => USED,
+            Mode::Watched => WATCHED,
+            Mode::Down => DOWN,
         };
-        self.surprise.store(surprise.to_bits(), Ordering::Relaxed);
+        self.surprise.store(inner.watch.surprise().to_bits(), Ordering::Relaxed);
         self.mode.store(mode, Ordering::Relaxed);
         // It looks after the clock from here on, by the new time.
         inner.queue.rouse_first();
@@ -422,7 +365,7 @@ impl Line {
 impl Inner {
     /// Whether an exchange had an attempt that ended in the present outage.
     fn was_tried(&self, wait: &Wait<'_>) -> bool {
-        wait.last_attempt.is_some_and(|at| at.saturating_duration_since(wait.start) >= self.since)
+        wait.last_attempt.is_some_and(|at| at.saturating_duration_since(wait.start) >= self.watch.since())
     }
 }
 
@@ -478,7 +421,7 @@ impl Drop for Turn {
         if let Some(pass) = self.pass.take() {
             let now = Instant::now().saturating_duration_since(self.start);
             let mut inner = self.line.lock();
-            inner.outage.abandon(pass, self.key.id());
+            inner.watch.abandon(pass, &self.key);
             self.line.advance(&mut inner, now);
         }
     }

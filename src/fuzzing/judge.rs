@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::policy::expect::{self, Expect, Failure, Key, Kind, Secret, Subject};
-use crate::policy::outage::{Candidate, Change, Next, Pass, Stake};
+use crate::policy::outage::{Candidate, Change, Next, Permit, Stake};
 use crate::policy::watch::{Circumstances, Ended, Watch};
 
 /// Whatever ends in whatever order: no figure leaves its bounds, an outage begins by surprise alone and ends by a success
@@ -34,7 +34,7 @@ struct Stage {
 struct Attempt {
     key: Key,
     began: Duration,
-    pass: Pass,
+    permit: Permit,
     exchange: u32,
 }
 
@@ -83,13 +83,13 @@ impl Stage {
                 until: self.now + Duration::from_secs(10),
             });
         } else {
-            self.begin(key, Pass::Free);
+            self.begin(key, Permit::FREE);
         }
     }
 
-    fn begin(&mut self, key: Key, pass: Pass) {
+    fn begin(&mut self, key: Key, permit: Permit) {
         self.exchanges += 1;
-        self.under_way.push(Attempt { key, began: self.now, pass, exchange: self.exchanges });
+        self.under_way.push(Attempt { key, began: self.now, permit, exchange: self.exchanges });
     }
 
     /// An attempt ends, as the line takes note of it.
@@ -98,9 +98,9 @@ impl Stage {
             return;
         }
         let place = usize::from(choice) % self.under_way.len();
-        let Attempt { key, began, pass, exchange } = self.under_way.swap_remove(place);
+        let Attempt { key, began, permit, exchange } = self.under_way.swap_remove(place);
         let (expect, now) = (&self.expect, self.now);
-        let ended = Ended { pass, key: &key, began, now };
+        let ended = Ended { permit, key: &key, began, now };
         let (was_tried, since) = (self.watch.is_tried(), self.watch.since());
         let Some(kind) = failure else {
             let change = self.watch.succeeded(ended, expect);
@@ -138,7 +138,7 @@ impl Stage {
             self.waiting.remove(usize::from(choice) % self.waiting.len());
         } else if !self.under_way.is_empty() {
             let attempt = self.under_way.remove(usize::from(choice) % self.under_way.len());
-            self.watch.abandon(attempt.pass, &attempt.key);
+            self.watch.abandon(attempt.permit, &attempt.key);
         }
     }
 
@@ -147,10 +147,10 @@ impl Stage {
         self.waiting.retain(|candidate| candidate.until > self.now);
         loop {
             match self.watch.next(self.waiting.iter(), self.now) {
-                Next::Go(place, pass) => {
+                Next::Go(place, permit) => {
                     let gone = self.waiting.remove(place);
                     let key = *self.keys.iter().find(|key| key.id() == gone.key).expect("a key of ours");
-                    self.begin(key, pass);
+                    self.begin(key, permit);
                 }
                 Next::NotBefore(at) => {
                     assert!(at > self.now, "look again at once, for ever");

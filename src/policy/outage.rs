@@ -88,9 +88,30 @@ impl Default for LineSettings {
     }
 }
 
-/// By what right an attempt is made.
+/// The right to an attempt. Its number tells to which outage it belongs, and which probe it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub struct Permit {
+    kind: PermitKind,
+    /// They are numbered in the order in which they are given, over all outages; 0 = it is not counted.
+    number: u64,
+}
+
+impl Permit {
+    /// That of an attempt that need not wait.
+    pub const FREE: Self = Self { kind: PermitKind::Free, number: 0 };
+
+    /// That of the one plain attempt after a wait in vain.
+    pub const LAST: Self = Self { kind: PermitKind::Last, number: 0 };
+
+    /// Why it was given.
+    pub fn kind(self) -> PermitKind {
+        self.kind
+    }
+}
+
+/// Why an attempt may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermitKind {
     /// The cluster was up, or it recovers and the key has nothing against it.
     Free,
     /// Its key has not failed in this outage.
@@ -140,8 +161,8 @@ pub struct Candidate {
 /// What may happen next to those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The one at this place goes, by this right.
-    Go(usize, Pass),
+    /// The one at this place goes, with this permit.
+    Go(usize, Permit),
     /// Nothing before this moment, unless an attempt ends.
     NotBefore(Duration),
 }
@@ -166,6 +187,10 @@ pub struct Outage {
     failed: HashMap<KeyId, Failed>,
     /// The keys that failed and have succeeded since.
     mended: HashSet<KeyId>,
+    /// The number of the last permit.
+    given: u64,
+    /// The number from which on permits belong to the present outage, or to the last one.
+    first: u64,
 }
 
 /// A key that failed.
@@ -204,6 +229,47 @@ struct Recovery {
     mended: Window,
     /// When everybody may go.
     until: Duration,
+}
+
+impl Recovery {
+    /// Who may go, by the place, and why; or when to look again.
+    fn next<'a, I>(
+        &mut self,
+        failed: &HashMap<KeyId, Failed>,
+        mended: &HashSet<KeyId>,
+        mut waiting: I,
+        now: Duration,
+    ) -> Result<(usize, PermitKind), Duration>
+    where
+        I: Iterator<Item = &'a Candidate> + Clone,
+    {
+        if now >= self.until {
+            return Ok((0, PermitKind::Free));
+        }
+        let is_failed = |candidate: &Candidate| failed_of(failed, candidate).is_some();
+        let is_mended = |candidate: &Candidate| mended.contains(&candidate.key);
+        let is_stranger = |candidate: &Candidate| !is_failed(candidate) && !is_mended(candidate);
+        if let Some(place) = waiting.clone().position(is_stranger) {
+            return Ok((place, PermitKind::Free));
+        }
+        // Those whose time is over expire by their own clock.
+        let in_time = |candidate: &Candidate| candidate.until > now;
+        let mut again = self.until;
+        if let Some(place) = waiting.clone().position(|candidate| in_time(candidate) && is_mended(candidate))
+        {
+            match self.mended.take(now) {
+                Ok(()) => return Ok((place, PermitKind::Mended)),
+                Err(at) => again = again.min(at),
+            }
+        }
+        if let Some(place) = waiting.position(|candidate| in_time(candidate) && is_failed(candidate)) {
+            match self.failed.take(now) {
+                Ok(()) => return Ok((place, PermitKind::Released)),
+                Err(at) => again = again.min(at),
+            }
+        }
+        Err(again)
+    }
 }
 
 /// A slow start: how many of those let go may be under way at once.
@@ -254,8 +320,8 @@ struct Down {
     strangers: HashMap<KeyId, Window>,
     /// Probes of keys that failed, so far.
     turns: u32,
-    /// Until when the probe of a key that failed is alone.
-    probing: Option<Duration>,
+    /// The permit of the probe that is alone, by its number, and until when: others of keys that failed wait for it.
+    alone: Option<(u64, Duration)>,
     /// When the last of these began.
     last_turn: Option<Duration>,
     /// Whether a check has passed that has let nobody go yet.
@@ -284,10 +350,12 @@ impl Outage {
     pub fn begin(&mut self, keys: impl Iterator<Item = KeyId>, pause: Duration, now: Duration) {
         self.failed = keys.map(|key| (key, Failed::new(pause, now))).collect();
         self.mended.clear();
+        self.given += 1;
+        self.first = self.given;
         self.state = State::Down(Down {
             strangers: HashMap::new(),
             turns: 0,
-            probing: None,
+            alone: None,
             last_turn: None,
             checked: false,
             failed_probes: 0,
@@ -307,42 +375,25 @@ impl Outage {
     where
         I: Iterator<Item = &'a Candidate> + Clone,
     {
-        match &mut self.state {
-            State::Up => Next::Go(0, Pass::Free),
-            State::Recovering(recovery) if now >= recovery.until => Next::Go(0, Pass::Free),
-            State::Recovering(recovery) => {
-                let (failed, mended) = (&self.failed, &self.mended);
-                let (is_failed, is_mended) = (
-                    |candidate: &Candidate| failed_of(failed, candidate).is_some(),
-                    |candidate: &Candidate| mended.contains(&candidate.key),
-                );
-                let is_stranger = |candidate: &Candidate| !is_failed(candidate) && !is_mended(candidate);
-                if let Some(place) = waiting.clone().position(is_stranger) {
-                    return Next::Go(place, Pass::Free);
-                }
-                // Those whose time is over expire by their own clock.
-                let in_time = |candidate: &Candidate| candidate.until > now;
-                let mut again = recovery.until;
-                if let Some(place) =
-                    waiting.clone().position(|candidate| in_time(candidate) && is_mended(candidate))
-                {
-                    match recovery.mended.take(now) {
-                        Ok(()) => return Next::Go(place, Pass::Mended),
-                        Err(at) => again = again.min(at),
-                    }
-                }
-                let mut waiting = waiting;
-                if let Some(place) = waiting.position(|candidate| in_time(candidate) && is_failed(candidate))
-                {
-                    match recovery.failed.take(now) {
-                        Ok(()) => return Next::Go(place, Pass::Released),
-                        Err(at) => again = again.min(at),
-                    }
-                }
-                Next::NotBefore(again)
+        let number = self.given + 1;
+        let found = match &mut self.state {
+            State::Up => Ok((0, PermitKind::Free)),
+            State::Recovering(recovery) => recovery.next(&self.failed, &self.mended, waiting, now),
+            State::Down(down) => down.next(&mut self.failed, waiting, refuses, number, now),
+        };
+        match found {
+            Ok((place, PermitKind::Free)) => Next::Go(place, Permit::FREE),
+            Ok((place, kind)) => {
+                self.given = number;
+                Next::Go(place, Permit { kind, number })
             }
-            State::Down(down) => down.next(&mut self.failed, waiting, refuses, now),
+            Err(at) => Next::NotBefore(at),
         }
+    }
+
+    /// Why the permit of an attempt that ends now was given. One of an earlier outage says nothing in this one.
+    fn kind_of(&self, permit: Permit) -> PermitKind {
+        if permit.number < self.first { PermitKind::Free } else { permit.kind }
     }
 
     /// A check passed at an endpoint in balancing: one of those who wait may try the cluster.
@@ -352,10 +403,11 @@ impl Outage {
         }
     }
 
-    /// The exchange that went with `pass` ended without telling anything, for example because its caller left.
-    pub fn abandon(&mut self, pass: Pass, key: KeyId) {
-        match (&mut self.state, pass) {
-            (State::Down(down), Pass::Stranger) => {
+    /// The exchange that went with `permit` ended without telling anything, for example because its caller left.
+    pub fn abandon(&mut self, permit: Permit, key: KeyId) {
+        let kind = self.kind_of(permit);
+        match (&mut self.state, kind) {
+            (State::Down(down), PermitKind::Stranger) => {
                 if let Entry::Occupied(mut entry) = down.strangers.entry(key) {
                     entry.get_mut().abandon();
                     if entry.get().out == 0 {
@@ -363,18 +415,23 @@ impl Outage {
                     }
                 }
             }
-            (State::Down(down), Pass::Probe) => down.probing = None,
-            (State::Recovering(recovery), Pass::Released) => recovery.failed.abandon(),
-            (State::Recovering(recovery), Pass::Mended) => recovery.mended.abandon(),
+            // The probe of a check is not alone, and one that took long is alone no more.
+            (State::Down(down), PermitKind::Probe)
+                if down.alone.is_some_and(|(number, _)| number == permit.number) =>
+            {
+                down.alone = None;
+            }
+            (State::Recovering(recovery), PermitKind::Released) => recovery.failed.abandon(),
+            (State::Recovering(recovery), PermitKind::Mended) => recovery.mended.abandon(),
             _ => {}
         }
     }
 
     /// An attempt succeeded that `is_fresh`: it began after the outage. Whoever asked for what, the cluster answers.
-    pub fn success(&mut self, pass: Pass, key: KeyId, is_fresh: bool, now: Duration) -> Change {
+    pub fn success(&mut self, permit: Permit, key: KeyId, is_fresh: bool, now: Duration) -> Change {
         if self.is_tried() {
             if !is_fresh {
-                self.abandon(pass, key);
+                self.abandon(permit, key);
                 return Change::Nothing;
             }
             self.state = State::Recovering(Recovery {
@@ -386,10 +443,11 @@ impl Outage {
             self.mend(key);
             return Change::Recovering;
         }
+        let kind = self.kind_of(permit);
         if let State::Recovering(recovery) = &mut self.state {
-            match pass {
-                Pass::Released => recovery.failed.success(),
-                Pass::Mended => recovery.mended.success(),
+            match kind {
+                PermitKind::Released => recovery.failed.success(),
+                PermitKind::Mended => recovery.mended.success(),
                 _ => {}
             }
             self.mend(key);
@@ -407,18 +465,19 @@ impl Outage {
     /// before a key's next probe by its number.
     pub fn failure(
         &mut self,
-        pass: Pass,
+        permit: Permit,
         key: KeyId,
         weight: f64,
         pause: impl FnOnce(u32) -> Duration,
         now: Duration,
     ) {
+        let kind = self.kind_of(permit);
         match &mut self.state {
             State::Up => {}
             State::Recovering(recovery) => {
                 // One that was not let go out of the line says nothing about how fast that may be done, and neither does
                 // one that fails more often than not.
-                if matches!(pass, Pass::Mended | Pass::Released) {
+                if matches!(kind, PermitKind::Mended | PermitKind::Released) {
                     if weight >= LN_2 {
                         recovery.failed.halve(now);
                     }
@@ -426,18 +485,18 @@ impl Outage {
                         self.failed.insert(key, Failed::new(Duration::ZERO, now));
                     }
                 }
-                self.abandon(pass, key);
+                self.abandon(permit, key);
             }
             State::Down(down) => {
                 let has_room = self.failed.len() < MAX_KEYS || self.failed.contains_key(&key);
                 let kept = if has_room { key } else { KeyId::OTHERS };
                 let failed = self.failed.entry(kept).or_insert(Failed::new(Duration::ZERO, now));
-                if matches!(pass, Pass::Stranger | Pass::Probe) {
+                if matches!(kind, PermitKind::Stranger | PermitKind::Probe) {
                     failed.probes = failed.probes.saturating_add(1);
                     (failed.ended, failed.pause) = (now, pause(failed.probes.saturating_add(1)));
                     down.failed_probes = down.failed_probes.saturating_add(1);
                 }
-                self.abandon(pass, key);
+                self.abandon(permit, key);
             }
         }
     }
@@ -457,8 +516,9 @@ impl Down {
         failed: &mut HashMap<KeyId, Failed>,
         waiting: I,
         refuses: bool,
+        number: u64,
         now: Duration,
-    ) -> Next
+    ) -> Result<(usize, PermitKind), Duration>
     where
         I: Iterator<Item = &'a Candidate> + Clone,
     {
@@ -467,22 +527,22 @@ impl Down {
         {
             self.checked = false;
             // It is no stranger's, whose probes are counted, and no turn of those that failed.
-            return Next::Go(place, Pass::Probe);
+            return Ok((place, PermitKind::Probe));
         }
         let mut again = Duration::MAX;
         match self.stranger(failed, waiting.clone(), refuses, now) {
-            Ok(place) => return Next::Go(place, Pass::Stranger),
+            Ok(place) => return Ok((place, PermitKind::Stranger)),
             Err(at) => again = again.min(at),
         }
         match self.turn(failed, waiting, refuses, now) {
             Ok((place, key)) => {
                 failed.entry(key).and_modify(|failed| failed.turns += 1);
                 self.turns = self.turns.wrapping_add(1);
-                self.probing = Some(now.saturating_add(PATIENCE));
+                self.alone = Some((number, now.saturating_add(PATIENCE)));
                 self.last_turn = Some(now);
-                Next::Go(place, Pass::Probe)
+                Ok((place, PermitKind::Probe))
             }
-            Err(at) => Next::NotBefore(again.min(at)),
+            Err(at) => Err(again.min(at)),
         }
     }
 
@@ -519,7 +579,8 @@ impl Down {
         let share = if is_early { 1 << (EARLY_TURNS - self.turns) } else { 1 };
         let rested = failed.ended.saturating_add(failed.pause / share);
         let apart = self.last_turn.map_or(Duration::ZERO, |last| last.saturating_add(GAP / share));
-        rested.max(apart).max(self.probing.unwrap_or_default()).max(candidate.due(refuses))
+        let alone = self.alone.map_or(Duration::ZERO, |(_, until)| until);
+        rested.max(apart).max(alone).max(candidate.due(refuses))
     }
 
     /// The one whose key failed and whose turn it is, by its place; or when to look again.

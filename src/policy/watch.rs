@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::policy::expect::{Expect, Failure, Key, Kind, Lessons, Row};
-use crate::policy::outage::{Candidate, Change, Next, Outage, Pass};
+use crate::policy::outage::{Candidate, Change, Next, Outage, Permit};
 
 /// The judge of a cluster, whose endpoints are known as `E`. Time is passed in, and what is learned goes to an [`Expect`].
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Watch<E> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ended<'a> {
     /// The right that it was made by.
-    pub pass: Pass,
+    pub permit: Permit,
     /// What was asked for.
     pub key: &'a Key,
     /// When the attempt began.
@@ -117,10 +117,10 @@ impl<E: Copy + PartialEq> Watch<E> {
 
     /// Takes note of an attempt that succeeded.
     pub fn succeeded(&mut self, ended: Ended<'_>, expect: &Expect) -> Change {
-        let Ended { pass, key, began, now } = ended;
+        let Ended { permit, key, began, now } = ended;
         self.lessons.note(key.id(), began, None, expect, now);
         let failed_probes = self.outage.failed_probes();
-        let change = self.outage.success(pass, key.id(), self.row.is_older_than(began), now);
+        let change = self.outage.success(permit, key.id(), self.row.is_older_than(began), now);
         if change == Change::Recovering {
             let lessons = self.row.end_outage(failed_probes, expect, now);
             self.lessons.replace(lessons, expect, now);
@@ -143,7 +143,7 @@ impl<E: Copy + PartialEq> Watch<E> {
         S: FnOnce() -> String,
         P: FnOnce(u32) -> Duration,
     {
-        let Ended { pass, key, began, now } = ended;
+        let Ended { permit, key, began, now } = ended;
         let Circumstances { endpoints, enter_after, show, pause } = circumstances;
         expect.note_failure(now);
         self.lessons.note(key.id(), began, Some(failure.kind), expect, now);
@@ -161,7 +161,7 @@ impl<E: Copy + PartialEq> Watch<E> {
             && enter_after
                 .is_some_and(|fewest| self.row.is_surprising(fewest, in_balancing(), failure.in_flight, now));
         if !is_outage {
-            self.outage.failure(pass, key.id(), failure.weight, pause, now);
+            self.outage.failure(permit, key.id(), failure.weight, pause, now);
             return Change::Nothing;
         }
         (self.since, self.shown) = (self.row.began().unwrap_or(now), self.row.show());
@@ -169,9 +169,9 @@ impl<E: Copy + PartialEq> Watch<E> {
         Change::Down
     }
 
-    /// Takes note of an exchange that went with `pass` and ended without telling anything.
-    pub fn abandon(&mut self, pass: Pass, key: &Key) {
-        self.outage.abandon(pass, key.id());
+    /// Takes note of an exchange that went with `permit` and ended without telling anything.
+    pub fn abandon(&mut self, permit: Permit, key: &Key) {
+        self.outage.abandon(permit, key.id());
     }
 
     /// Takes note of a check that passed at an endpoint in balancing: one of those who wait may try the cluster.

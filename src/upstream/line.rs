@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::expect::{self, Expect, Failure, Key, Kind, Secret};
-use crate::policy::outage::{Candidate, Change, LineSettings, Next, Pass, Stake};
+use crate::policy::outage::{Candidate, Change, LineSettings, Next, Permit, PermitKind, Stake};
 use crate::policy::watch::{Circumstances, Ended, Mode, Watch};
 use crate::record::metrics::LineMetrics;
 use crate::upstream::endpoint::EndpointId;
@@ -31,7 +31,7 @@ pub struct Line {
 struct Inner {
     watch: Watch<EndpointId>,
     /// Oldest first. The first is roused when it has to look after the clock anew.
-    queue: Queue<Pass, Waiter>,
+    queue: Queue<Permit, Waiter>,
     /// When to look again who may go.
     again: Duration,
 }
@@ -187,12 +187,12 @@ impl Line {
                     self.advance(&mut inner, now);
                 }
                 if now >= until || inner.queue.is_called(&place) {
-                    let Some(pass) = place.leave(&mut inner.queue) else {
+                    let Some(permit) = place.leave(&mut inner.queue) else {
                         self.advance(&mut inner, now);
                         return self.end_in_vain(&inner, &wait, &self.metrics.expired, now);
                     };
                     self.metrics.served.inc();
-                    return Ok((pass != Pass::Free).then(|| self.turn(&wait, pass)));
+                    return Ok((permit != Permit::FREE).then(|| self.turn(&wait, permit)));
                 }
                 // The first looks after the clock for all.
                 if inner.queue.is_first(&place) { inner.again.min(until) } else { until }
@@ -217,11 +217,11 @@ impl Line {
             });
         }
         self.metrics.tried.inc();
-        Ok(Some(self.turn(wait, Pass::Last)))
+        Ok(Some(self.turn(wait, Permit::LAST)))
     }
 
-    fn turn(self: &Arc<Self>, wait: &Wait<'_>, pass: Pass) -> Turn {
-        Turn { line: self.clone(), key: *wait.key, pass: Some(pass), start: wait.start }
+    fn turn(self: &Arc<Self>, wait: &Wait<'_>, permit: Permit) -> Turn {
+        Turn { line: self.clone(), key: *wait.key, permit: Some(permit), start: wait.start }
     }
 
     /// Takes note of a health check that passed at an endpoint in balancing: one of those who wait may try the cluster.
@@ -241,8 +241,8 @@ impl Line {
             return Change::Nothing;
         }
         let mut inner = self.lock();
-        let pass = turn.map_or(Pass::Free, Turn::into_pass);
-        let change = inner.watch.succeeded(Ended { pass, key, began, now }, &self.expect);
+        let permit = turn.map_or(Permit::FREE, Turn::into_permit);
+        let change = inner.watch.succeeded(Ended { permit, key, began, now }, &self.expect);
         self.advance(&mut inner, now);
         change
     }
@@ -255,7 +255,7 @@ impl Line {
     {
         let Finished { turn, key, endpoint, began, now } = finished;
         let Failed { kind, exchange, weight, in_flight, endpoints, show, pause } = failed;
-        let ended = Ended { pass: turn.map_or(Pass::Free, Turn::into_pass), key, began, now };
+        let ended = Ended { permit: turn.map_or(Permit::FREE, Turn::into_permit), key, began, now };
         let failure = Failure { kind, endpoint, key, exchange, weight, in_flight };
         let enter_after = (self.settings.max() > 0).then_some(self.settings.enter_after());
         let circumstances = Circumstances { endpoints, enter_after, show, pause };
@@ -311,9 +311,9 @@ impl Line {
         inner.again = loop {
             let waiting = inner.queue.iter().map(|waiter| &waiter.candidate);
             match inner.watch.next(waiting, now) {
-                Next::Go(place, pass) => {
+                Next::Go(place, permit) => {
                     if let Some(next) = inner.queue.at(place) {
-                        next.call(pass);
+                        next.call(permit);
                     }
                 }
                 Next::NotBefore(at) => break at,
@@ -376,18 +376,18 @@ struct Waits<'a> {
 }
 
 impl Owner for Waits<'_> {
-    type Right = Pass;
+    type Right = Permit;
     type Waiter = Waiter;
 
-    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Pass, Waiter>) -> T) -> T {
+    fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Permit, Waiter>) -> T) -> T {
         look(&mut self.line.lock().queue)
     }
 
-    fn left(&self, unheard: Option<Pass>) {
+    fn left(&self, unheard: Option<Permit>) {
         let Self { line, wait } = self;
         line.metrics.left.inc();
-        if let Some(pass) = unheard {
-            drop(line.turn(wait, pass)); // called, and gone before it heard
+        if let Some(permit) = unheard {
+            drop(line.turn(wait, permit)); // called, and gone before it heard
         } else {
             let now = Instant::now().saturating_duration_since(wait.start);
             line.advance(&mut line.lock(), now);
@@ -401,27 +401,27 @@ impl Owner for Waits<'_> {
 pub struct Turn {
     line: Arc<Line>,
     key: Key,
-    pass: Option<Pass>,
+    permit: Option<Permit>,
     start: Instant,
 }
 
 impl Turn {
     /// Whether the attempt is the one that an exchange gets whose wait was in vain: no retry follows it.
     pub fn is_last(&self) -> bool {
-        self.pass == Some(Pass::Last)
+        self.permit.is_some_and(|permit| permit.kind() == PermitKind::Last)
     }
 
-    fn into_pass(mut self) -> Pass {
-        self.pass.take().unwrap_or(Pass::Free)
+    fn into_permit(mut self) -> Permit {
+        self.permit.take().unwrap_or(Permit::FREE)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
+        if let Some(permit) = self.permit.take() {
             let now = Instant::now().saturating_duration_since(self.start);
             let mut inner = self.line.lock();
-            inner.watch.abandon(pass, &self.key);
+            inner.watch.abandon(permit, &self.key);
             self.line.advance(&mut inner, now);
         }
     }

@@ -60,6 +60,8 @@ pub struct Wait<'a> {
     pub now: Instant,
     /// When it is of no more use.
     pub until: Instant,
+    /// How much sooner it ends where an attempt of the exchange's own may follow, which takes its time as well.
+    pub reserve: Duration,
 }
 
 /// The line takes no more, or what is left of the exchange's time is too little, and it had an attempt of its own.
@@ -146,13 +148,15 @@ impl Line {
     /// ([`Turn::is_last`]). A caller that stops waiting frees its place at once.
     pub async fn wait(self: &Arc<Self>, wait: Wait<'_>) -> Result<Option<Turn>, Refusal> {
         let since = |at: Instant| at.saturating_duration_since(wait.start);
-        let (mut now, until) = (since(wait.now), since(wait.until));
-        let ticket = {
+        let mut now = since(wait.now);
+        let (until, ticket) = {
             let mut inner = self.lock();
             if !inner.watch.is_down() {
                 return Ok(None);
             }
             let has_failed = inner.was_tried(&wait);
+            let until = since(wait.until);
+            let until = if has_failed { until } else { until.saturating_sub(wait.reserve) };
             let Some(vacancy) = inner.queue.vacancy().filter(|_| until > now) else {
                 return self.end_in_vain(&inner, &wait, &self.metrics.refused, now);
             };
@@ -177,7 +181,7 @@ impl Line {
                 }
                 _ => self.advance(&mut inner, now),
             }
-            ticket
+            (until, ticket)
         };
         let place = Place::new(Waits { line: self, wait: &wait }, ticket);
         loop {

@@ -19,8 +19,7 @@ impl<T: Transport> Attempts<'_, T> {
         let line = &outbound.cluster.line;
         let left = outbound.limits().left(self.exchange.body().upload(), joined.into_std());
         let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
-        // One that has not been tried gets an attempt of its own at the end, which takes its time as well.
-        let left = if self.exchange.book.attempt_number() == 0 { left / 2 } else { left };
+        let longest = left.min(line.max_wait().saturating_sub(self.exchange.book.outage_wait()));
         let key = outbound.cluster.key(&outbound.subject());
         let wait = Wait {
             key: &key,
@@ -29,7 +28,8 @@ impl<T: Transport> Attempts<'_, T> {
             last_attempt: self.exchange.book.last_attempt(),
             start: outbound.shared.start,
             now: joined,
-            until: joined + left.min(line.max_wait().saturating_sub(self.exchange.book.outage_wait())),
+            until: joined + longest,
+            reserve: longest.saturating_sub(left / 2),
         };
         let outcome = line.wait(wait).await;
         self.now = Instant::now();

@@ -51,7 +51,7 @@ async fn take_down(cluster: &Cluster, start: Instant) -> Instant {
 fn wait_for(key: &Key, stake: Stake, start: Instant, time: Duration) -> Wait<'_> {
     let now = Instant::now();
     // It has had an attempt: one without would get one in the end.
-    Wait { key, stake, began: now, last_attempt: Some(now), start, now, until: now + time }
+    Wait { key, stake, began: now, last_attempt: Some(now), start, now, until: now + time, reserve: ms(0) }
 }
 
 /// What the callers of a thread do: wait, try, and come again a few times; some leave in between.

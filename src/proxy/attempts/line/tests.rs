@@ -168,6 +168,30 @@ async fn a_short_deadline_leaves_half_of_it_to_the_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exchange_that_failed_before_the_outage_leaves_the_queue_with_time_for_an_attempt() {
+    fn then(at: Duration) -> Step {
+        match at.as_millis() {
+            50 => answer(200),
+            0..68 => answer(502),
+            68..290 => Step::Hang,
+            _ => Step::Answer(ms(100), 200, Vec::new(), ""),
+        }
+    }
+    let stage = Stage::with_line(LineSettings::default(), exact_policy(), then);
+    let stage = &stage.with_route(|route| route.settings.deadline = ms(505));
+    let at = async |time| {
+        sleep(ms(time)).await;
+        (stage.get().await.status().as_u16(), stage.start.elapsed())
+    };
+    // The second ends the row of the first, whose retry comes when the next three have found the outage. The probe of the
+    // last hangs until the deadline.
+    let all = tokio::join!(at(0), at(50), at(60), at(63), at(66), at(75));
+    // It came at 100 ms with 400 ms to use, and leaves half of that to its attempt.
+    assert_eq!(all.0, (200, ms(400)));
+    assert_eq!((all.1.0, counted(stage).tried.get()), (200, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_ends_with_max_wait_and_an_attempt_of_its_own() {
     fn hangs_after_502(at: Duration) -> Step {
         if at < ms(301) {

@@ -119,6 +119,7 @@ impl Stage {
             start: self.start,
             now,
             until: now + time,
+            reserve: Duration::ZERO,
         };
         let turn = self.cluster.line.wait(wait).await.expect("a turn");
         (now.elapsed(), turn)

@@ -513,7 +513,7 @@ impl<'a> Exchange<'a> {
             let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(&key, now) };
             let weight = expect::weight(q);
             let failure = Failure { kind, endpoint: 0, key: &key, exchange: 1, weight, in_flight: 0 };
-            row.note(&failure, String::new, now);
+            row.note(&failure, &expect, String::new, now);
             let (sum, floor) = (row.surprise(), self.cluster.line.enter_after());
             let is_outage = row.is_surprising(floor, [0].into_iter(), 0, Duration::MAX);
             let tells = match kind {

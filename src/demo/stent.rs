@@ -216,6 +216,7 @@ mod tests {
             let weight = expect::weight(q);
             row.note(
                 &Failure { kind, endpoint: 0, key: &key, exchange, weight, in_flight: 0 },
+                &expect,
                 String::new,
                 now,
             );

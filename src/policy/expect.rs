@@ -35,6 +35,8 @@ pub struct Expect {
     cluster: AtomicU64,
     /// Of connections: statuses do not touch it.
     connection: AtomicU64,
+    /// Of attempts that follow a failure of the same exchange, while the cluster is up.
+    again: AtomicU64,
     table: OnceLock<Box<[Set]>>,
     /// When something last failed, in seconds since the start; 0 = never.
     last_failure: AtomicU32,
@@ -56,6 +58,7 @@ impl Expect {
             secret,
             cluster: top.into(),
             connection: top.into(),
+            again: Bucket::born(0, AGAIN, Duration::ZERO).pack().into(),
             table: OnceLock::new(),
             last_failure: AtomicU32::new(0),
         }
@@ -152,6 +155,16 @@ impl Expect {
         Self::change(&self.connection, |bucket| bucket.note(ending, TOP_PRIOR, now));
     }
 
+    /// The share of attempts that fail like the one before them, in the same exchange, while the cluster is up.
+    pub fn again_q(&self) -> f64 {
+        Bucket::unpack(self.again.load(Ordering::Relaxed)).share().max(LEAST)
+    }
+
+    /// Learns how an attempt ended that followed a failure of the same exchange, while the cluster was up.
+    pub fn note_again(&self, ending: Ending, now: Duration) {
+        Self::change(&self.again, |bucket| bucket.note(ending, AGAIN_PRIOR, now));
+    }
+
     /// Notes that something failed: from here on successes are learned, too.
     pub fn note_failure(&self, now: Duration) {
         self.table.get_or_init(|| (0..SETS).map(|_| Set::default()).collect());
@@ -171,6 +184,7 @@ impl Expect {
         let top = Bucket::born(0, LEAST, Duration::ZERO).pack();
         self.cluster.store(top, Ordering::Relaxed);
         self.connection.store(top, Ordering::Relaxed);
+        self.again.store(Bucket::born(0, AGAIN, Duration::ZERO).pack(), Ordering::Relaxed);
     }
 
     /// Whether the key's last attempt succeeded, and not most of many failed: its probe tells more than one of a key of
@@ -273,6 +287,12 @@ pub const DOUBTFUL: f64 = 0.5;
 
 /// Where less fails, or nothing is known, so much is taken to fail.
 pub const LEAST: f64 = 0.009;
+
+/// The share of retries that fail again, where nothing is known: the root of [`LEAST`], so that such a failure counts half.
+const AGAIN: f64 = 0.094_868_329_805_051_38;
+
+/// What that counts as, in attempts. A few exchanges tell whether their retries are of use.
+const AGAIN_PRIOR: u8 = 2;
 
 /// The share of attempts with which an outage begins.
 const ONSET: f64 = 1e-4;

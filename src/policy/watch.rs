@@ -154,7 +154,7 @@ impl<E: Copy + PartialEq> Watch<E> {
             };
             self.row.forget_refusals(expect, is_refusing, now);
         }
-        self.row.note(failure, show, now);
+        self.row.note(failure, expect, show, now);
         self.refuses = failure.kind == Kind::Refused;
         let in_balancing = || endpoints.iter().map(|(endpoint, _)| *endpoint);
         let is_outage = !was_tried

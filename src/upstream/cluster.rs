@@ -169,6 +169,8 @@ pub struct Attempt<'a> {
     pub subject: &'a dyn Asked,
     /// The exchange, by a number that few others have.
     pub exchange: u32,
+    /// Whether it followed another one of its exchange, and did not run beside it.
+    pub is_retry: bool,
     /// When the attempt began.
     pub began: Duration,
 }
@@ -327,7 +329,7 @@ impl Cluster {
 
     /// Takes note of the end of an attempt. Gives back how surprising it was, if it was a failure.
     pub fn report(&self, attempt: Attempt<'_>, pause: impl FnOnce(u32) -> Duration, now: Duration) -> f64 {
-        let Attempt { pick, report, turn, subject, exchange, began } = attempt;
+        let Attempt { pick, report, turn, subject, exchange, is_retry, began } = attempt;
         let endpoint = &pick.endpoint;
         match report {
             Report::Nothing => {
@@ -343,6 +345,9 @@ impl Cluster {
                 // Nearly always nothing is wrong, and this is all.
                 if turn.is_none() && self.line.is_calm() {
                     return 0.0;
+                }
+                if is_retry {
+                    self.line.expect.note_again(Ending::Success, now);
                 }
                 let key = self.line.expect.key(&subject.subject());
                 self.note_lean(endpoint, false, || self.line.expect.q(&key, now));

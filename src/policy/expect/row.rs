@@ -52,6 +52,12 @@ pub struct Row<E> {
     refused_since: Option<Duration>,
     /// The exchanges that found an endpoint unreachable.
     unreached: Vec<u32>,
+    /// The exchange that the first answered failure was of.
+    first: Option<u32>,
+    /// Whether there is evidence beside what that exchange was answered.
+    has_others: bool,
+    /// Failures of exchanges that had failed in this row before.
+    again: u32,
     lessons: Vec<Lesson>,
 }
 
@@ -66,7 +72,7 @@ struct Share<E> {
     endpoint: E,
     /// The sum of their weights; waits follow it.
     weight: f64,
-    /// The same, where each further failure of one exchange counts half; outages follow it.
+    /// The same, where further failures of one exchange count half at most; outages follow it.
     proof: f64,
     /// How many are evidence of their own.
     heavy: u32,
@@ -92,6 +98,9 @@ impl<E: Copy + PartialEq> Row<E> {
             refused: Evidence::new(),
             refused_since: None,
             unreached: Vec::new(),
+            first: None,
+            has_others: false,
+            again: 0,
             lessons: Vec::new(),
         }
     }
@@ -102,7 +111,13 @@ impl<E: Copy + PartialEq> Row<E> {
     }
 
     /// Takes note of a failure. `show` gives its key for people.
-    pub fn note(&mut self, failure: &Failure<'_, E>, show: impl FnOnce() -> String, now: Duration) {
+    pub fn note(
+        &mut self,
+        failure: &Failure<'_, E>,
+        expect: &Expect,
+        show: impl FnOnce() -> String,
+        now: Duration,
+    ) {
         if self.began.is_none() && failure.kind != Kind::Late && failure.weight >= LIGHT {
             (self.began, self.in_flight) = (Some(now), failure.in_flight);
         }
@@ -110,6 +125,7 @@ impl<E: Copy + PartialEq> Row<E> {
             self.refused_since.get_or_insert(now);
             self.refused.note(failure.endpoint, failure.weight, failure.weight);
             remember(&mut self.unreached, failure.exchange);
+            self.has_others = true;
             return;
         }
         let mut is_again = false;
@@ -120,8 +136,11 @@ impl<E: Copy + PartialEq> Row<E> {
             self.lessons.push(Lesson { key, shown: show().into(), exchanges });
         }
         if failure.kind == Kind::Answered {
+            self.has_others |= *self.first.get_or_insert(failure.exchange) != failure.exchange;
+            self.again = self.again.saturating_add(u32::from(is_again));
             // What fails again may be this request, and not the cluster.
-            let proof = if is_again { failure.weight / 2.0 } else { failure.weight };
+            let again = || (failure.weight / 2.0).min(super::weight(expect.again_q()));
+            let proof = if is_again { again() } else { failure.weight };
             self.answered.note(failure.endpoint, failure.weight, proof);
         }
     }
@@ -132,9 +151,10 @@ impl<E: Copy + PartialEq> Row<E> {
     }
 
     /// Whether chance does not explain the row. It needs enough weight at each of `endpoints`, where further failures of
-    /// one exchange count half, and `enter_after` failures. It has lasted for 5 ms, in which a busy cluster makes hundreds
-    /// of attempts. And more attempts have failed than have come under way since it began, by the `in_flight` of now: where
-    /// failures are fast and answers take seconds, those are the answers.
+    /// one exchange count half at most, and `enter_after` failures. It has lasted for 5 ms, in which a busy cluster makes
+    /// hundreds of attempts. And more attempts have failed than have come under way since it began, by the `in_flight` of
+    /// now: where failures are fast and answers take seconds, those are the answers. One exchange alone is no proof while
+    /// others are under way. It may be the request that fails, and they are about to tell.
     pub fn is_surprising(
         &self,
         enter_after: u32,
@@ -147,6 +167,7 @@ impl<E: Copy + PartialEq> Row<E> {
         is_long
             && failures >= enter_after
             && failures as usize > in_flight.saturating_sub(self.in_flight)
+            && (self.has_others || in_flight <= 1)
             && self.answered.proof() + self.refused.proof() >= SURPRISE
             && endpoints.all(|endpoint| self.answered.at(endpoint) + self.refused.at(endpoint) >= SURPRISE)
     }
@@ -190,8 +211,12 @@ impl<E: Copy + PartialEq> Row<E> {
         for lesson in self.lessons.drain(..) {
             lesson.learn(expect, now);
         }
+        for _ in 0..self.again.min(MAX_AGAIN) {
+            expect.note_again(Ending::Failure(0), now);
+        }
         self.answered = Evidence::new();
         self.began = self.refused_since;
+        (self.first, self.has_others, self.again) = (None, self.refused_since.is_some(), 0);
     }
 
     /// Ends the row of an outage. What it teaches is learned only if the outage was over with the first probe: then it may
@@ -347,6 +372,9 @@ const MAX_KEYS: usize = 64;
 
 /// Exchanges of one key that are kept: as many as make up what is known of it.
 const MAX_EXCHANGES: usize = 64;
+
+/// Failures of retries that one row teaches: as many as make up what is known of them.
+const MAX_AGAIN: u32 = 64;
 
 /// Endpoints whose evidence is kept. Beyond so many a row cannot be everywhere, so there is no outage.
 const MAX_ENDPOINTS: usize = 256;

@@ -28,6 +28,7 @@ fn note(row: &mut Row<u8>, expect: &Expect, key: &Key, kind: Kind, exchange: u32
     let q = if kind == Kind::Refused { expect.connection_q() } else { expect.q(key, now) };
     row.note(
         &Failure { kind, endpoint: 1, key, exchange, weight: weight(q), in_flight: 0 },
+        expect,
         || "shown".to_owned(),
         now,
     );
@@ -174,11 +175,58 @@ fn there_is_no_outage_while_more_attempts_have_come_under_way_than_failed() {
     for exchange in 1..=3 {
         let failure =
             Failure { kind: Kind::Answered, endpoint: 1, key: &key, exchange, weight: 4.7, in_flight: 40 };
-        row.note(&failure, || "shown".to_owned(), ms(1000 + u64::from(exchange) * 10));
+        row.note(&failure, &expect, || "shown".to_owned(), ms(1000 + u64::from(exchange) * 10));
     }
     assert!(!row.is_surprising(3, [1].into_iter(), 43, ms(1030)), "they may be slow answers");
     assert!(row.is_surprising(3, [1].into_iter(), 42, ms(1030)));
     assert!(row.is_surprising(3, [1].into_iter(), 0, ms(1030)));
+}
+
+#[test]
+fn one_exchange_alone_is_no_outage_while_others_are_under_way() {
+    let expect = expect();
+    let key = key(&expect, "/a");
+    let mut row = Row::new();
+    for at in [1000, 1100, 1300] {
+        note(&mut row, &expect, &key, Kind::Answered, 1, ms(at));
+    }
+    assert!(!row.is_surprising(3, [1].into_iter(), 2, ms(1300)), "they are about to tell");
+    // Its own answer may still flow.
+    assert!(row.is_surprising(3, [1].into_iter(), 1, ms(1300)));
+    note(&mut row, &expect, &key, Kind::Answered, 2, ms(1400));
+    assert!(row.is_surprising(3, [1].into_iter(), 2, ms(1400)));
+    // Where connections are refused, it is not the request.
+    let mut refused = Row::new();
+    for at in [1000, 1100, 1300] {
+        note(&mut refused, &expect, &key, Kind::Refused, 1, ms(at));
+    }
+    assert!(refused.is_surprising(3, [1].into_iter(), 2, ms(1300)));
+}
+
+#[test]
+fn where_retries_fail_again_while_others_succeed_they_are_little_proof() {
+    let expect = expect();
+    let (key, mut now) = (key(&expect, "/a"), ms(1000));
+    let rows = |expect: &Expect, now: &mut Duration| {
+        let mut row = Row::new();
+        for exchange in [1, 1, 1, 2, 2, 2] {
+            note(&mut row, expect, &key, Kind::Answered, exchange, *now);
+            *now += ms(5);
+        }
+        let is_outage = row.is_surprising(3, [1].into_iter(), 0, *now);
+        row.end(*now, expect, *now);
+        is_outage
+    };
+    assert!(rows(&expect, &mut now));
+    for _ in 0..20 {
+        expect.note_success(&key, now);
+    }
+    assert!(weight(expect.q(&key, now)) * 4.0 > SURPRISE, "by halves it would be an outage still");
+    assert!(!rows(&expect, &mut now));
+    // Where retries help, they count half again.
+    (0..100).for_each(|_| expect.note_again(Ending::Success, now));
+    (0..100).for_each(|_| expect.note_success(&key, now));
+    assert!(rows(&expect, &mut now));
 }
 
 #[test]

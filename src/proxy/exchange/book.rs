@@ -272,7 +272,8 @@ impl Exchange {
             Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.shared.random()),
             None => Duration::ZERO,
         };
-        let told = Attempt { pick: &attempt.pick, report, turn, subject, exchange, began: time.start };
+        let (pick, is_retry) = (&attempt.pick, attempt.number > 1 && attempt.role == Role::Turn);
+        let told = Attempt { pick, report, turn, subject, exchange, is_retry, began: time.start };
         let surprise = cluster.report(told, pause, time.end);
         if report == Report::Failure(Kind::Answered) {
             self.book.blame(cluster, attempt.pick.clone(), surprise);

@@ -54,7 +54,7 @@ pub(crate) const fn subject(rest: &str) -> Subject<'_> {
 fn report_of(cluster: &Cluster, pick: &Pick, rest: &str, report: Report, now: Duration) -> f64 {
     let began = now.saturating_sub(Duration::from_millis(10));
     let (subject, exchange) = (subject(rest), fastrand::u32(..));
-    let attempt = Attempt { pick, report, turn: None, subject: &subject, exchange, began };
+    let attempt = Attempt { pick, report, turn: None, subject: &subject, exchange, is_retry: false, began };
     cluster.report(attempt, |_| Duration::from_millis(100), now)
 }
 

@@ -36,7 +36,11 @@ fn tell_of(cluster: &Cluster, subject: &Subject<'_>, turn: Option<Turn>, report:
     let pick = Pick { endpoint: cluster.endpoints()[0].clone(), probing: Probing::No };
     let now = start.elapsed();
     let (exchange, began) = (fastrand::u32(..), now.saturating_sub(Duration::from_micros(100)));
-    cluster.report(Attempt { pick: &pick, report, turn, subject, exchange, began }, |_| ms(5), now);
+    cluster.report(
+        Attempt { pick: &pick, report, turn, subject, exchange, is_retry: false, began },
+        |_| ms(5),
+        now,
+    );
 }
 
 /// Makes an outage, and says when it began.

@@ -132,7 +132,8 @@ impl Stage {
     fn tell_at(&self, endpoint: &Arc<Endpoint>, turn: Option<Turn>, report: Report) {
         let pick = Pick { endpoint: endpoint.clone(), probing: Probing::No };
         let (exchange, began) = (fastrand::u32(..), self.start.elapsed().saturating_sub(ms(1)));
-        let attempt = Attempt { pick: &pick, report, turn, subject: &subject("/a"), exchange, began };
+        let attempt =
+            Attempt { pick: &pick, report, turn, subject: &subject("/a"), exchange, is_retry: false, began };
         // Requests alone would probe after an hour.
         self.cluster.report(attempt, |_| Duration::from_hours(1), self.start.elapsed());
     }

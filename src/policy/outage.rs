@@ -167,6 +167,15 @@ pub enum Next {
     NotBefore(Duration),
 }
 
+/// What an outage was found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    /// By a key among others that was known as good, or by connections.
+    KnownKeys,
+    /// By keys alone of which no success is known: they may always fail.
+    NewKeys,
+}
+
 /// What an event changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -316,6 +325,8 @@ impl Window {
 
 #[derive(Debug)]
 struct Down {
+    /// What it was found by; known keys, as soon as the probe of a stranger has failed.
+    grounds: Grounds,
     /// Strangers with probes under way.
     strangers: HashMap<KeyId, Window>,
     /// Probes of keys that failed, so far.
@@ -347,12 +358,19 @@ impl Outage {
     }
 
     /// Begins an outage, found by failures of `keys`. `pause` is the time before one of these may probe.
-    pub fn begin(&mut self, keys: impl Iterator<Item = KeyId>, pause: Duration, now: Duration) {
+    pub fn begin(
+        &mut self,
+        keys: impl Iterator<Item = KeyId>,
+        grounds: Grounds,
+        pause: Duration,
+        now: Duration,
+    ) {
         self.failed = keys.map(|key| (key, Failed::new(pause, now))).collect();
         self.mended.clear();
         self.given += 1;
         self.first = self.given;
         self.state = State::Down(Down {
+            grounds,
             strangers: HashMap::new(),
             turns: 0,
             alone: None,
@@ -491,6 +509,9 @@ impl Outage {
                 let has_room = self.failed.len() < MAX_KEYS || self.failed.contains_key(&key);
                 let kept = if has_room { key } else { KeyId::OTHERS };
                 let failed = self.failed.entry(kept).or_insert(Failed::new(Duration::ZERO, now));
+                if kind == PermitKind::Stranger {
+                    down.grounds = Grounds::KnownKeys;
+                }
                 if matches!(kind, PermitKind::Stranger | PermitKind::Probe) {
                     failed.probes = failed.probes.saturating_add(1);
                     (failed.ended, failed.pause) = (now, pause(failed.probes.saturating_add(1)));
@@ -559,7 +580,7 @@ impl Down {
             if candidate.until <= now || failed_of(failed, candidate).is_some() {
                 continue;
             }
-            let due = candidate.due(refuses);
+            let due = candidate.due(refuses, self.grounds);
             let taken = match self.strangers.entry(candidate.key) {
                 _ if due > now => Err(due),
                 Entry::Occupied(mut entry) => entry.get_mut().take(now),
@@ -580,7 +601,7 @@ impl Down {
         let rested = failed.ended.saturating_add(failed.pause / share);
         let apart = self.last_turn.map_or(Duration::ZERO, |last| last.saturating_add(GAP / share));
         let alone = self.alone.map_or(Duration::ZERO, |(_, until)| until);
-        rested.max(apart).max(alone).max(candidate.due(refuses))
+        rested.max(apart).max(alone).max(candidate.due(refuses, Grounds::KnownKeys))
     }
 
     /// The one whose key failed and whose turn it is, by its place; or when to look again.
@@ -620,11 +641,13 @@ fn failed_of<'a>(failed: &'a HashMap<KeyId, Failed>, candidate: &Candidate) -> O
 
 impl Candidate {
     /// Until when it leaves the probe to others: if the failure of its own would be its answer, or would say nothing.
-    fn due(&self, refuses: bool) -> Duration {
+    /// A key that is known as good is not kept back for long by an outage that new keys alone have found.
+    fn due(&self, refuses: bool, grounds: Grounds) -> Duration {
         let longest = match self.stake {
             _ if self.is_hopeless => HOPELESS_PATIENCE,
             Stake::Fresh | Stake::Spare => return self.joined,
             Stake::SpareUnlessSent if refuses => return self.joined,
+            _ if self.is_known_good && grounds == Grounds::NewKeys => DOUBTFUL_PATIENCE,
             Stake::SpareUnlessSent | Stake::Nothing => LAST_PATIENCE,
         };
         self.joined.saturating_add(longest.min(self.until.saturating_sub(self.joined) / 2))
@@ -636,6 +659,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long one whose failure would be its answer waits for another that can probe at less cost, or half of its time.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for a key that is known as good, where new keys alone have found the outage.
+const DOUBTFUL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The same for a key whose failure says nothing.
 const HOPELESS_PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::policy::expect::{Expect, Failure, Key, Kind, Lessons, Row};
-use crate::policy::outage::{Candidate, Change, Next, Outage, Permit};
+use crate::policy::outage::{Candidate, Change, Grounds, Next, Outage, Permit};
 
 /// The judge of a cluster, whose endpoints are known as `E`. Time is passed in, and what is learned goes to an [`Expect`].
 #[derive(Debug)]
@@ -165,7 +165,8 @@ impl<E: Copy + PartialEq> Watch<E> {
             return Change::Nothing;
         }
         (self.since, self.shown) = (self.row.began().unwrap_or(now), self.row.show());
-        self.outage.begin(self.row.keys().chain([key.id()]), pause(1), now);
+        let grounds = if self.row.is_of_new_keys() { Grounds::NewKeys } else { Grounds::KnownKeys };
+        self.outage.begin(self.row.keys().chain([key.id()]), grounds, pause(1), now);
         Change::Down
     }
 

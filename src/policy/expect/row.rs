@@ -56,6 +56,8 @@ pub struct Row<E> {
     first: Option<u32>,
     /// Whether there is evidence beside what that exchange was answered.
     has_others: bool,
+    /// Whether a key failed that was known as good, or a connection did.
+    has_known: bool,
     /// Failures of exchanges that had failed in this row before.
     again: u32,
     lessons: Vec<Lesson>,
@@ -100,6 +102,7 @@ impl<E: Copy + PartialEq> Row<E> {
             unreached: Vec::new(),
             first: None,
             has_others: false,
+            has_known: false,
             again: 0,
             lessons: Vec::new(),
         }
@@ -125,7 +128,7 @@ impl<E: Copy + PartialEq> Row<E> {
             self.refused_since.get_or_insert(now);
             self.refused.note(failure.endpoint, failure.weight, failure.weight);
             remember(&mut self.unreached, failure.exchange);
-            self.has_others = true;
+            (self.has_others, self.has_known) = (true, true);
             return;
         }
         let mut is_again = false;
@@ -136,6 +139,7 @@ impl<E: Copy + PartialEq> Row<E> {
             self.lessons.push(Lesson { key, shown: show().into(), exchanges });
         }
         if failure.kind == Kind::Answered {
+            self.has_known |= expect.is_known_good(failure.key, now);
             self.has_others |= *self.first.get_or_insert(failure.exchange) != failure.exchange;
             self.again = self.again.saturating_add(u32::from(is_again));
             // What fails again may be this request, and not the cluster.
@@ -216,7 +220,8 @@ impl<E: Copy + PartialEq> Row<E> {
         }
         self.answered = Evidence::new();
         self.began = self.refused_since;
-        (self.first, self.has_others, self.again) = (None, self.refused_since.is_some(), 0);
+        (self.first, self.again) = (None, 0);
+        (self.has_others, self.has_known) = (self.refused_since.is_some(), self.refused_since.is_some());
     }
 
     /// Ends the row of an outage. What it teaches is learned only if the outage was over with the first probe: then it may
@@ -231,6 +236,11 @@ impl<E: Copy + PartialEq> Row<E> {
             lesson.learn(expect, now);
         }
         Lessons::default()
+    }
+
+    /// Whether only keys have failed of which no success is known: they may always fail.
+    pub fn is_of_new_keys(&self) -> bool {
+        !self.has_known
     }
 
     /// The keys that failed.

@@ -230,6 +230,22 @@ fn where_retries_fail_again_while_others_succeed_they_are_little_proof() {
 }
 
 #[test]
+fn a_row_is_of_new_keys_until_a_key_fails_that_is_known_as_good_or_a_connection() {
+    let expect = expect();
+    let (known, new) = (key(&expect, "/known"), key(&expect, "/new"));
+    learn(&expect, &new, 1, 0);
+    learn(&expect, &known, 0, 1);
+    for (last, kind, is_of_new_keys) in
+        [(&new, Kind::Answered, true), (&known, Kind::Answered, false), (&new, Kind::Refused, false)]
+    {
+        let mut row = Row::new();
+        note(&mut row, &expect, &new, Kind::Answered, 1, NOW);
+        note(&mut row, &expect, last, kind, 2, NOW);
+        assert_eq!(row.is_of_new_keys(), is_of_new_keys);
+    }
+}
+
+#[test]
 fn what_is_no_evidence_begins_no_row() {
     let expect = expect();
     let key = key(&expect, "/a");

@@ -45,7 +45,7 @@ fn tried(name: char, joined: u64) -> Candidate {
 /// An outage that failures of `a` have found at 1 s; its first probe may go at 1.1 s.
 fn down() -> Outage {
     let mut outage = Outage::default();
-    outage.begin([key('a')].into_iter(), pause(1), ms(1000));
+    outage.begin([key('a')].into_iter(), Grounds::KnownKeys, pause(1), ms(1000));
     outage
 }
 
@@ -166,9 +166,26 @@ fn what_may_not_be_repeated_gives_others_a_second_or_half_of_its_time() {
 }
 
 #[test]
+fn what_may_not_be_repeated_and_is_known_as_good_waits_for_100_ms_where_new_keys_alone_have_failed() {
+    for (is_known_good, grounds, at) in
+        [(true, Grounds::NewKeys, 1100), (false, Grounds::NewKeys, 2000), (true, Grounds::KnownKeys, 2000)]
+    {
+        let mut outage = Outage::default();
+        outage.begin([key('a')].into_iter(), grounds, pause(1), ms(1000));
+        let post = Candidate { is_known_good, ..waiter('b', 1000, Stake::Nothing) };
+        assert_eq!(next(&mut outage, &[post], 1000), Look::NotBefore(ms(at)));
+        assert_eq!(next(&mut outage, &[post], at), Look::Go(0, PermitKind::Stranger));
+        // Once a stranger has failed, the outage is no longer one of new keys alone.
+        outage.failure(last(&outage, PermitKind::Stranger), key('b'), 4.7, pause, ms(at));
+        let post = Candidate { key: key('c'), joined: ms(at), ..post };
+        assert_eq!(next(&mut outage, &[post], at), Look::NotBefore(ms(at + 1000)));
+    }
+}
+
+#[test]
 fn keys_that_failed_take_turns_one_at_a_time_and_100_ms_apart() {
     let mut outage = Outage::default();
-    outage.begin([key('a'), key('b'), key('c')].into_iter(), pause(1), ms(1000));
+    outage.begin([key('a'), key('b'), key('c')].into_iter(), Grounds::KnownKeys, pause(1), ms(1000));
     let waiting = [tried('a', 1000), tried('b', 1000), tried('c', 1000)];
     assert_eq!(next(&mut outage, &waiting, 1100), Look::Go(0, PermitKind::Probe));
     assert_eq!(next(&mut outage, &waiting[1..], 1150), Look::NotBefore(ms(2100)), "one at a time");
@@ -289,7 +306,7 @@ fn a_check_that_passed_lets_one_go_always() {
     }
     let mut outage = Outage::default();
     outage.check_passed();
-    outage.begin([key('a')].into_iter(), pause(1), ms(1000));
+    outage.begin([key('a')].into_iter(), Grounds::KnownKeys, pause(1), ms(1000));
     assert_eq!(next(&mut outage, &[tried('a', 1000)], 1000), Look::NotBefore(ms(1100)), "it was before");
 }
 
@@ -330,7 +347,7 @@ fn a_permit_of_an_earlier_outage_says_nothing_in_a_later_one() {
     let probe = permit(&mut outage, &[tried('a', 1000)], 1100);
     outage.success(Permit::FREE, key('z'), true, ms(1200));
     let released = permit(&mut outage, &[tried('a', 1000)], 1200);
-    outage.begin([key('a')].into_iter(), pause(1), ms(2000));
+    outage.begin([key('a')].into_iter(), Grounds::KnownKeys, pause(1), ms(2000));
     // Of each key one probe is under way.
     assert_eq!(next(&mut outage, &[fresh('b', 2000)], 2000), Look::Go(0, PermitKind::Stranger));
     assert_eq!(next(&mut outage, &[tried('a', 2000)], 2100), Look::Go(0, PermitKind::Probe));
@@ -481,7 +498,7 @@ proptest! {
             let waiting: Vec<_> = ('a'..='f').map(|name| fresh(name, now - 50)).collect();
             match event {
                 Event::Begin if !outage.is_tried() => {
-                    outage.begin([waiting[usize::from(number)].key].into_iter(), pause(1), ms(now));
+                    outage.begin([waiting[usize::from(number)].key].into_iter(), Grounds::KnownKeys, pause(1), ms(now));
                     out.clear();
                 }
                 Event::Begin => {}

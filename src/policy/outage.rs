@@ -26,7 +26,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use self::recovery::{Recovery, Window};
 use crate::policy::expect::KeyId;
+
+mod recovery;
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,99 +234,6 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Recovery {
-    /// For keys that have not succeeded since.
-    failed: Window,
-    /// For keys that have. A failure of one moves its key back, so that the others lose nothing by it.
-    mended: Window,
-    /// When everybody may go.
-    until: Duration,
-}
-
-impl Recovery {
-    /// Who may go, by the place, and why; or when to look again.
-    fn next<'a, I>(
-        &mut self,
-        failed: &HashMap<KeyId, Failed>,
-        mended: &HashSet<KeyId>,
-        mut waiting: I,
-        now: Duration,
-    ) -> Result<(usize, PermitKind), Duration>
-    where
-        I: Iterator<Item = &'a Candidate> + Clone,
-    {
-        if now >= self.until {
-            return Ok((0, PermitKind::Free));
-        }
-        let is_failed = |candidate: &Candidate| failed_of(failed, candidate).is_some();
-        let is_mended = |candidate: &Candidate| mended.contains(&candidate.key);
-        let is_stranger = |candidate: &Candidate| !is_failed(candidate) && !is_mended(candidate);
-        if let Some(place) = waiting.clone().position(is_stranger) {
-            return Ok((place, PermitKind::Free));
-        }
-        // Those whose time is over expire by their own clock.
-        let in_time = |candidate: &Candidate| candidate.until > now;
-        let mut again = self.until;
-        if let Some(place) = waiting.clone().position(|candidate| in_time(candidate) && is_mended(candidate))
-        {
-            match self.mended.take(now) {
-                Ok(()) => return Ok((place, PermitKind::Mended)),
-                Err(at) => again = again.min(at),
-            }
-        }
-        if let Some(place) = waiting.position(|candidate| in_time(candidate) && is_failed(candidate)) {
-            match self.failed.take(now) {
-                Ok(()) => return Ok((place, PermitKind::Released)),
-                Err(at) => again = again.min(at),
-            }
-        }
-        Err(again)
-    }
-}
-
-/// A slow start: how many of those let go may be under way at once.
-#[derive(Debug)]
-struct Window {
-    size: u32,
-    /// How many are.
-    out: u32,
-    /// When it last grew by time.
-    grown: Duration,
-}
-
-impl Window {
-    /// A window for so many at first.
-    fn of(size: u32, now: Duration) -> Self {
-        Self { size, out: 0, grown: now }
-    }
-
-    /// Takes a place; or says when to look again. Answers that take long say nothing bad, and must not hold up the rest
-    /// for as long.
-    fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        if now >= self.grown.saturating_add(STEP) {
-            (self.size, self.grown) = (self.size.saturating_mul(2), now);
-        }
-        if self.out >= self.size {
-            return Err(self.grown.saturating_add(STEP));
-        }
-        self.out += 1;
-        Ok(())
-    }
-
-    fn abandon(&mut self) {
-        self.out = self.out.saturating_sub(1);
-    }
-
-    fn success(&mut self) {
-        (self.size, self.out) = (self.size.saturating_add(1), self.out.saturating_sub(1));
-    }
-
-    fn halve(&mut self, now: Duration) {
-        (self.size, self.grown) = ((self.size / 2).max(1), now);
-    }
-}
-
-#[derive(Debug)]
 struct Down {
     /// What it was found by; known keys, as soon as the probe of a stranger has failed.
     grounds: Grounds,
@@ -428,7 +338,7 @@ impl Outage {
             (State::Down(down), PermitKind::Stranger) => {
                 if let Entry::Occupied(mut entry) = down.strangers.entry(key) {
                     entry.get_mut().abandon();
-                    if entry.get().out == 0 {
+                    if entry.get().is_free() {
                         entry.remove();
                     }
                 }
@@ -452,12 +362,7 @@ impl Outage {
                 self.abandon(permit, key);
                 return Change::Nothing;
             }
-            self.state = State::Recovering(Recovery {
-                // One good answer lets two go.
-                failed: Window::of(2, now),
-                mended: Window::of(2, now),
-                until: now.saturating_add(RECOVERY),
-            });
+            self.state = State::Recovering(Recovery::begin(now));
             self.mend(key);
             return Change::Recovering;
         }
@@ -674,12 +579,6 @@ const EARLY_TURNS: u32 = 3;
 
 /// Keys whose failures are kept apart in one outage.
 const MAX_KEYS: usize = 4096;
-
-/// How long those who wait are let go one after another. Doubled every 100 ms, a window is past any line by then.
-const RECOVERY: Duration = Duration::from_secs(2);
-
-/// How long a window stays as it is without an answer.
-const STEP: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

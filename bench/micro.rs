@@ -17,7 +17,7 @@ use stent::fields::Scheme;
 use stent::fields::via::Via;
 use stent::policy::repeat::SendOnce;
 use stent::policy::retry::{BodyState, Circumstances, Outcome, Repeatable, RetryPolicy, Untried};
-use stent::proxy::replay::ReplayMemory;
+use stent::proxy::pieces::ReplayMemory;
 use stent::record::Record;
 use stent::record::metrics::Metrics;
 use stent::route::{HostPattern, PathPattern, Pattern, RouteTable};

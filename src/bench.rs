@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::fields::via::Via;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
-use crate::proxy::replay::{Replay, ReplayLimits, ReplayMemory};
+use crate::proxy::pieces::ReplayMemory;
+use crate::proxy::replay::{Replay, ReplayLimits};
 use crate::record::Record;
 use crate::record::log::in_place;
 

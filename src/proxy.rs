@@ -20,9 +20,10 @@ use crate::policy::retry::Repeatable;
 use crate::proxy::attempts::{Concluded, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};
-use crate::proxy::hold::{AnswerBody, AnswerMemory};
+use crate::proxy::hold::AnswerBody;
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::proxy::prepare::{Incoming, Way};
-use crate::proxy::replay::{AttemptBody, ReplayMemory};
+use crate::proxy::replay::AttemptBody;
 use crate::proxy::resume::Continuation;
 use crate::proxy::upgrade::{Handover, Tunnel};
 use crate::record::log::LogSender;
@@ -37,17 +38,17 @@ use crate::upstream::http1::spare;
 use crate::upstream::pool::Pools;
 
 mod attempts;
-pub use self::attempts::{Sending, Transport};
+pub use self::attempts::Transport;
 
 pub mod body;
 mod exchange;
 pub(crate) mod headers;
-pub mod hold;
+mod hold;
+pub mod pieces;
 mod prepare;
 pub mod replay;
 mod reply;
 mod resume;
-mod tail;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -78,7 +79,7 @@ pub struct Shared {
     /// The process's account of request bodies kept for a retry.
     pub replay_memory: Arc<ReplayMemory>,
     /// The process's account of answers that are held.
-    pub answer_memory: Arc<AnswerMemory>,
+    pub answer_memory: Arc<FirmMemory>,
     /// The moment that budgets and health count from, the same in all workers.
     pub start: Instant,
     /// Set when what still runs is given up: then an exchange that ends was not left by its caller.
@@ -141,7 +142,8 @@ impl<T: Transport + 'static> Proxy<T> {
             // A log that cannot keep up slows the exchanges down, within bounds, before it loses lines.
             self.shared.log.room().await;
             let after = Continuation::of(&concluded, &exchange, &outbound.head, &self);
-            let response = deliver(exchange, concluded, proxy_status, handover, after);
+            let recipient = Recipient { proxy_status, handover };
+            let response = recipient.deliver(exchange, concluded, after);
             if let Ok(Way::Upstream(outbound)) = way
                 && let Some(head) = Rc::into_inner(outbound.head)
             {
@@ -189,38 +191,46 @@ fn rare<F: Future>(future: F) -> Pin<Box<F>> {
     Box::pin(future)
 }
 
-/// The upstream's answer as the caller gets it.
-fn deliver(
-    mut exchange: Box<Exchange>,
-    concluded: Concluded,
+/// Who gets the answer, and how.
+struct Recipient {
     proxy_status: ProxyStatus,
+    /// Where a tunnel is left, if the caller's connection can become one.
     handover: Option<Handover>,
-    after: Continuation,
-) -> Response<ResponseBody> {
-    let (mut head, body) = concluded.answer.into_parts();
-    let protocol = match &body {
-        AnswerBody::Direct(UpstreamBody::Switched(_)) => head.headers.get(UPGRADE).cloned(),
-        AnswerBody::Direct(_) | AnswerBody::Held(_) | AnswerBody::Begun(_) => None,
-    };
-    headers::clean_response(&mut head.headers);
-    if let Some(route) = exchange.route() {
-        head.headers.append(VIA, route.via.line(head.version));
-        route.settings.response_headers.apply(&mut head.headers);
-    }
-    if proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
-        let value = format!("stent; received-status={}", head.status.as_u16());
-        head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
-    }
-    exchange.answer(head.status, Instant::now());
-    let body = match (body, protocol, handover) {
-        (AnswerBody::Direct(UpstreamBody::Switched(switched)), Some(protocol), Some(handover)) => {
-            headers::set_upgrade(&mut head.headers, protocol);
-            handover.leave(Tunnel::new(exchange, switched));
-            ResponseBody::tunnel()
+}
+
+impl Recipient {
+    /// The upstream's answer as the caller gets it.
+    fn deliver(
+        self,
+        mut exchange: Box<Exchange>,
+        concluded: Concluded,
+        after: Continuation,
+    ) -> Response<ResponseBody> {
+        let (mut head, body) = concluded.answer.into_parts();
+        let protocol = match &body {
+            AnswerBody::Direct(UpstreamBody::Switched(_)) => head.headers.get(UPGRADE).cloned(),
+            AnswerBody::Direct(_) | AnswerBody::Held(_) => None,
+        };
+        headers::clean_response(&mut head.headers);
+        if let Some(route) = exchange.route() {
+            head.headers.append(VIA, route.via.line(head.version));
+            route.settings.response_headers.apply(&mut head.headers);
         }
-        (body, _, _) => ResponseBody::flowing(body, exchange, after),
-    };
-    Response::from_parts(head, body)
+        if self.proxy_status == ProxyStatus::Emit && concluded.quality == Quality::Exhausted {
+            let value = format!("stent; received-status={}", head.status.as_u16());
+            head.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (reply::PROXY_STATUS, value)));
+        }
+        exchange.answer(head.status, Instant::now());
+        let body = match (body, protocol, self.handover) {
+            (AnswerBody::Direct(UpstreamBody::Switched(switched)), Some(protocol), Some(handover)) => {
+                headers::set_upgrade(&mut head.headers, protocol);
+                handover.leave(Tunnel::new(exchange, switched));
+                ResponseBody::tunnel()
+            }
+            (body, _, _) => ResponseBody::flowing(body, exchange, after),
+        };
+        Response::from_parts(head, body)
+    }
 }
 
 /// What the record keeps of a request head.

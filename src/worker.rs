@@ -21,8 +21,7 @@ use crate::descriptors::{Relief, ReliefRequests};
 use crate::downstream::acceptor::{Accepted, Serve};
 use crate::downstream::connection::serve;
 use crate::downstream::eviction::{Roster, Scope, Standing};
-use crate::proxy::hold::AnswerMemory;
-use crate::proxy::replay::ReplayMemory;
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::proxy::{Proxy, Shared, Site};
 use crate::record::log::LogSender;
 use crate::record::metrics::RouteMetrics;
@@ -43,7 +42,7 @@ pub struct WorkerParts {
     /// The account of kept request bodies.
     pub replay_memory: Arc<ReplayMemory>,
     /// The account of answers that are held.
-    pub answer_memory: Arc<AnswerMemory>,
+    pub answer_memory: Arc<FirmMemory>,
     /// The moment that budgets and health count from.
     pub start: Instant,
     /// Set when what still runs is given up.
@@ -288,7 +287,7 @@ mod tests {
             log: LogSender::off(),
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(0, metrics.replay_overflow.clone())),
-            answer_memory: Arc::new(AnswerMemory::new(0)),
+            answer_memory: Arc::new(FirmMemory::new(0)),
             start: Instant::now(),
             is_stopping: Arc::default(),
             heartbeats: Arc::new(Heartbeats::new(2)),

@@ -22,8 +22,7 @@ use crate::app::{Command, StartError};
 use crate::config::Config;
 use crate::descriptors::Relief;
 use crate::downstream::acceptor::Listener;
-use crate::proxy::hold::AnswerMemory;
-use crate::proxy::replay::ReplayMemory;
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::record::log::{self, AccessLogOutput, LogWriter};
 use crate::record::metrics::Metrics;
 use crate::upstream::cluster::Cluster;
@@ -56,7 +55,7 @@ impl Control {
         let start = Instant::now();
         let replay_memory =
             Arc::new(ReplayMemory::new(config.server.replay_memory, metrics.replay_overflow.clone()));
-        let answer_memory = Arc::new(AnswerMemory::new(config.server.answer_memory));
+        let answer_memory = Arc::new(FirmMemory::new(config.server.answer_memory));
         let (log, log_writer) = start_log(&config.access_log, &metrics)?;
         let Parts { clusters, site } = Parts::build(config, &[], &metrics);
         let clusters = Arc::new(ArcSwap::from_pointee(clusters));

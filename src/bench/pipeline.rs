@@ -17,8 +17,7 @@ use crate::downstream::acceptor::Listener;
 use crate::downstream::connection::serve;
 use crate::downstream::eviction::Roster;
 use crate::memory;
-use crate::proxy::hold::AnswerMemory;
-use crate::proxy::replay::ReplayMemory;
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::proxy::{Proxy, Shared};
 use crate::record::Record;
 use crate::record::log::in_place::InPlace;
@@ -108,7 +107,7 @@ impl Pipeline {
             log: sender,
             unmatched: Arc::new(metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(256 << 20, metrics.replay_overflow.clone())),
-            answer_memory: Arc::new(AnswerMemory::new(256 << 20)),
+            answer_memory: Arc::new(FirmMemory::new(256 << 20)),
             start: Instant::now(),
             is_stopping: Arc::default(),
             random: fastrand::Rng::with_seed(1).into(),

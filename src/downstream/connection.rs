@@ -23,6 +23,7 @@ use tower::Service;
 use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
 use crate::downstream::eviction::Roster;
 use crate::downstream::forwarded::{Peer, is_trusted};
+use crate::downstream::http1::Application;
 use crate::downstream::limits::{Event, Limits, State};
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::downstream::stream::{Stream, Transport};
@@ -115,7 +116,9 @@ pub async fn serve<S, B>(
     };
     let connection = Connection { peer, settings, state, tls, counted };
     match protocol {
-        Protocol::Http1 => http1::serve(stream, &connection, limits, service, refused).await,
+        Protocol::Http1 => {
+            http1::serve(stream, &connection, limits, Application { service, refused }).await;
+        }
         Protocol::Http2 => {
             connection.state.begin_http2();
             connection.metrics().http2_connections.inc();

@@ -24,18 +24,26 @@ use crate::error::RequestFault;
 use crate::proxy::body::{Inbound, Refusal};
 use crate::proxy::upgrade::Handover;
 
-/// Serves requests until the connection ends. `refused` is told of heads that hyper has refused by itself.
+/// What the requests of a connection are for.
+pub(super) struct Application<S, R> {
+    /// Answers them.
+    pub(super) service: S,
+    /// Is told of heads that hyper has refused by itself.
+    pub(super) refused: R,
+}
+
+/// Serves requests until the connection ends.
 pub(super) async fn serve<S, B>(
     stream: Stream,
     facts: &Connection,
     mut limits: Limits,
-    service: S,
-    refused: impl Fn(IpAddr, StatusCode),
+    application: Application<S, impl Fn(IpAddr, StatusCode)>,
 ) where
     S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Application { service, refused } = application;
     let handover = Handover::default();
     // Whether the connection, if it ends now, ends on bytes that nobody has read: the rest of a body that was answered
     // before its end, or what follows a request after which we close.

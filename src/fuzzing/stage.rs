@@ -24,8 +24,7 @@ use crate::downstream::connection::serve;
 use crate::downstream::eviction::Roster;
 use crate::fuzzing::strict::{self, text};
 use crate::proxy::body::Inbound;
-use crate::proxy::hold::AnswerMemory;
-use crate::proxy::replay::ReplayMemory;
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::proxy::{Proxy, Shared, Site};
 use crate::record::log::LogSender;
 use crate::record::metrics::Metrics;
@@ -299,7 +298,7 @@ impl Stage {
             log: LogSender::off(),
             unmatched: Arc::new(self.metrics.route("none")),
             replay_memory: Arc::new(ReplayMemory::new(1 << 20, self.metrics.replay_overflow.clone())),
-            answer_memory: Arc::new(AnswerMemory::new(1 << 20)),
+            answer_memory: Arc::new(FirmMemory::new(1 << 20)),
             start: Instant::now(),
             is_stopping: Arc::default(),
             random: fastrand::Rng::with_seed(1).into(),

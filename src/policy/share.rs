@@ -82,8 +82,19 @@ pub fn next_step(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 8).saturating_add(1)
 }
 
-/// Chooses the copies to give up so that `newcomer`, which holds `newcomer.bytes` already, gets `more` bytes of an account
-/// of `limit`, of which `missing` are not free. Without enough such copies the newcomer itself is the one to go.
+/// What a copy wants of an account that has no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Bytes that it wants.
+    pub more: usize,
+    /// How many of them are not free.
+    pub missing: usize,
+    /// All bytes of the account.
+    pub limit: usize,
+}
+
+/// Chooses the copies to give up so that `newcomer`, which holds `newcomer.bytes` already, gets what it demands. Without
+/// enough such copies the newcomer itself is the one to go.
 ///
 /// The order:
 /// 1. copies that have not grown by an eighth for 3 s, the longest first;
@@ -97,13 +108,8 @@ pub fn next_step(bytes: usize) -> usize {
 ///
 /// Evidence: what the account holds now, by the callers' addresses, and when each copy last grew. It is the proxy's own, of all
 /// callers. What it costs if it is false: an exchange goes on without a copy, as through a proxy that never retries.
-pub fn give_up(
-    copies: &[Claim],
-    newcomer: &Claim,
-    more: usize,
-    missing: usize,
-    limit: usize,
-) -> Result<Vec<(usize, GivenUp)>, GivenUp> {
+pub fn give_up(copies: &[Claim], newcomer: &Claim, demand: Demand) -> Result<Vec<(usize, GivenUp)>, GivenUp> {
+    let Demand { more, missing, limit } = demand;
     let share = limit / SHARES;
     let size = newcomer.bytes.saturating_add(more);
     let mut held: HashMap<Holder, usize> = HashMap::from([(newcomer.holder, size)]);
@@ -174,13 +180,13 @@ fn rank(copy: &Claim, newcomer: &Claim, size: usize, is_over_share: bool) -> Opt
     }
 }
 
-/// Whether a caller that holds `own` bytes of answers may hold `more`, of an account of `limit` of which `used` are held in all.
-/// It may hold a quarter while others hold any, and never more than it leaves free: what is held of an answer cannot be given
-/// up before the caller has taken it.
+/// Whether a caller that holds `own` bytes may hold `more`, of an account of `limit` of which `used` are held in all, where
+/// nothing can be given up: what is held of an answer is nowhere else before the caller has taken it. The caller may hold a
+/// quarter while others hold any, and never more than it leaves free.
 ///
-/// Evidence: what the caller holds, and all callers together. What it costs if it is false: an answer flows to its caller
-/// without being held, as through a proxy that never retries.
-pub fn may_hold_answer(own: usize, more: usize, used: usize, limit: usize) -> bool {
+/// Evidence: what the caller holds, and all callers together. What it costs if it is false: a body flows without being held,
+/// as through a proxy that never retries.
+pub fn may_hold_firmly(own: usize, more: usize, used: usize, limit: usize) -> bool {
     let wanted = own.saturating_add(more);
     let free = limit.saturating_sub(used.saturating_add(more));
     let is_alone = used <= own;

@@ -28,7 +28,7 @@ mod transport;
 use self::admission::Entry;
 pub(crate) use self::outbound::{Aim, Outbound};
 use self::send::Failure;
-pub use self::transport::{Sending, Transport};
+pub use self::transport::Transport;
 
 /// A response head, and the body that follows it.
 pub(super) type Answer = Response<AnswerBody>;

@@ -12,7 +12,7 @@ use self::book::Book;
 use self::closing::Closing;
 use self::identity::Clock;
 use crate::proxy::Shared;
-use crate::proxy::hold::AnswerMemory;
+use crate::proxy::pieces::FirmMemory;
 use crate::proxy::replay::Replay;
 use crate::record::metrics::RouteMetrics;
 use crate::route::Route;
@@ -95,7 +95,7 @@ impl Exchange {
     }
 
     /// The process's account of answers that are held.
-    pub(crate) fn answer_memory(&self) -> &Arc<AnswerMemory> {
+    pub(crate) fn answer_memory(&self) -> &Arc<FirmMemory> {
         &self.shared.answer_memory
     }
 

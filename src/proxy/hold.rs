@@ -3,11 +3,9 @@
 //! # Invariant
 //!
 //! An answer is held only where one that breaks could be made good. Size, time and memory are limited; only answers
-//! share that memory. A body that is there with its head costs one look, no timer and no allocation. Held parts are
-//! passed on as they came; those up to 16 KiB are joined. Held by `what_nothing_could_follow_is_not_held`,
+//! share that memory. A body that is there with its head costs one look, no timer and no allocation. Held by `what_nothing_could_follow_is_not_held`,
 //! `over_the_processes_memory_nothing_is_held` and `an_answer_that_is_there_with_its_head_was_not_held`.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,15 +19,10 @@ use tokio::time::{Instant, Sleep};
 use crate::error::UpstreamError;
 use crate::policy::hold::{HoldEnd, HoldLimits};
 use crate::policy::share::Holder;
+use crate::proxy::pieces::{FirmBytes, FirmMemory, Origin, Pieces};
 use crate::proxy::replay::AttemptBody;
-use crate::proxy::tail::Tail;
 use crate::record::metrics::RouteMetrics;
 use crate::upstream::body::UpstreamBody;
-use crate::upstream::http1::memory_of;
-
-mod memory;
-pub use self::memory::AnswerMemory;
-use self::memory::HeldBytes;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug)]
@@ -38,35 +31,19 @@ pub(crate) enum AnswerBody {
     Direct(UpstreamBody<AttemptBody>),
     /// What was read of it, and what may follow; boxed, so that other answers carry no room for it.
     Held(Box<Held>),
-    /// A failed answer that was kept before all of it had come: what was read of it, and the rest.
-    Begun(Box<(Bytes, Self)>),
 }
 
 /// Part of an answer, and the body that brings the rest.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The first part: most answers have one, and need no list.
-    first: Option<Part>,
-    parts: VecDeque<Part>,
-    /// The end of `parts`, where small ones are joined.
-    tail: Tail,
-    /// Bytes of memory that stand in the account for `tail`.
-    tail_memory: usize,
-    bytes: usize,
+    pieces: Pieces,
     trailers: Option<HeaderMap>,
     /// None once it has ended.
     rest: Option<UpstreamBody<AttemptBody>>,
-    /// What all of that takes of the process's memory for it.
-    reserved: HeldBytes,
+    /// What the pieces take of the process's memory for answers.
+    reserved: FirmBytes,
     /// When something last came.
     last: Instant,
-}
-
-/// Some of an answer, and the memory that stands in the account for it.
-#[derive(Debug)]
-struct Part {
-    bytes: Bytes,
-    memory: usize,
 }
 
 /// What a hold keeps to, and where it is counted.
@@ -74,7 +51,7 @@ pub(super) struct Hold<'a> {
     pub(super) limits: HoldLimits,
     /// The exchange's deadline, which no hold outlasts.
     pub(super) deadline: Option<std::time::Instant>,
-    pub(super) memory: &'a Arc<AnswerMemory>,
+    pub(super) memory: &'a Arc<FirmMemory>,
     pub(super) holder: Holder,
     pub(super) metrics: &'a RouteMetrics,
 }
@@ -98,7 +75,7 @@ impl Hold<'_> {
             FirstLook::Some(frame) => Some(frame),
             FirstLook::Nothing => None,
         };
-        let mut ahead = Held::new(body, HeldBytes::new(self.memory.clone(), self.holder));
+        let mut ahead = Held::new(body, FirmBytes::new(self.memory.clone(), self.holder));
         let ended = match began.and_then(|frame| ahead.take(frame, self.limits.size)) {
             Some(end) => Ok(end),
             None => self.read_ahead(&mut ahead, timer.as_mut()).await,
@@ -163,18 +140,9 @@ enum FirstLook {
 }
 
 impl Held {
-    fn new(rest: UpstreamBody<AttemptBody>, reserved: HeldBytes) -> Box<Self> {
-        Box::new(Self {
-            first: None,
-            parts: VecDeque::new(),
-            tail: Tail::default(),
-            tail_memory: 0,
-            bytes: 0,
-            trailers: None,
-            rest: Some(rest),
-            reserved,
-            last: Instant::now(),
-        })
+    fn new(rest: UpstreamBody<AttemptBody>, reserved: FirmBytes) -> Box<Self> {
+        let (pieces, last) = (Pieces::default(), Instant::now());
+        Box::new(Self { pieces, trailers: None, rest: Some(rest), reserved, last })
     }
 
     /// Reads until there is a reason to hold the answer no longer.
@@ -215,23 +183,10 @@ impl Held {
         if part.is_empty() {
             return None; // an endpoint could send any number of these
         }
-        let fits = self.bytes.saturating_add(part.len()) <= limit;
-        let is_small = part.len() < SMALL_PART;
-        let block = if is_small { self.tail.growth(part.len(), self.bytes, usize::MAX) } else { 0 };
-        let memory = if is_small { block } else { memory_of(part.len()) };
-        let is_reserved = fits && self.reserved.grow(memory);
-        let memory = if is_reserved { memory } else { 0 };
-        self.bytes += part.len();
-        if is_small {
-            if let Some(bytes) = self.tail.add(&part, block) {
-                let memory = std::mem::take(&mut self.tail_memory);
-                self.push(Part { bytes, memory });
-            }
-            self.tail_memory += memory;
-        } else {
-            self.join_tail();
-            self.push(Part { bytes: part, memory });
-        }
+        let fits = self.pieces.length().saturating_add(part.len()) <= limit;
+        let growth = self.pieces.growth(part.len(), Origin::Endpoint, usize::MAX);
+        let is_reserved = fits && self.reserved.grow(growth.memory);
+        self.pieces.add(&part, if is_reserved { growth } else { growth.uncounted() });
         match (fits, is_reserved) {
             (true, true) => None,
             (true, false) => Some(HoldEnd::Memory),
@@ -239,35 +194,34 @@ impl Held {
         }
     }
 
-    fn join_tail(&mut self) {
-        if let Some(bytes) = self.tail.end() {
-            let memory = std::mem::take(&mut self.tail_memory);
-            self.push(Part { bytes, memory });
-        }
-    }
-
-    fn push(&mut self, part: Part) {
-        if self.first.is_none() && self.parts.is_empty() {
-            self.first = Some(part);
-        } else {
-            self.parts.push_back(part);
-        }
+    /// Reads until the answer is whole, or is not to be had in `limit` bytes.
+    pub(super) async fn read_small(&mut self, limit: usize) -> Result<(), UpstreamError> {
+        poll_fn(|cx| {
+            while self.size_hint().lower() <= limit as u64 {
+                let Some(rest) = &mut self.rest else { break };
+                match ready!(Pin::new(rest).poll_frame(cx)) {
+                    Some(Ok(frame)) => drop(self.take(frame, limit)),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => self.rest = None,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// The answer as it goes on to the caller. A whole one in one part is as good as one that was never held.
-    fn into_body(mut self: Box<Self>) -> AnswerBody {
-        self.join_tail();
-        if self.rest.is_none() && self.parts.is_empty() && self.trailers.is_none() {
-            return AnswerBody::Direct(UpstreamBody::Kept(self.first.map(|part| part.bytes)));
+    pub(super) fn into_body(mut self: Box<Self>) -> AnswerBody {
+        if self.rest.is_none() && self.trailers.is_none() && self.pieces.is_single() {
+            return AnswerBody::Direct(UpstreamBody::Kept(self.pieces.pop().map(|piece| piece.bytes)));
         }
         AnswerBody::Held(self)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        if let Some(part) = self.first.take().or_else(|| self.parts.pop_front()) {
-            self.bytes -= part.bytes.len();
-            self.reserved.shrink(part.memory);
-            return Poll::Ready(Some(Ok(Frame::data(part.bytes))));
+        if let Some(piece) = self.pieces.pop() {
+            self.reserved.shrink(piece.memory);
+            return Poll::Ready(Some(Ok(Frame::data(piece.bytes))));
         }
         match &mut self.rest {
             Some(rest) => Pin::new(rest).poll_frame(cx),
@@ -276,11 +230,13 @@ impl Held {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes == 0 && self.trailers.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.pieces.length() == 0
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.bytes as u64;
+        let held = self.pieces.length() as u64;
         let rest = match &self.rest {
             Some(rest) => rest.size_hint(),
             // Behind an announced length HTTP/1.1 has no place for trailers.
@@ -303,11 +259,11 @@ impl From<UpstreamBody<AttemptBody>> for AnswerBody {
 }
 
 impl AnswerBody {
-    /// The body with what was `read` of it before.
-    pub(super) fn after(self, read: Option<Bytes>) -> Self {
-        match read {
-            Some(read) => Self::Begun(Box::new((read, self))),
-            None => self,
+    /// The body as one that can be read before its caller takes it, counted in `memory`.
+    pub(super) fn into_held(self, memory: &Arc<FirmMemory>, holder: Holder) -> Box<Held> {
+        match self {
+            Self::Direct(body) => Held::new(body, FirmBytes::new(memory.clone(), holder)),
+            Self::Held(held) => held,
         }
     }
 
@@ -316,7 +272,6 @@ impl AnswerBody {
         match self {
             Self::Direct(body) => body.is_coming(),
             Self::Held(held) => held.rest.is_some(),
-            Self::Begun(begun) => begun.1.is_coming(),
         }
     }
 }
@@ -332,8 +287,6 @@ impl Body for AnswerBody {
         match &mut *self {
             Self::Direct(body) => Pin::new(body).poll_frame(cx),
             Self::Held(held) => held.poll(cx),
-            Self::Begun(begun) if begun.0.is_empty() => Pin::new(&mut begun.1).poll_frame(cx),
-            Self::Begun(begun) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut begun.0))))),
         }
     }
 
@@ -341,7 +294,6 @@ impl Body for AnswerBody {
         match self {
             Self::Direct(body) => body.is_end_stream(),
             Self::Held(held) => held.is_end_stream(),
-            Self::Begun(begun) => begun.0.is_empty() && begun.1.is_end_stream(),
         }
     }
 
@@ -349,20 +301,9 @@ impl Body for AnswerBody {
         match self {
             Self::Direct(body) => body.size_hint(),
             Self::Held(held) => held.size_hint(),
-            Self::Begun(begun) => {
-                let (read, rest) = (begun.0.len() as u64, begun.1.size_hint());
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(read));
-                rest.upper().into_iter().for_each(|upper| hint.set_upper(upper.saturating_add(read)));
-                hint
-            }
         }
     }
 }
-
-/// Parts below this, which are all frames of HTTP/2, are copied together. A larger one is memory of its own, or the read buffer
-/// that it lies in.
-const SMALL_PART: usize = (16 << 10) + 1;
 
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,9 @@
 //! # Invariant
 //!
 //! A request body is copied while it streams, and never beyond two limits: one per exchange, one for the process.
-//! Over the first the copy goes; over the second `policy::share` says whose. The request never does. Both accounts,
-//! of copies and of held answers, count the memory that is held. A copy that is to be sent again stays. Held by
-//! `over_its_limit_the_copy_is_dropped_and_the_stream_goes_on`,
-//! `small_data_does_not_hold_the_memory_that_it_was_read_into` and `a_copy_that_is_sent_again_never_goes`.
+//! Over the first the copy goes; over the second `policy::share` says whose. The request never does. A copy that is to be
+//! sent again stays. Held by `over_its_limit_the_copy_is_dropped_and_the_stream_goes_on` and
+//! `a_copy_that_is_secured_stays_and_may_go_once_it_has_been_sent`.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -32,10 +31,7 @@ use crate::policy::retry::BodyState;
 use crate::policy::share::GivenUp;
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers;
-
-mod memory;
-use self::memory::Copy;
-pub use self::memory::ReplayMemory;
+use crate::proxy::pieces::{Copy, Origin, Original, ReplayMemory};
 
 /// What an exchange may keep of its request body.
 #[derive(Clone, Debug)]
@@ -131,7 +127,8 @@ impl Replay {
         if !fits && keep > 0 {
             memory.count(GivenUp::BodyLimit);
         }
-        let copy = (fits && keep > 0).then(|| Copy::new(memory, client.into(), read_buffer, announced, now));
+        let original = Original { holder: client.into(), origin: Origin::Buffers(read_buffer), announced };
+        let copy = (fits && keep > 0).then(|| Copy::new(memory, original, now));
         let state = State {
             source,
             max_body,

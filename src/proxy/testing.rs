@@ -26,10 +26,10 @@ use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
 use crate::policy::outage::LineSettings;
 use crate::policy::retry::RetryPolicy;
-use crate::proxy::attempts::{Sending, Transport};
+use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
-use crate::proxy::hold::AnswerMemory;
-use crate::proxy::replay::{AttemptBody, ReplayMemory};
+use crate::proxy::pieces::{FirmMemory, ReplayMemory};
+use crate::proxy::replay::AttemptBody;
 use crate::proxy::upgrade::Handover;
 use crate::proxy::{Proxy, Shared, Site};
 use crate::record::QueryPolicy;
@@ -40,6 +40,7 @@ use crate::upstream::body::UpstreamBody;
 use crate::upstream::body::testing::{Part, ScriptedAnswer};
 use crate::upstream::cluster::tests::settings;
 use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::pool::Sending;
 
 /// What the scripted upstream does with one attempt.
 #[derive(Clone, Debug)]
@@ -157,7 +158,7 @@ pub(crate) struct Stage {
     pub(crate) route: Arc<Route>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) memory: Arc<ReplayMemory>,
-    pub(crate) answer_memory: Arc<AnswerMemory>,
+    pub(crate) answer_memory: Arc<FirmMemory>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) start: Instant,
 }
@@ -237,7 +238,7 @@ impl Stage {
             via: Via::new("stent").unwrap(),
         });
         let memory = Arc::new(ReplayMemory::new(500, metrics.replay_overflow.clone()));
-        let answer_memory = Arc::new(AnswerMemory::new(10_000));
+        let answer_memory = Arc::new(FirmMemory::new(10_000));
         let start = Instant::now();
         let shared = Shared {
             log: LogSender::off(),

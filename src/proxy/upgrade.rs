@@ -90,15 +90,15 @@ impl Tunnel {
         let (from_upstream, to_upstream) = upstream.split();
         let outwards = async {
             let mut to_upstream = pin!(to_upstream);
-            write(&mut to_upstream, &early, &passed.to_upstream, passed)
-                .await
-                .map_err(|()| Broken::AtUpstream)?;
             let ends = (Broken::AtCaller, Broken::AtUpstream);
-            pump(from_caller, to_upstream, &passed.to_upstream, passed, ends).await
+            let outwards = Direction { count: &passed.to_upstream, passed, ends };
+            outwards.write(&mut to_upstream, &early).await.map_err(|()| Broken::AtUpstream)?;
+            outwards.pump(from_caller, to_upstream).await
         };
         let ends = (Broken::AtUpstream, Broken::AtCaller);
         let to_caller = pin!(to_caller);
-        let inwards = pump(from_upstream, to_caller, &passed.to_caller, passed, ends);
+        let inwards = Direction { count: &passed.to_caller, passed, ends };
+        let inwards = inwards.pump(from_upstream, to_caller);
         tokio::select! {
             biased;
             ended = async { tokio::try_join!(outwards, inwards) } => match ended {
@@ -145,44 +145,48 @@ impl Passed {
     }
 }
 
-/// Passes one direction on until its end, which is passed on as well. `ends` are the sides it reads and writes.
-async fn pump(
-    from: impl AsyncRead,
-    mut to: std::pin::Pin<&mut impl AsyncWrite>,
-    count: &Cell<u64>,
-    passed: &Passed,
+/// One direction of a tunnel.
+struct Direction<'a> {
+    /// Counts its bytes.
+    count: &'a Cell<u64>,
+    passed: &'a Passed,
+    /// The sides that it reads and writes.
     ends: (Broken, Broken),
-) -> Result<(), Broken> {
-    let mut from = pin!(from);
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = from.read(&mut buffer).await.map_err(|_| ends.0)?;
-        if read == 0 {
-            // The other side may have ended already, and gone.
-            let _ = to.shutdown().await;
-            return Ok(());
-        }
-        write(&mut to, &buffer[..read], count, passed).await.map_err(|()| ends.1)?;
-    }
 }
 
-/// Writes all of `bytes`, and counts as they go.
-async fn write(
-    to: &mut std::pin::Pin<&mut impl AsyncWrite>,
-    mut bytes: &[u8],
-    count: &Cell<u64>,
-    passed: &Passed,
-) -> Result<(), ()> {
-    while !bytes.is_empty() {
-        let written = to.write(bytes).await.map_err(drop)?;
-        if written == 0 {
-            return Err(());
+impl Direction<'_> {
+    /// Passes it on until its end, which is passed on as well.
+    async fn pump(
+        &self,
+        from: impl AsyncRead,
+        mut to: std::pin::Pin<&mut impl AsyncWrite>,
+    ) -> Result<(), Broken> {
+        let mut from = pin!(from);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = from.read(&mut buffer).await.map_err(|_| self.ends.0)?;
+            if read == 0 {
+                // The other side may have ended already, and gone.
+                let _ = to.shutdown().await;
+                return Ok(());
+            }
+            self.write(&mut to, &buffer[..read]).await.map_err(|()| self.ends.1)?;
         }
-        bytes = &bytes[written..];
-        count.set(count.get().saturating_add(written as u64));
-        passed.last.set(Instant::now());
     }
-    to.flush().await.map_err(drop)
+
+    /// Writes all of `bytes`, and counts as they go.
+    async fn write(&self, to: &mut std::pin::Pin<&mut impl AsyncWrite>, mut bytes: &[u8]) -> Result<(), ()> {
+        while !bytes.is_empty() {
+            let written = to.write(bytes).await.map_err(drop)?;
+            if written == 0 {
+                return Err(());
+            }
+            bytes = &bytes[written..];
+            self.count.set(self.count.get().saturating_add(written as u64));
+            self.passed.last.set(Instant::now());
+        }
+        to.flush().await.map_err(drop)
+    }
 }
 
 /// What is held of one direction.

@@ -58,6 +58,19 @@ pub struct Pools<B> {
 /// All pools of a worker. It knows few endpoints: a scan is faster than hashing.
 type Siblings<B> = RefCell<Vec<(EndpointId, Rc<Pool<B>>)>>;
 
+/// A request on its way to an endpoint, but for its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// Where it goes.
+    pub endpoint: &'a Arc<Endpoint>,
+    /// Its head.
+    pub head: &'a Rc<Parts>,
+    /// Whether it may be sent again.
+    pub repeatable: Repeatable,
+    /// How far it has come.
+    pub progress: &'a Progress,
+}
+
 /// How far an attempt has come; it outlives the attempt when that is cut off.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -173,7 +186,7 @@ where
         Self { pools: Rc::default(), relief }
     }
 
-    /// Sends a request to `endpoint` and waits for the response head.
+    /// Sends a request to its endpoint and waits for the response head.
     ///
     /// A pooled connection that turns out closed before anything was written costs nothing: the request goes to the
     /// next one, and in the end to a new one. Where it may have met the close on its way, only one that is `repeatable`
@@ -181,17 +194,15 @@ where
     /// response is the caller's to bound.
     pub async fn send(
         &self,
-        endpoint: &Arc<Endpoint>,
-        head: &Rc<Parts>,
+        request: Sending<'_>,
         body: B,
-        repeatable: Repeatable,
-        progress: &Progress,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        let Sending { endpoint, head, repeatable, progress } = request;
         let mut in_flight = endpoint.begin();
         let pool = self.pool(endpoint);
         if endpoint.settings.protocol.may_be_http2() {
             // Boxed, so that a request over HTTP/1.1 carries no room for it.
-            return Box::pin(pool.send_shared(head, body, repeatable, progress, in_flight)).await;
+            return Box::pin(pool.send_shared(request, body, in_flight)).await;
         }
         let mut outgoing = Outgoing::Eager(body);
         loop {

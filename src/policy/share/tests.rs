@@ -27,6 +27,10 @@ fn newcomer(number: u8, now: Instant) -> Claim {
     copy(number, 0, now, Stage::Growing)
 }
 
+fn demand(more: usize, missing: usize, limit: usize) -> Demand {
+    Demand { more, missing, limit }
+}
+
 #[test]
 fn an_ipv6_caller_is_its_network_and_a_mapped_address_is_the_ipv4_address() {
     let of = |text: &str| Holder::from(text.parse::<IpAddr>().unwrap());
@@ -41,9 +45,9 @@ fn the_copy_that_has_stalled_longest_goes_first() {
     let now = now();
     let growing = |age: u32| copy(1, 100, ago(now, SECOND * age), Stage::Growing);
     let copies = [growing(5), growing(20), growing(1)];
-    assert_eq!(give_up(&copies, &newcomer(2, now), 50, 50, 400), Ok(vec![(1, GivenUp::Slow)]));
+    assert_eq!(give_up(&copies, &newcomer(2, now), demand(50, 50, 400)), Ok(vec![(1, GivenUp::Slow)]));
     assert_eq!(
-        give_up(&copies, &newcomer(2, now), 150, 150, 4000),
+        give_up(&copies, &newcomer(2, now), demand(150, 150, 4000)),
         Ok(vec![(1, GivenUp::Slow), (0, GivenUp::Slow)])
     );
 }
@@ -57,24 +61,24 @@ fn a_caller_over_its_share_gives_way_and_takes_from_nobody() {
         copy(1, 100, now, Stage::Growing),
         copy(2, 60, ago(now, SECOND), Stage::Growing),
     ];
-    assert_eq!(give_up(&copies, &newcomer(3, now), 50, 50, 400), Ok(vec![(0, GivenUp::Share)]));
+    assert_eq!(give_up(&copies, &newcomer(3, now), demand(50, 50, 400)), Ok(vec![(0, GivenUp::Share)]));
     // What is slower than its own is another's, and stays.
-    assert_eq!(give_up(&copies, &newcomer(1, now), 50, 50, 400), Err(GivenUp::Share));
+    assert_eq!(give_up(&copies, &newcomer(1, now), demand(50, 50, 400)), Err(GivenUp::Share));
 }
 
 #[test]
 fn a_whole_copy_goes_only_for_a_much_smaller_one() {
     let now = now();
     let whole = |bytes| [copy(1, bytes, ago(now, SECOND * 20), Stage::Whole)];
-    assert_eq!(give_up(&whole(79), &newcomer(2, now), 10, 10, 400), Err(GivenUp::Memory));
-    assert_eq!(give_up(&whole(80), &newcomer(2, now), 10, 10, 400), Ok(vec![(0, GivenUp::Large)]));
+    assert_eq!(give_up(&whole(79), &newcomer(2, now), demand(10, 10, 400)), Err(GivenUp::Memory));
+    assert_eq!(give_up(&whole(80), &newcomer(2, now), demand(10, 10, 400)), Ok(vec![(0, GivenUp::Large)]));
 }
 
 #[test]
 fn a_copy_that_is_sent_again_never_goes() {
     let now = now();
     let copies = [copy(1, 400, ago(now, SECOND * 60), Stage::InUse)];
-    assert_eq!(give_up(&copies, &newcomer(2, now), 1, 1, 400), Err(GivenUp::Memory));
+    assert_eq!(give_up(&copies, &newcomer(2, now), demand(1, 1, 400)), Err(GivenUp::Memory));
 }
 
 #[test]
@@ -86,12 +90,12 @@ fn a_drip_into_a_large_copy_is_no_progress() {
 
 #[test]
 fn an_answer_is_held_within_a_quarter_and_alone_within_a_half() {
-    assert!(may_hold_answer(0, 500, 0, 1000));
-    assert!(!may_hold_answer(0, 501, 0, 1000), "as much is left for others");
-    assert!(may_hold_answer(0, 250, 1, 1000));
-    assert!(!may_hold_answer(0, 251, 1, 1000), "others hold some");
-    assert!(!may_hold_answer(500, 1, 510, 1000), "nor does one grow that was alone");
-    assert!(!may_hold_answer(0, 1, 0, 0));
+    assert!(may_hold_firmly(0, 500, 0, 1000));
+    assert!(!may_hold_firmly(0, 501, 0, 1000), "as much is left for others");
+    assert!(may_hold_firmly(0, 250, 1, 1000));
+    assert!(!may_hold_firmly(0, 251, 1, 1000), "others hold some");
+    assert!(!may_hold_firmly(500, 1, 510, 1000), "nor does one grow that was alone");
+    assert!(!may_hold_firmly(0, 1, 0, 0));
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
@@ -120,7 +124,7 @@ proptest! {
             };
             copies.iter().enumerate().map(of).sum()
         };
-        let Ok(chosen) = give_up(&copies, &newcomer, more, missing, limit) else { return Ok(()) };
+        let Ok(chosen) = give_up(&copies, &newcomer, demand(more, missing, limit)) else { return Ok(()) };
         let freed: usize = chosen.iter().map(|(index, _)| copies[*index].bytes).sum();
         prop_assert!(freed >= missing);
         let mut indices: Vec<_> = chosen.iter().map(|(index, _)| *index).collect();
@@ -150,7 +154,7 @@ proptest! {
         let mut copies: Vec<_> =
             whole.iter().map(|bytes| copy(1, *bytes, ago(now, SECOND * 30), Stage::Whole)).collect();
         copies.extend(stalled.iter().map(|ms| copy(2, 100, ago(now, Duration::from_millis(*ms)), Stage::Growing)));
-        let chosen = give_up(&copies, &newcomer(3, now), 100, 100, 10_000).unwrap();
+        let chosen = give_up(&copies, &newcomer(3, now), demand(100, 100, 10_000)).unwrap();
         prop_assert!(chosen.iter().all(|(index, _)| copies[*index].holder == holder(2)));
     }
 
@@ -160,7 +164,7 @@ proptest! {
         let mut held = [0usize; 4];
         for (by, more) in requests {
             let (used, by) = (held.iter().sum::<usize>(), usize::from(by));
-            if may_hold_answer(held[by], more, used, LIMIT) {
+            if may_hold_firmly(held[by], more, used, LIMIT) {
                 held[by] += more;
                 prop_assert!(held.iter().sum::<usize>() <= LIMIT);
                 let is_alone = used + more == held[by];
@@ -169,6 +173,6 @@ proptest! {
         }
         // Whoever holds nothing gets a little.
         let used = held.iter().sum::<usize>();
-        prop_assert!(used < LIMIT && may_hold_answer(0, 1, used, LIMIT));
+        prop_assert!(used < LIMIT && may_hold_firmly(0, 1, used, LIMIT));
     }
 }

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::Response;
-use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, Attempts, Ended, Transport};
 use crate::policy::retry::Reason;
-use crate::upstream::body::UpstreamBody;
+use crate::proxy::exchange::Exchange;
 
 impl<T: Transport> Attempts<'_, T> {
     /// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
@@ -30,11 +27,12 @@ impl<T: Transport> Attempts<'_, T> {
         };
         let kept = match ended {
             Ok(answer) if after >= TIMER_STEP => {
-                tokio::join!(wait, keep(answer, began + after.min(DRAIN_TIME))).1
+                let until = began + after.min(DRAIN_TIME);
+                tokio::join!(wait, keep(answer, self.exchange, until)).1
             }
             Ok(answer) => {
                 wait.await;
-                keep(answer, began).await // what has come by now
+                keep(answer, self.exchange, began).await // what has come by now
             }
             Err(_) => {
                 wait.await;
@@ -50,23 +48,17 @@ impl<T: Transport> Attempts<'_, T> {
 
 /// Reads an answer whole, if it is small and comes soon. Else what was read of it is kept with the rest: the next attempt
 /// does not wait for a body that trickles, and the caller may need it all the same. None if it breaks.
-async fn keep(answer: Answer, until: Instant) -> Option<Answer> {
-    let (head, mut body) = answer.into_parts();
-    let mut bytes = BytesMut::new();
-    let read = async {
-        while bytes.len() as u64 + body.size_hint().lower() <= DRAIN_LIMIT as u64 {
-            match body.frame().await {
-                None => return Some(true),
-                Some(Err(_)) => return None,
-                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-            }
-        }
-        Some(false)
-    };
-    let is_whole = timeout_at(until, read).await.unwrap_or(Some(false))?;
-    let read = (!bytes.is_empty()).then(|| bytes.freeze());
-    let body = if is_whole { UpstreamBody::Kept(read).into() } else { body.after(read) };
-    Some(Response::from_parts(head, body))
+async fn keep(answer: Answer, exchange: &Exchange, until: Instant) -> Option<Answer> {
+    if !answer.body().is_coming() {
+        return Some(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let mut held = body.into_held(exchange.answer_memory(), exchange.client().into());
+    let read = timeout_at(until, held.read_small(DRAIN_LIMIT)).await;
+    if matches!(read, Ok(Err(_))) {
+        return None;
+    }
+    Some(Response::from_parts(head, held.into_body()))
 }
 
 /// The most of a failed answer that is read, and kept.

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::judge::asked_wait;
 use super::send::{Arrived, Attempt, Failure, cut_off};
-use super::transport::{Sending, Sent, Transport};
+use super::transport::{Sent, Transport};
 use super::{Aim, Attempts, Outbound, idle_close};
 use crate::error::{Delivery, ErrorClass, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::Limit;
@@ -40,7 +40,7 @@ use crate::proxy::exchange::{Exchange, ResponseHead};
 use crate::upstream::admission::Slot;
 use crate::upstream::balance::Pick;
 use crate::upstream::cluster::Asked;
-use crate::upstream::pool::Progress;
+use crate::upstream::pool::{Progress, Sending};
 
 /// Whether a request is one of which a second attempt may run beside one that is slow.
 pub(super) fn may_race(exchange: &Exchange, outbound: &Outbound) -> bool {

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::transport::{Sending, Transport};
+use super::transport::Transport;
 use super::{Aim, Attempts, End, Ended, admission, beside, idle_close, response_head};
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor};
@@ -23,7 +23,7 @@ use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::Progress;
+use crate::upstream::pool::{Progress, Sending};
 
 /// An attempt under way.
 pub(super) struct Attempt {

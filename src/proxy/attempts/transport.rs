@@ -1,17 +1,11 @@
 //! What carries an attempt to its endpoint.
 
-use std::rc::Rc;
-use std::sync::Arc;
-
 use http::Response;
-use http::request::Parts;
 
 use crate::error::UpstreamError;
-use crate::policy::retry::Repeatable;
 use crate::proxy::replay::AttemptBody;
 use crate::upstream::body::UpstreamBody;
-use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::{Pools, Progress};
+use crate::upstream::pool::{Pools, Sending};
 
 /// What a transport brings: an answer of which the head has come, or the reason why there is none.
 pub(super) type Sent = Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
@@ -27,23 +21,9 @@ pub trait Transport {
     ) -> Result<Response<UpstreamBody<AttemptBody>>, UpstreamError>;
 }
 
-/// A request on its way to an endpoint, but for its body.
-#[derive(Clone, Copy, Debug)]
-pub struct Sending<'a> {
-    /// Where it goes.
-    pub endpoint: &'a Arc<Endpoint>,
-    /// Its head.
-    pub head: &'a Rc<Parts>,
-    /// Whether it may be sent again.
-    pub repeatable: Repeatable,
-    /// How far it has come.
-    pub progress: &'a Progress,
-}
-
 impl Transport for Pools<AttemptBody> {
     // The future itself: one around it would hold the body a second time.
     fn send(&self, request: Sending<'_>, body: AttemptBody) -> impl Future<Output = Sent> {
-        let Sending { endpoint, head, repeatable, progress } = request;
-        Pools::send(self, endpoint, head, body, repeatable, progress)
+        Pools::send(self, request, body)
     }
 }

@@ -1,6 +1,5 @@
 //! The book of an exchange's attempts: those that were made, those that run, and the waits between them.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -252,31 +251,25 @@ impl Exchange {
         }
         if let Some(cluster) = cluster {
             let now = self.shared.since_start(now);
-            self.tell(&cluster, &attempt, report, subject, now.saturating_sub(took)..now);
+            let turn = if attempt.role == Role::Turn { self.book.turn.take() } else { None };
+            let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
+            let began = now.saturating_sub(took);
+            let (pick, is_retry) = (&attempt.pick, attempt.number > 1 && attempt.role == Role::Turn);
+            self.tell(&cluster, Attempt { pick, report, turn, subject, exchange, is_retry, began }, now);
         }
     }
 
-    /// Tells the cluster how an attempt went that took this time.
-    fn tell(
-        &mut self,
-        cluster: &Cluster,
-        attempt: &RunningAttempt,
-        report: Report,
-        subject: &dyn Asked,
-        time: Range<Duration>,
-    ) {
-        let turn = if attempt.role == Role::Turn { self.book.turn.take() } else { None };
-        let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
+    /// Tells the cluster how an attempt went that ended `now`.
+    fn tell(&mut self, cluster: &Cluster, attempt: Attempt<'_>, now: Duration) {
+        let Attempt { pick, report, .. } = attempt;
         let pause = |number| match &self.route {
             // Nothing is to be hoped for until it is answered: all of the wait.
             Some(route) => route.settings.retry.backoff.wait(number, 0.0, self.shared.random()),
             None => Duration::ZERO,
         };
-        let (pick, is_retry) = (&attempt.pick, attempt.number > 1 && attempt.role == Role::Turn);
-        let told = Attempt { pick, report, turn, subject, exchange, is_retry, began: time.start };
-        let surprise = cluster.report(told, pause, time.end);
+        let surprise = cluster.report(attempt, pause, now);
         if report == Report::Failure(Kind::Answered) {
-            self.book.blame(cluster, attempt.pick.clone(), surprise);
+            self.book.blame(cluster, pick.clone(), surprise);
         }
     }
 

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::TE;
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, Response};
 use http_body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{Granted, Pool, Progress};
+use super::{Granted, Pool, Progress, Sending};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::is_token;
 use crate::policy::authentication::binds_connection;
@@ -58,12 +57,11 @@ where
     /// connection out of the pool, so there is an end to them.
     pub(super) async fn send_shared(
         self: Rc<Self>,
-        head: &Parts,
+        request: Sending<'_>,
         mut body: B,
-        repeatable: Repeatable,
-        progress: &Progress,
         in_flight: InFlight,
     ) -> Result<Response<UpstreamBody<B>>, UpstreamError> {
+        let Sending { head, repeatable, progress, .. } = request;
         if progress.is_beside() {
             self.leave_silent();
         }
@@ -75,7 +73,7 @@ where
             match carrier {
                 Carrier::Connection(mut connection) => {
                     // It is kept for HTTP/2 only; on an HTTP/1.1 connection it concerns us.
-                    let mut head = Cow::Borrowed(head);
+                    let mut head = Cow::Borrowed(&**head);
                     if head.headers.contains_key(TE) {
                         head.to_mut().headers.remove(TE);
                     }

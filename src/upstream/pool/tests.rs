@@ -39,7 +39,9 @@ impl Stage {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("hosp"));
         let (head, body) = request.into_parts();
         let progress = Progress::default();
-        let answer = self.pools.send(&self.endpoint(), &Rc::new(head), body, repeatable, &progress).await?;
+        let (endpoint, head) = (self.endpoint(), Rc::new(head));
+        let request = Sending { endpoint: &endpoint, head: &head, repeatable, progress: &progress };
+        let answer = self.pools.send(request, body).await?;
         let status = answer.status();
         answer.into_body().collect().await?;
         Ok(status)

@@ -3,15 +3,14 @@
 //! A copy takes memory with one atomic operation while the account has room. Only a copy that finds it full takes the lock, looks
 //! at all the others and lets [`give_up`] choose which of them go.
 
-use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::policy::share::{Claim, GivenUp, Holder, Stage, give_up, next_step};
-use crate::proxy::tail::Tail;
+use super::{Origin, Pieces};
+use crate::policy::share::{Claim, Demand, GivenUp, Holder, Stage, give_up, next_step};
 use crate::record::metrics::Cells;
 
 /// How many bytes of memory the copies of request bodies may hold in the process, and which copies there are.
@@ -45,7 +44,7 @@ impl ReplayMemory {
     }
 
     /// Counts a copy that is given up, or never begun.
-    pub(super) fn count(&self, why: GivenUp) {
+    pub(in crate::proxy) fn count(&self, why: GivenUp) {
         self.given_up.with(why).inc();
     }
 
@@ -76,10 +75,11 @@ impl ReplayMemory {
             let others: Vec<_> =
                 copies.iter().filter(|copy| !std::ptr::eq(Arc::as_ptr(copy), newcomer)).collect();
             let claims: Vec<_> = others.iter().map(|copy| copy.claim()).collect();
-            for (index, why) in give_up(&claims, &newcomer.claim(), bytes, missing, limit)? {
-                let mut pieces = others[index].lock();
+            let demand = Demand { more: bytes, missing, limit };
+            for (index, why) in give_up(&claims, &newcomer.claim(), demand)? {
+                let mut kept = others[index].lock();
                 // It may have ended, or begun to be sent again, since it was looked at.
-                if pieces.stage == claims[index].stage && pieces.give_up(self) {
+                if kept.stage == claims[index].stage && kept.give_up(self) {
                     self.count(why);
                 }
             }
@@ -95,13 +95,23 @@ impl ReplayMemory {
 
 /// A copy of a request body, in the hands of its exchange. Dropped, it gives its memory back.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(in crate::proxy) struct Copy {
     memory: Arc<ReplayMemory>,
     shared: Arc<Shared>,
-    /// The most memory that one of the caller's parts keeps alive, whatever its length.
-    buffer: usize,
+    origin: Origin,
     /// The length of the body, if it was announced.
     announced: Option<usize>,
+}
+
+/// The body that a copy is made of.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Original {
+    /// Whose it is.
+    pub(in crate::proxy) holder: Holder,
+    /// What its parts lie in.
+    pub(in crate::proxy) origin: Origin,
+    /// Its length, if that was announced.
+    pub(in crate::proxy) announced: Option<u64>,
 }
 
 /// What other exchanges may take away, from any thread.
@@ -110,19 +120,13 @@ struct Shared {
     holder: Holder,
     /// Where it stands in the account's list. Changed with that locked.
     place: AtomicUsize,
-    pieces: Mutex<Pieces>,
+    kept: Mutex<Kept>,
 }
 
 #[derive(Debug)]
-struct Pieces {
+struct Kept {
     /// What has come, in the pieces in which it is sent again.
-    list: Vec<Bytes>,
-    /// The last of them, where small parts are joined.
-    tail: Tail,
-    /// Bytes of the body.
-    length: usize,
-    /// Bytes of memory that stand in the account for it.
-    held: usize,
+    pieces: Pieces,
     /// When it last grew by an eighth, and the size at which it does so again.
     progress: Instant,
     next_step: usize,
@@ -133,100 +137,88 @@ struct Pieces {
 }
 
 impl Copy {
-    /// A copy without a byte. Parts come out of read buffers of at most `buffer` bytes.
-    pub(super) fn new(
-        memory: Arc<ReplayMemory>,
-        holder: Holder,
-        buffer: usize,
-        announced: Option<u64>,
-        now: Instant,
-    ) -> Self {
-        let pieces = Pieces {
-            list: Vec::new(),
-            tail: Tail::default(),
-            length: 0,
-            held: 0,
+    /// A copy without a byte.
+    pub(in crate::proxy) fn new(memory: Arc<ReplayMemory>, original: Original, now: Instant) -> Self {
+        let Original { holder, origin, announced } = original;
+        let kept = Kept {
+            pieces: Pieces::default(),
             progress: now,
             next_step: next_step(0),
             stage: Stage::Growing,
             is_whole: false,
             is_lost: false,
         };
-        let shared =
-            Arc::new(Shared { holder, place: AtomicUsize::new(UNLISTED), pieces: Mutex::new(pieces) });
+        let shared = Arc::new(Shared { holder, place: AtomicUsize::new(UNLISTED), kept: Mutex::new(kept) });
         let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        Self { memory, shared, buffer, announced }
+        Self { memory, shared, origin, announced }
     }
 
     /// Adds what has come, or gives the copy up. `most` is the length up to which the body may be kept.
-    pub(super) fn keep(&self, part: &Bytes, most: usize, now: Instant) {
-        let mut pieces = self.shared.lock();
-        if pieces.is_lost || part.is_empty() {
+    pub(in crate::proxy) fn keep(&self, part: &Bytes, most: usize, now: Instant) {
+        let mut kept = self.shared.lock();
+        if kept.is_lost || part.is_empty() {
             return;
         }
-        if pieces.length.saturating_add(part.len()) > most {
-            drop(pieces);
+        let length = kept.pieces.length();
+        if length.saturating_add(part.len()) > most {
+            drop(kept);
             return self.give_up(GivenUp::BodyLimit);
         }
-        let growth = pieces.growth(part.len(), self.buffer, self.announced);
-        let memory = growth.memory();
-        if !self.memory.take(memory) {
-            drop(pieces);
-            if let Err(why) = self.memory.take_from_others(memory, &self.shared) {
+        let to_come = self.announced.map_or(usize::MAX, |announced| announced.saturating_sub(length));
+        let growth = kept.pieces.growth(part.len(), self.origin, to_come);
+        if !self.memory.take(growth.memory) {
+            drop(kept);
+            if let Err(why) = self.memory.take_from_others(growth.memory, &self.shared) {
                 return self.give_up(why);
             }
-            pieces = self.shared.lock();
-            if pieces.is_lost {
-                return self.memory.give_back(memory); // another newcomer has taken it meanwhile
+            kept = self.shared.lock();
+            if kept.is_lost {
+                return self.memory.give_back(growth.memory); // another newcomer has taken it meanwhile
             }
         }
-        let is_first = pieces.held == 0;
-        pieces.add(part, growth, now);
-        drop(pieces);
+        let is_first = kept.pieces.memory() == 0;
+        kept.pieces.add(part, growth);
+        kept.note_progress(now);
+        drop(kept);
         if is_first {
             self.enlist();
         }
     }
 
     /// Notes that the body has ended.
-    pub(super) fn end(&self) {
-        let mut pieces = self.shared.lock();
-        pieces.is_whole = true;
-        if pieces.stage == Stage::Growing {
-            pieces.stage = Stage::Whole;
+    pub(in crate::proxy) fn end(&self) {
+        let mut kept = self.shared.lock();
+        kept.is_whole = true;
+        if kept.stage == Stage::Growing {
+            kept.stage = Stage::Whole;
         }
     }
 
     /// Whether all that came is there still.
-    pub(super) fn is_kept(&self) -> bool {
+    pub(in crate::proxy) fn is_kept(&self) -> bool {
         !self.shared.lock().is_lost
     }
 
     /// Keeps other exchanges from taking it, until [`Copy::release`]. False if it is lost already.
-    pub(super) fn secure(&self) -> bool {
-        let mut pieces = self.shared.lock();
-        pieces.stage = Stage::InUse;
-        !pieces.is_lost
+    pub(in crate::proxy) fn secure(&self) -> bool {
+        let mut kept = self.shared.lock();
+        kept.stage = Stage::InUse;
+        !kept.is_lost
     }
 
     /// Lets other exchanges take it again.
-    pub(super) fn release(&self) {
-        let mut pieces = self.shared.lock();
-        pieces.stage = if pieces.is_whole { Stage::Whole } else { Stage::Growing };
+    pub(in crate::proxy) fn release(&self) {
+        let mut kept = self.shared.lock();
+        kept.stage = if kept.is_whole { Stage::Whole } else { Stage::Growing };
     }
 
     /// The piece of this number, from 0; none after the last, nor in a copy that is lost.
-    pub(super) fn piece(&self, number: usize) -> Option<Bytes> {
-        let mut pieces = self.shared.lock();
-        if number >= pieces.list.len() {
-            let last = pieces.tail.end();
-            pieces.list.extend(last);
-        }
-        pieces.list.get(number).cloned()
+    pub(in crate::proxy) fn piece(&self, number: usize) -> Option<Bytes> {
+        self.shared.lock().pieces.get(number)
     }
 
     /// Gives its memory back: no attempt follows.
-    pub(super) fn forget(&self) {
+    pub(in crate::proxy) fn forget(&self) {
         if self.shared.lock().give_up(&self.memory) {
             self.strike();
         }
@@ -265,66 +257,31 @@ impl Drop for Copy {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Pieces> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // Whoever panics here leaves counts that are true, or an exchange that ends with it.
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn claim(&self) -> Claim {
-        let pieces = self.lock();
-        let (progress, stage) = (pieces.progress.into_std(), pieces.stage);
-        Claim { holder: self.holder, bytes: pieces.held, progress, stage }
+        let kept = self.lock();
+        let (progress, stage) = (kept.progress.into_std(), kept.stage);
+        Claim { holder: self.holder, bytes: kept.pieces.memory(), progress, stage }
     }
 }
 
-/// How a part is added, and what memory that takes.
-#[derive(Clone, Copy, Debug)]
-enum Growth {
-    /// As it came, with the read buffer that it lies in.
-    AsItCame { memory: usize },
-    /// Copied to the end of the last block, and what does not fit there to a new one.
-    Copied { block: usize },
-}
-
-impl Growth {
-    fn memory(self) -> usize {
-        match self {
-            Self::AsItCame { memory } => memory,
-            Self::Copied { block } => block,
-        }
-    }
-}
-
-impl Pieces {
-    fn growth(&self, length: usize, buffer: usize, announced: Option<usize>) -> Growth {
-        if length >= buffer.div_ceil(2) {
-            return Growth::AsItCame { memory: length.max(buffer) };
-        }
-        let to_come = announced.map_or(usize::MAX, |announced| announced.saturating_sub(self.length));
-        Growth::Copied { block: self.tail.growth(length, self.length, to_come) }
-    }
-
-    fn add(&mut self, part: &Bytes, growth: Growth, now: Instant) {
-        match growth {
-            Growth::AsItCame { .. } => {
-                self.list.extend(self.tail.end());
-                self.list.push(part.clone());
-            }
-            Growth::Copied { block } => self.list.extend(self.tail.add(part, block)),
-        }
-        self.length += part.len();
-        self.held += growth.memory();
-        if self.length >= self.next_step {
+impl Kept {
+    fn note_progress(&mut self, now: Instant) {
+        let length = self.pieces.length();
+        if length >= self.next_step {
             self.progress = now;
-            self.next_step = next_step(self.length);
+            self.next_step = next_step(length);
         }
     }
 
     /// Gives its memory back; false if it had none.
     fn give_up(&mut self, memory: &ReplayMemory) -> bool {
         self.is_lost = true;
-        (self.list, self.tail) = (Vec::new(), Tail::default());
-        let held = mem::take(&mut self.held);
+        let held = std::mem::take(&mut self.pieces).memory();
         memory.give_back(held);
         held > 0
     }

@@ -16,7 +16,7 @@ fn memory(limit: usize) -> Arc<ReplayMemory> {
 
 fn copy(memory: &Arc<ReplayMemory>, number: u8, buffer: usize, now: Instant) -> Copy {
     let holder = std::net::IpAddr::from([192, 0, 2, number]).into();
-    Copy::new(memory.clone(), holder, buffer, None, now)
+    Copy::new(memory.clone(), Original { holder, origin: Origin::Buffers(buffer), announced: None }, now)
 }
 
 fn part(length: usize) -> Bytes {
@@ -185,7 +185,7 @@ proptest! {
                     }
                 }
             }
-            let held: usize = copies.iter().map(|(copy, _)| copy.shared.lock().held).sum();
+            let held: usize = copies.iter().map(|(copy, _)| copy.shared.lock().pieces.memory()).sum();
             prop_assert_eq!(memory.used(), held);
             for (copy, length) in &copies {
                 prop_assert!(whole(copy).is_none_or(|kept| kept == *length), "all of it, or none");

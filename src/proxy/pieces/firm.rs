@@ -1,15 +1,15 @@
-//! The process's account of answers that are held.
+//! An account of memory that nobody can take back: what stands in it is nowhere else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::policy::share::{Holder, may_hold_answer};
+use crate::policy::share::{Holder, may_hold_firmly};
 
-/// How many bytes of memory the held answers may take in the process, and whose they are.
+/// How many bytes of memory may be held in the process that cannot be given up for others, and whose they are: of answers.
 ///
-/// It is looked at only for answers that have not come whole with their heads, and so may have a lock.
+/// It is looked at only for bodies that have not come whole with their heads, and so may have a lock.
 #[derive(Debug)]
-pub struct AnswerMemory {
+pub struct FirmMemory {
     inner: Mutex<Inner>,
 }
 
@@ -21,7 +21,7 @@ struct Inner {
     callers: HashMap<Holder, usize>,
 }
 
-impl AnswerMemory {
+impl FirmMemory {
     /// An account of `limit` bytes in which nothing is held.
     pub fn new(limit: usize) -> Self {
         Self { inner: Mutex::new(Inner { limit, used: 0, callers: HashMap::new() }) }
@@ -40,7 +40,7 @@ impl AnswerMemory {
     fn take(&self, holder: Holder, bytes: usize) -> bool {
         let mut inner = self.lock();
         let own = inner.callers.get(&holder).copied().unwrap_or_default();
-        let may = may_hold_answer(own, bytes, inner.used, inner.limit);
+        let may = may_hold_firmly(own, bytes, inner.used, inner.limit);
         if may && bytes > 0 {
             inner.used += bytes;
             inner.callers.insert(holder, own + bytes);
@@ -65,29 +65,29 @@ impl AnswerMemory {
     }
 }
 
-/// The part of a held answer in the account of [`AnswerMemory`], until it is dropped.
+/// What one body holds of a [`FirmMemory`], until it is dropped.
 #[derive(Debug)]
-pub(super) struct HeldBytes {
-    memory: Arc<AnswerMemory>,
+pub(in crate::proxy) struct FirmBytes {
+    memory: Arc<FirmMemory>,
     holder: Holder,
     bytes: usize,
 }
 
-impl HeldBytes {
+impl FirmBytes {
     /// Nothing yet.
-    pub(super) fn new(memory: Arc<AnswerMemory>, holder: Holder) -> Self {
+    pub(in crate::proxy) fn new(memory: Arc<FirmMemory>, holder: Holder) -> Self {
         Self { memory, holder, bytes: 0 }
     }
 
     /// Takes so many more, if the caller may have them.
-    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+    pub(in crate::proxy) fn grow(&mut self, bytes: usize) -> bool {
         let may = self.memory.take(self.holder, bytes);
         self.bytes += if may { bytes } else { 0 };
         may
     }
 
     /// Gives so many back.
-    pub(super) fn shrink(&mut self, bytes: usize) {
+    pub(in crate::proxy) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         if bytes > 0 {
             self.bytes -= bytes;
@@ -96,7 +96,7 @@ impl HeldBytes {
     }
 }
 
-impl Drop for HeldBytes {
+impl Drop for FirmBytes {
     fn drop(&mut self) {
         self.shrink(self.bytes);
     }
@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn callers_that_take_nothing_of_their_answers_leave_room_for_others() {
-        let memory = Arc::new(AnswerMemory::new(1000));
-        let mut greedy: Vec<_> = (0..30).map(|_| HeldBytes::new(memory.clone(), caller(1))).collect();
+        let memory = Arc::new(FirmMemory::new(1000));
+        let mut greedy: Vec<_> = (0..30).map(|_| FirmBytes::new(memory.clone(), caller(1))).collect();
         let held = greedy.iter_mut().filter_map(|held| held.grow(100).then_some(())).count();
         assert_eq!((held, memory.used()), (5, 500), "alone it may have a half");
-        let mut bystander = HeldBytes::new(memory.clone(), caller(2));
+        let mut bystander = FirmBytes::new(memory.clone(), caller(2));
         assert!(bystander.grow(100) && !greedy[0].grow(1));
         drop(greedy);
         assert_eq!(memory.used(), 100);
@@ -133,8 +133,8 @@ mod tests {
         fn every_byte_is_given_back_once(
             steps in prop::collection::vec((0usize..6, 0usize..300, any::<bool>()), 0..100),
         ) {
-            let memory = Arc::new(AnswerMemory::new(1000));
-            let new = |number: usize| HeldBytes::new(memory.clone(), caller(u8::try_from(number % 3).unwrap()));
+            let memory = Arc::new(FirmMemory::new(1000));
+            let new = |number: usize| FirmBytes::new(memory.clone(), caller(u8::try_from(number % 3).unwrap()));
             let mut held: Vec<_> = (0..6).map(new).collect();
             for (index, bytes, grows) in steps {
                 if grows {

@@ -1,16 +1,16 @@
 //! How long a route's backend takes to answer, learned from attempts of which some were not let finish.
 //!
-//! The times are kept in a log-linear histogram (as in Tene's `HdrHistogram`, and in Hartmann and Schlossnagle's
-//! Circllhist, 2020): 32 buckets for each doubling, so that a time is known to 1/32 of itself. What was cancelled, because
-//! a hedge won or the caller left, took at least so long. To leave such attempts out would make the slow ones vanish:
-//! hedges would come earlier and earlier, until every request is sent twice. To count them as answers would make what is
-//! slower than a hedge seem as fast as one. So they are what statistics calls censored, and the percentile is that of the
-//! product-limit estimator (Kaplan and Meier, 1958).
+//! Two windows of times count, the one that fills and the one before. Each is a log-linear histogram (as in Tene's
+//! `HdrHistogram`): 32 buckets for each doubling, so that a time is known to 1/32 of itself. For p95 the two hold the last
+//! one to two hundred attempts, for p99 five times as many and for p90 half as many, or those of the last second or two
+//! where more come: few, so that a bad minute of the backend is soon forgotten.
 //!
-//! Old times fade. What counts is the last one to two hundred for p95, five times as many for p99 and half as many for
-//! p90, or those of the last second or two where more come: few, so that a bad minute of the backend is soon forgotten.
+//! An attempt that was cancelled, because a hedge won or the caller left, counts as long as it ran. It outlasted the delay,
+//! so it stays above the percentile, where its answer would have been: hedges do not come earlier and earlier, until every
+//! request is sent twice. Nor do they come later and later where more hang than the percentile leaves: the delay is at most
+//! the longest time that an answer took. A failure before the delay says nothing about how long an answer takes.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::policy::hedge::Percentile;
@@ -28,14 +28,23 @@ pub enum Seen {
 #[derive(Debug)]
 pub struct Latencies {
     percentile: Percentile,
-    answers: [AtomicU32; BUCKETS],
-    others: [AtomicU32; BUCKETS],
+    windows: [Window; 2],
+    /// Which of the windows fills.
+    filling: AtomicUsize,
     /// Attempts noted; it wraps.
     noted: AtomicU32,
     /// The percentile, in microseconds; 0 while too little is known.
     delay: AtomicU64,
-    /// When what was noted last faded, in milliseconds.
-    faded: AtomicU64,
+    /// When the window that fills began, in milliseconds.
+    began: AtomicU64,
+}
+
+/// The times of some attempts.
+#[derive(Debug)]
+struct Window {
+    counts: [AtomicU32; BUCKETS],
+    /// The end of the last bucket with an answer, in microseconds; 0 without one.
+    longest_answer: AtomicU64,
 }
 
 impl Latencies {
@@ -43,11 +52,11 @@ impl Latencies {
     pub fn new(percentile: Percentile) -> Self {
         Self {
             percentile,
-            answers: [const { AtomicU32::new(0) }; BUCKETS],
-            others: [const { AtomicU32::new(0) }; BUCKETS],
+            windows: [Window::new(), Window::new()],
+            filling: AtomicUsize::new(0),
             noted: AtomicU32::new(0),
             delay: AtomicU64::new(0),
-            faded: AtomicU64::new(0),
+            began: AtomicU64::new(0),
         }
     }
 
@@ -60,11 +69,19 @@ impl Latencies {
 
     /// Notes an attempt; true if the percentile was looked at again, which is for one in twenty.
     pub fn note(&self, seen: Seen, now: Duration) -> bool {
-        let count = match seen {
-            Seen::Answer(after) => &self.answers[bucket(after)],
-            Seen::NoneWithin(time) => &self.others[bucket(time)],
+        let window = &self.windows[self.filling.load(Ordering::Relaxed)];
+        let place = match (seen, self.delay()) {
+            (Seen::Answer(after), _) => {
+                let place = bucket(after);
+                window.longest_answer.fetch_max(upper_edge(place), Ordering::Relaxed);
+                place
+            }
+            (Seen::NoneWithin(time), Some(delay)) if time < delay => return false,
+            (Seen::NoneWithin(time), Some(_)) => bucket(time),
+            // Nobody knows yet what is slow: hedges had better come late than early.
+            (Seen::NoneWithin(_), None) => BUCKETS - 1,
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        window.counts[place].fetch_add(1, Ordering::Relaxed);
         let is_due = (self.noted.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(PERIOD);
         if is_due {
             self.look_again(now);
@@ -73,56 +90,55 @@ impl Latencies {
     }
 
     fn look_again(&self, now: Duration) {
-        let load = |count: &AtomicU32| count.load(Ordering::Relaxed);
-        let (answers, others) = (self.answers.each_ref().map(load), self.others.each_ref().map(load));
-        let total = answers.iter().chain(&others).map(|count| u64::from(*count)).sum();
         let least = u64::from(self.percentile.least_seen());
-        let share = f64::from(self.percentile.percent()) / 100.0;
-        let place = quantile(&answers, &others, total, share).filter(|_| total >= least);
-        self.delay.store(place.map_or(0, upper_edge), Ordering::Relaxed);
+        let total = self.windows.iter().map(Window::total).sum();
+        let delay = if total < least { 0 } else { self.quantile(total) };
+        self.delay.store(delay, Ordering::Relaxed);
 
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let faded = self.faded.load(Ordering::Relaxed);
-        let is_due = total >= 2 * least && now.saturating_sub(faded) >= LEAST_FADE;
+        let began = self.began.load(Ordering::Relaxed);
+        let filling = self.filling.load(Ordering::Relaxed);
+        let is_full = self.windows[filling].total() >= least && now.saturating_sub(began) >= LEAST_LENGTH;
         // Of several workers one does it.
-        let takes_it = || self.faded.compare_exchange(faded, now, Ordering::Relaxed, Ordering::Relaxed);
-        if is_due && takes_it().is_ok() {
-            fade(&self.answers);
-            fade(&self.others);
+        let takes_it = || self.began.compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed);
+        if is_full && takes_it().is_ok() {
+            self.windows[1 - filling].clear();
+            self.filling.store(1 - filling, Ordering::Relaxed);
         }
     }
-}
 
-/// Takes half of every count away. What halving leaves over goes to the next bucket: rounded away, the thin tail would
-/// be lost, and it is the tail that is looked for.
-fn fade(counts: &[AtomicU32]) {
-    let mut over = 0;
-    for count in counts {
-        let whole = count.load(Ordering::Relaxed);
-        let half = whole.midpoint(over);
-        over = (whole ^ over) & 1;
-        // Others add meanwhile. None takes away for as long as it takes to get here again.
-        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            Some((count + half).saturating_sub(whole))
+    /// The end of the bucket in which the percentile of `total` times is, or of the last with an answer; 0 without one.
+    fn quantile(&self, total: u64) -> u64 {
+        let rank = (total * u64::from(self.percentile.percent())).div_ceil(100);
+        let [one, other] = &self.windows;
+        let mut seen = 0;
+        let place = one.counts.iter().zip(&other.counts).position(|(one, other)| {
+            seen += load(one) + load(other);
+            seen >= rank
         });
+        let longest =
+            one.longest_answer.load(Ordering::Relaxed).max(other.longest_answer.load(Ordering::Relaxed));
+        upper_edge(place.unwrap_or(BUCKETS - 1)).min(longest)
     }
 }
 
-/// The bucket in which the product-limit estimate of the answered share reaches `share`, or else the last with an answer.
-fn quantile(answers: &[u32], others: &[u32], total: u64, share: f64) -> Option<usize> {
-    let mut last = None;
-    let (mut left, mut unanswered) = (total, 1.0);
-    for (place, (answers, others)) in answers.iter().zip(others).enumerate() {
-        if *answers > 0 {
-            unanswered *= 1.0 - f64::from(*answers) / left as f64;
-            last = Some(place);
-            if unanswered <= 1.0 - share + ROUNDING {
-                break;
-            }
-        }
-        left = left.saturating_sub(u64::from(*answers) + u64::from(*others));
+impl Window {
+    fn new() -> Self {
+        Self { counts: [const { AtomicU32::new(0) }; BUCKETS], longest_answer: AtomicU64::new(0) }
     }
-    last
+
+    fn total(&self) -> u64 {
+        self.counts.iter().map(load).sum()
+    }
+
+    fn clear(&self) {
+        self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.longest_answer.store(0, Ordering::Relaxed);
+    }
+}
+
+fn load(count: &AtomicU32) -> u64 {
+    u64::from(count.load(Ordering::Relaxed))
 }
 
 /// Bucket 0 is what takes less than a millisecond; those of each doubling follow.
@@ -151,11 +167,8 @@ const BUCKETS: usize = 1 + 16 * 32;
 /// How many attempts there are from one look at the percentile to the next.
 const PERIOD: u32 = 20;
 
-/// Nothing is forgotten sooner than after so many milliseconds, lest one bad moment is all that is remembered.
-const LEAST_FADE: u64 = 1000;
-
-/// What products of quotients may be off by.
-const ROUNDING: f64 = 1e-9;
+/// A window is at least so many milliseconds long, lest one bad moment is all that is remembered.
+const LEAST_LENGTH: u64 = 1000;
 
 #[cfg(test)]
 mod tests;

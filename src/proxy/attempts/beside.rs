@@ -381,7 +381,7 @@ fn is_better(earlier: &Result<Arrived, Failure>, later: &Result<Arrived, Failure
     }
 }
 
-/// Notes what an attempt took when it ends, or is cancelled: then it is known to take at least so long.
+/// Notes what an attempt took when it ends, or how long it ran when it is cancelled.
 pub(super) struct Lesson<'a> {
     outbound: &'a Outbound,
     started: Instant,

@@ -98,7 +98,7 @@ fn a_backend_that_becomes_slower_or_faster_is_followed() {
 }
 
 #[test]
-fn fading_keeps_the_tail() {
+fn forgetting_keeps_the_tail() {
     let latencies = latencies(P95);
     // Each of the slow ones is alone in its bucket.
     let slow = [1, 2, 4, 8, 16, 32, 64, 128].map(|doubling| ms(100.0 * f64::from(doubling)));
@@ -108,6 +108,28 @@ fn fading_keeps_the_tail() {
     }
     let delay = latencies.delay().unwrap();
     assert!((ms(400.0)..ms(1700.0)).contains(&delay), "{delay:?}");
+}
+
+#[test]
+fn failures_before_the_first_answers_do_not_bring_hedges_forward() {
+    let latencies = latencies(P95);
+    for number in 0..400 {
+        let seen = if number < 200 { Seen::NoneWithin(ms(1.0)) } else { Seen::Answer(ms(10.0)) };
+        latencies.note(seen, ms(10.0 * f64::from(number)));
+        assert!(latencies.delay().is_none_or(|delay| delay >= ms(10.0)), "{number}");
+    }
+}
+
+#[test]
+fn where_more_hang_than_the_percentile_leaves_the_delay_does_not_run_away() {
+    let latencies = latencies(P95);
+    for number in 0..20_000 {
+        let delay = latencies.delay().unwrap_or(ms(1000.0));
+        // A hedge brings the answer 10 ms later.
+        let seen = if number % 5 == 0 { Seen::NoneWithin(delay + ms(10.0)) } else { Seen::Answer(ms(10.0)) };
+        latencies.note(seen, ms(10.0 * f64::from(number)));
+    }
+    assert_eq!(latencies.delay(), Some(ms(10.25)));
 }
 
 /// What a loop of hedged requests did at its end: the share that was hedged, and after what time.
@@ -199,5 +221,40 @@ proptest! {
         let delay = noted(Duration::MAX);
         prop_assert_eq!(noted(delay), delay);
         prop_assert_eq!(noted(delay * 2), delay);
+    }
+
+    #[test]
+    fn failures_that_come_soon_do_not_move_it(backend in backend(), failing in 0.0..0.9, seed in any::<u64>()) {
+        let noted = |failing: f64| {
+            let latencies = latencies(P95);
+            let (mut random, mut chance) = (fastrand::Rng::with_seed(seed), fastrand::Rng::with_seed(!seed));
+            let mut number = 0;
+            while number < 1000 {
+                if number >= 100 && chance.f64() < failing {
+                    latencies.note(Seen::NoneWithin(Duration::from_micros(500)), Duration::ZERO);
+                } else {
+                    number += 1;
+                    latencies.note(Seen::Answer(ms(backend.take(&mut random))), Duration::ZERO);
+                }
+            }
+            latencies.delay().unwrap()
+        };
+        prop_assert_eq!(noted(failing), noted(0.0));
+    }
+
+    #[test]
+    fn a_cancelled_attempt_never_makes_it_shrink(
+        backend in backend(), ran in 1.0..20.0, cancelled in 1usize..200, seed in any::<u64>(),
+    ) {
+        let latencies = latencies(P95);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..1000 {
+            latencies.note(Seen::Answer(ms(backend.take(&mut random))), Duration::ZERO);
+        }
+        let before = latencies.delay().unwrap();
+        for _ in 0..cancelled * 20 {
+            latencies.note(Seen::NoneWithin(before.mul_f64(ran)), Duration::ZERO);
+            prop_assert!(latencies.delay().unwrap() >= before);
+        }
     }
 }

@@ -436,7 +436,7 @@ pub enum ProxyError {
     /// The request lacks the secret that the listener or the route asks for.
     #[error("the request did not come by the way that it must")]
     OriginRefused,
-    /// All of the cluster is down, and the line for it is full or leads nowhere in time.
+    /// All of the cluster is down, and its outage queue is full or leads nowhere in time.
     #[error("the backend is down")]
     Outage {
         /// When it may be worth coming again.

@@ -9,7 +9,7 @@ pub mod endpoint;
 pub mod health;
 pub(crate) mod http1;
 pub mod http2;
-pub mod line;
+pub mod outage_queue;
 pub mod pool;
 mod queue;
 pub mod resolve;

@@ -164,7 +164,7 @@ impl<'a> Exchange<'a> {
             let kept = if self.body_kept { "kept" } else { "not kept" };
             page.more(format_args!("its body of {size} is {kept} for a retry (body_limit {limit})"));
         }
-        self.show_line(page);
+        self.show_outage_queue(page);
         self.show_admission(page);
     }
 
@@ -183,14 +183,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn show_line(&self, page: &mut Page) {
-        let line = &self.cluster.line;
-        if line.max() == 0 {
+    fn show_outage_queue(&self, page: &mut Page) {
+        let queue = &self.cluster.outage_queue;
+        if queue.max() == 0 {
             return;
         }
-        let wait = show_duration(line.max_wait().min(self.route.deadline));
+        let wait = show_duration(queue.max_wait().min(self.route.deadline));
         page.more(format_args!(
-            "waits in line, at most {wait}, while the cluster is down, and is tried once in any case"
+            "waits in the outage queue, at most {wait}, while the cluster is down, and is tried once in any case"
         ));
     }
 
@@ -514,7 +514,7 @@ impl<'a> Exchange<'a> {
             let weight = expect::weight(q);
             let failure = Failure { kind, endpoint: 0, key: &key, exchange: 1, weight, in_flight: 0 };
             row.note(&failure, &expect, String::new, now);
-            let (sum, floor) = (row.surprise(), self.cluster.line.enter_after());
+            let (sum, floor) = (row.surprise(), self.cluster.outage_queue.enter_after());
             let is_outage = row.is_surprising(floor, [0].into_iter(), 0, Duration::MAX);
             let tells = match kind {
                 Kind::Late => "no evidence of an outage: slow is not broken".to_owned(),

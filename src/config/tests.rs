@@ -11,7 +11,7 @@ use crate::policy::admission::AdmissionSettings;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::RetryPolicy;
 
 mod errors;
@@ -247,7 +247,7 @@ fn a_key_and_the_type_that_it_sets_have_the_same_default() {
     };
     assert_eq!(listener.http2, Http2Settings::default());
     assert_eq!(cluster.ejection, EjectionSettings::default());
-    assert_eq!(cluster.line, LineSettings::default());
+    assert_eq!(cluster.outage_queue, OutageQueueSettings::default());
     assert_eq!(cluster.admission, AdmissionSettings::default());
     assert_eq!(cluster.budget, BudgetSettings::default());
     assert_eq!(route.retry, RetryPolicy::default());

@@ -1,5 +1,5 @@
 //! How failures are judged, driven by any bytes: attempts of several kinds at two endpoints, some under way for long, a
-//! line in which they wait, checks that pass, and a clock that goes on.
+//! queue in which they wait, checks that pass, and a clock that goes on.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl Stage {
         self.under_way.push(Attempt { key, began: self.now, permit, exchange: self.exchanges });
     }
 
-    /// An attempt ends, as the line takes note of it.
+    /// An attempt ends, as the outage queue takes note of it.
     fn end(&mut self, choice: u8, failure: Option<Kind>) {
         if self.under_way.is_empty() {
             return;

@@ -1,5 +1,5 @@
 //! Active health checks: when each is due, and what their results in a row make of an endpoint. What the verdict then
-//! does to balancing stands in `ejection`, what it does to those who wait in line in `outage`.
+//! does to balancing stands in `ejection`, what it does to those who wait in `outage`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

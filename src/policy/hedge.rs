@@ -127,10 +127,10 @@ pub enum HedgeEnd {
     Lost,
     /// It was not sent: the cluster's retry budget is spent.
     RefusedBudget,
-    /// It was not sent: all of the cluster is down, and requests wait in line.
-    RefusedLine,
     /// It was not sent: the cluster has all that it carries.
     RefusedLoad,
+    /// It was not sent: all of the cluster is down, and requests wait in the outage queue.
+    RefusedOutageQueue,
     /// It was sent, and its good answer came first.
     Won,
 }
@@ -142,8 +142,8 @@ impl HedgeEnd {
         Self::Left,
         Self::Lost,
         Self::RefusedBudget,
-        Self::RefusedLine,
         Self::RefusedLoad,
+        Self::RefusedOutageQueue,
         Self::Won,
     ];
 
@@ -154,8 +154,8 @@ impl HedgeEnd {
             Self::Left => "left",
             Self::Lost => "lost",
             Self::RefusedBudget => "refused_budget",
-            Self::RefusedLine => "refused_line",
             Self::RefusedLoad => "refused_load",
+            Self::RefusedOutageQueue => "refused_outage_queue",
             Self::Won => "won",
         }
     }

@@ -33,15 +33,15 @@ mod recovery;
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LineSettings {
+pub struct OutageQueueSettings {
     max: usize,
     max_wait: Duration,
     enter_after: u32,
 }
 
-/// Why [`LineSettings`] cannot be built.
+/// Why [`OutageQueueSettings`] cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidLine {
+pub enum InvalidOutageQueue {
     /// A failure on its own is no outage.
     #[error("`enter_after` must be between 2 and 100: one failure is no outage")]
     EnterAfter,
@@ -50,25 +50,25 @@ pub enum InvalidLine {
     MaxWait,
 }
 
-impl LineSettings {
+impl OutageQueueSettings {
     /// The fewest failures in a row that may be an outage: one on its own is none.
     pub const ENTER_AFTER: RangeInclusive<u32> = 2..=100;
 
     /// How long each may wait: it is a wait, and one that a caller stays for.
     pub const MAX_WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 
-    /// Checks and builds: 2 ≤ `enter_after` ≤ 100, 1 ms ≤ `max_wait` ≤ 1 h. With a `max` of 0 there is no line.
-    pub fn new(max: usize, max_wait: Duration, enter_after: u32) -> Result<Self, InvalidLine> {
+    /// Checks and builds: 2 ≤ `enter_after` ≤ 100, 1 ms ≤ `max_wait` ≤ 1 h. With a `max` of 0 there is no queue.
+    pub fn new(max: usize, max_wait: Duration, enter_after: u32) -> Result<Self, InvalidOutageQueue> {
         if !Self::ENTER_AFTER.contains(&enter_after) {
-            return Err(InvalidLine::EnterAfter);
+            return Err(InvalidOutageQueue::EnterAfter);
         }
         if !Self::MAX_WAITS.contains(&max_wait) {
-            return Err(InvalidLine::MaxWait);
+            return Err(InvalidOutageQueue::MaxWait);
         }
         Ok(Self { max, max_wait, enter_after })
     }
 
-    /// How many may wait at once, over all workers; 0 = there is no line.
+    /// How many may wait at once, over all workers; 0 = there is no queue.
     pub fn max(&self) -> usize {
         self.max
     }
@@ -84,7 +84,7 @@ impl LineSettings {
     }
 }
 
-impl Default for LineSettings {
+impl Default for OutageQueueSettings {
     /// 1024 exchanges, for at most 10 s each, after at least three failures in a row.
     fn default() -> Self {
         Self { max: 1024, max_wait: Duration::from_secs(10), enter_after: 3 }
@@ -121,7 +121,7 @@ pub enum PermitKind {
     Stranger,
     /// It is the turn of a key that failed.
     Probe,
-    /// It was let go out of the line while the cluster recovers, and its key has not succeeded yet.
+    /// It was let go out of the queue while the cluster recovers, and its key has not succeeded yet.
     Released,
     /// The same for a key that has.
     Mended,
@@ -398,7 +398,7 @@ impl Outage {
         match &mut self.state {
             State::Up => {}
             State::Recovering(recovery) => {
-                // One that was not let go out of the line says nothing about how fast that may be done, and neither does
+                // One that was not let go out of the queue says nothing about how fast that may be done, and neither does
                 // one that fails more often than not.
                 if matches!(kind, PermitKind::Mended | PermitKind::Released) {
                     if weight >= LN_2 {
@@ -428,7 +428,7 @@ impl Outage {
     }
 
     /// Nobody waits any more: a cluster that recovers is up.
-    pub fn line_is_empty(&mut self) {
+    pub fn queue_is_empty(&mut self) {
         if let State::Recovering(_) = self.state {
             self.state = State::Up;
             (self.failed, self.mended) = (HashMap::new(), HashSet::new());

@@ -191,7 +191,7 @@ impl<E: Copy + PartialEq> Watch<E> {
         I: Iterator<Item = &'a Candidate> + Clone,
     {
         if waiting.clone().next().is_none() {
-            self.outage.line_is_empty();
+            self.outage.queue_is_empty();
             return Next::NotBefore(Duration::MAX);
         }
         self.outage.next(waiting, self.refuses, now)

@@ -19,7 +19,7 @@ mod back_off;
 mod beside;
 mod idle_close;
 mod judge;
-mod line;
+mod outage_queue;
 mod outbound;
 pub(super) mod resume;
 mod send;
@@ -89,7 +89,7 @@ enum End {
 impl<T: Transport> Attempts<'_, T> {
     async fn run(&mut self) -> Result<Concluded, End> {
         loop {
-            if self.outbound.cluster.line.is_in_force() {
+            if self.outbound.cluster.outage_queue.is_in_force() {
                 rare(self.wait_out_outage()).await?;
             }
             let Entry::Attempt(slot) = self.enter().await? else { continue };

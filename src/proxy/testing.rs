@@ -24,7 +24,7 @@ use crate::policy::admission::{AdmissionSettings, Limit};
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::RetryPolicy;
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
@@ -179,9 +179,13 @@ impl Stage {
         Self::with(steps, 1, exact_policy(), BudgetSettings::default())
     }
 
-    /// A stage whose cluster has a line, and whose upstream does what `then` says at each time.
-    pub(crate) fn with_line(line: LineSettings, retry: RetryPolicy, then: fn(Duration) -> Step) -> Self {
-        let settings = ClusterSettings { line, ..settings(1, Balance::RoundRobin) };
+    /// A stage whose cluster has an outage queue, and whose upstream does what `then` says at each time.
+    pub(crate) fn with_outage_queue(
+        outage_queue: OutageQueueSettings,
+        retry: RetryPolicy,
+        then: fn(Duration) -> Step,
+    ) -> Self {
+        let settings = ClusterSettings { outage_queue, ..settings(1, Balance::RoundRobin) };
         Self::of(settings, [], Some(then), retry)
     }
 

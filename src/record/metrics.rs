@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 
-use self::cluster::{AdmissionFamilies, ClusterFamilies, LineFamilies};
-pub use self::cluster::{AdmissionMetrics, ClusterMetrics, LineMetrics};
+use self::cluster::{AdmissionFamilies, ClusterFamilies, OutageQueueFamilies};
+pub use self::cluster::{AdmissionMetrics, ClusterMetrics, OutageQueueMetrics};
 pub use self::declare::Cells;
 use self::declare::Families as _;
 use self::endpoint::AllEndpoints;
@@ -45,7 +45,7 @@ pub struct Metrics {
     routes: RouteFamilies,
     clusters: ClusterFamilies,
     admissions: AdmissionFamilies,
-    lines: LineFamilies,
+    outage_queues: OutageQueueFamilies,
     endpoints: Arc<AllEndpoints>,
     listeners: ListenerFamilies,
     handshakes: HandshakeFamilies,
@@ -65,7 +65,7 @@ impl Metrics {
             routes: RouteFamilies::register(&registry),
             clusters: ClusterFamilies::register(&registry),
             admissions: AdmissionFamilies::register(&registry),
-            lines: LineFamilies::register(&registry),
+            outage_queues: OutageQueueFamilies::register(&registry),
             endpoints: AllEndpoints::register(&registry),
             listeners: ListenerFamilies::register(&registry),
             handshakes: HandshakeFamilies::register(&registry),
@@ -99,8 +99,8 @@ impl Metrics {
     }
 
     /// The handles of the outage queue of the cluster `name`.
-    pub fn line(&self, name: &str) -> LineMetrics {
-        self.lines.of(&[name])
+    pub fn outage_queue(&self, name: &str) -> OutageQueueMetrics {
+        self.outage_queues.of(&[name])
     }
 
     /// The handles of one endpoint.

@@ -13,7 +13,7 @@ use crate::policy::budget::{Budget, BudgetSettings};
 use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
 use crate::policy::expect::{Ending, Key, Kind, Secret, Subject};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
-use crate::policy::outage::{Change as OutageChange, LineSettings};
+use crate::policy::outage::{Change as OutageChange, OutageQueueSettings};
 use crate::policy::retry::{Repeatable, StatusSet};
 use crate::policy::reuse::UnsafeReuse;
 use crate::record::metrics::{ClusterMetrics, EjectionReason, Metrics};
@@ -21,7 +21,7 @@ use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
 use crate::upstream::health::HealthCheck;
-use crate::upstream::line::{Failed, Finished, Line, Turn};
+use crate::upstream::outage_queue::{Failed, Finished, HeldPermit, OutageQueue};
 use crate::upstream::tls::TlsSettings;
 
 /// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
@@ -61,7 +61,7 @@ pub struct ClusterSettings {
     /// When an endpoint leaves balancing.
     pub ejection: EjectionSettings,
     /// Who waits how long while all of it is down.
-    pub line: LineSettings,
+    pub outage_queue: OutageQueueSettings,
     /// What its endpoints are asked to know whether they work; none if they are not.
     pub health_check: Option<HealthCheck>,
     /// How much may be in flight, and who waits how long beyond that.
@@ -122,7 +122,7 @@ pub struct Cluster {
     /// How much is in flight, and who waits beyond that.
     pub admission: Arc<Admission>,
     /// Where exchanges wait while all of it is down.
-    pub line: Arc<Line>,
+    pub outage_queue: Arc<OutageQueue>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
@@ -163,8 +163,8 @@ pub struct Attempt<'a> {
     pub pick: &'a Pick,
     /// What it told.
     pub report: Report,
-    /// The right that it was made by, if the cluster was not up.
-    pub turn: Option<Turn>,
+    /// The permit that it was made by, if the cluster was not up.
+    pub permit: Option<HeldPermit>,
     /// What was asked for.
     pub subject: &'a dyn Asked,
     /// The exchange, by a number that few others have.
@@ -191,9 +191,9 @@ impl Cluster {
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
-            line: Arc::new(Line::new(
-                settings.line,
-                registry.line(&settings.name),
+            outage_queue: Arc::new(OutageQueue::new(
+                settings.outage_queue,
+                registry.outage_queue(&settings.name),
                 Secret::new(fastrand::u64(..), fastrand::u64(..)),
             )),
             admission: Arc::new(Admission::new(settings.admission, registry.admission(&settings.name))),
@@ -263,7 +263,7 @@ impl Cluster {
         for endpoint in self.endpoints.load().iter() {
             endpoint.retire();
         }
-        self.line.retire();
+        self.outage_queue.retire();
         self.retired.store(true, Ordering::Relaxed);
         self.changed.notify_one();
         self.admission.retire();
@@ -302,19 +302,20 @@ impl Cluster {
 
     /// What is expected of an attempt.
     pub fn outlook(&self, subject: &Subject<'_>, now: Duration) -> Outlook {
-        let key = self.line.expect.key(subject);
-        Outlook { key, q: self.line.expect.q(&key, now), chance: self.line.chance(&key, now) }
+        let key = self.outage_queue.expect.key(subject);
+        Outlook { key, q: self.outage_queue.expect.q(&key, now), chance: self.outage_queue.chance(&key, now) }
     }
 
     /// Whether retries of what failed in this way help nobody; one in sixteen goes through all the same. `random` lies in
     /// [0, 1).
     pub fn is_futile(&self, key: &Key, random: f64, now: Duration) -> bool {
-        self.line.expect.is_hopeless(key, now) && !self.line.expect.allows_futile(key, random, now)
+        self.outage_queue.expect.is_hopeless(key, now)
+            && !self.outage_queue.expect.allows_futile(key, random, now)
     }
 
     /// What a request asks for, by which its attempts are judged.
     pub fn key(&self, subject: &Subject<'_>) -> Key {
-        self.line.expect.key(subject)
+        self.outage_queue.expect.key(subject)
     }
 
     /// Whether a second attempt beside a slow one of this key may help; see [`Cluster::note_beside`].
@@ -324,17 +325,17 @@ impl Cluster {
 
     /// Takes note of a second attempt beside a slow one, which won or did not.
     pub fn note_beside(&self, key: &Key, ending: Ending, now: Duration) {
-        self.line.expect.note_beside(key, ending, now);
+        self.outage_queue.expect.note_beside(key, ending, now);
     }
 
     /// Takes note of the end of an attempt. Gives back how surprising it was, if it was a failure.
     pub fn report(&self, attempt: Attempt<'_>, pause: impl FnOnce(u32) -> Duration, now: Duration) -> f64 {
-        let Attempt { pick, report, turn, subject, exchange, is_retry, began } = attempt;
+        let Attempt { pick, report, permit, subject, exchange, is_retry, began } = attempt;
         let endpoint = &pick.endpoint;
         match report {
             Report::Nothing => {
                 self.abandon(pick, now);
-                drop(turn); // it goes to the next in line
+                drop(permit); // it goes to the next in the outage queue
                 0.0
             }
             Report::Success => {
@@ -343,28 +344,28 @@ impl Cluster {
                     self.note_change(endpoint, change, now);
                 }
                 // Nearly always nothing is wrong, and this is all.
-                if turn.is_none() && self.line.is_calm() {
+                if permit.is_none() && self.outage_queue.is_calm() {
                     return 0.0;
                 }
                 if is_retry {
-                    self.line.expect.note_again(Ending::Success, now);
+                    self.outage_queue.expect.note_again(Ending::Success, now);
                 }
-                let key = self.line.expect.key(&subject.subject());
-                self.note_lean(endpoint, false, || self.line.expect.q(&key, now));
-                let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
-                self.note_outage(self.line.succeeded(finished), now);
-                if self.line.forget_if_stale(now) {
+                let key = self.outage_queue.expect.key(&subject.subject());
+                self.note_lean(endpoint, false, || self.outage_queue.expect.q(&key, now));
+                let finished = Finished { permit, key: &key, endpoint: endpoint.id, began, now };
+                self.note_outage(self.outage_queue.succeeded(finished), now);
+                if self.outage_queue.forget_if_stale(now) {
                     self.endpoints.load().iter().for_each(|endpoint| endpoint.lean.forget());
                 }
                 0.0
             }
             Report::Failure(kind) => {
-                let key = self.line.expect.key(&subject.subject());
-                let weight = self.line.weight(kind, &key, now);
+                let key = self.outage_queue.expect.key(&subject.subject());
+                let weight = self.outage_queue.weight(kind, &key, now);
                 if kind == Kind::Refused {
                     endpoint.note_refusal();
                 }
-                self.note_lean(endpoint, true, || self.line.q(kind, &key, now));
+                self.note_lean(endpoint, true, || self.outage_queue.q(kind, &key, now));
                 let is_probe = pick.probing == Probing::Yes;
                 self.eject(endpoint, now, |health, room| {
                     health.failure(&self.settings.ejection, weight, is_probe, now, room)
@@ -373,10 +374,10 @@ impl Cluster {
                 let in_flight = endpoints.iter().map(|endpoint| endpoint.in_flight()).sum();
                 let open: Vec<_> =
                     balance::open(&endpoints).map(|endpoint| (endpoint.id, endpoint.is_refusing())).collect();
-                let finished = Finished { turn, key: &key, endpoint: endpoint.id, began, now };
+                let finished = Finished { permit, key: &key, endpoint: endpoint.id, began, now };
                 let show = || subject.subject().show();
                 let failed = Failed { kind, exchange, weight, in_flight, endpoints: &open, show, pause };
-                self.note_outage(self.line.failed(finished, failed), now);
+                self.note_outage(self.outage_queue.failed(finished, failed), now);
                 weight
             }
         }
@@ -400,7 +401,7 @@ impl Cluster {
         }
     }
 
-    /// Tells the endpoint's health, and those in line, how a health check went.
+    /// Tells the endpoint's health, and those in the outage queue, how a health check went.
     pub(super) fn report_check(
         &self,
         endpoint: &Endpoint,
@@ -418,7 +419,7 @@ impl Cluster {
         }
         // One that is out of balancing would take nothing of what is let go.
         if ending == CheckEnding::Passed && balance::is_open(endpoint) {
-            self.line.check_passed(now);
+            self.outage_queue.check_passed(now);
         }
     }
 
@@ -470,15 +471,15 @@ impl Cluster {
         let cluster = &self.settings.name;
         match change {
             OutageChange::Down => {
-                let (failed, _) = self.line.last_outage(now);
+                let (failed, _) = self.outage_queue.last_outage(now);
                 tracing::warn!(
                     %cluster, failed,
-                    "every recent attempt at the cluster failed: requests to it wait in line or probe"
+                    "every recent attempt at the cluster failed: requests to it wait in the outage queue or probe"
                 );
             }
             OutageChange::Recovering => {
-                // It says all that the line of the beginning says: of two outages within a minute that is left out.
-                let (failed, seconds) = self.line.last_outage(now);
+                // It says all that the log line of the beginning says: of two outages within a minute that is left out.
+                let (failed, seconds) = self.outage_queue.last_outage(now);
                 tracing::info!(%cluster, failed, seconds, "the cluster answers again");
             }
             OutageChange::Nothing => {}
@@ -497,9 +498,9 @@ impl Cluster {
         self.metrics.connections_active.set(gauge(active));
         self.metrics.connections_idle.set(gauge(open.saturating_sub(active)));
         self.metrics.budget_available.set(self.budget.available(now));
-        self.line.before_scrape();
+        self.outage_queue.before_scrape();
         self.admission.before_scrape();
-        self.metrics.recent_success.set(self.line.chance_of_any());
+        self.metrics.recent_success.set(self.outage_queue.chance_of_any());
     }
 }
 

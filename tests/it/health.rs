@@ -1,4 +1,4 @@
-//! Health checks: what they ask, what their answers do to balancing and to those in line, and what they leave alone.
+//! Health checks: what they ask, what their answers do to balancing and to those in the outage queue, and what they leave alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -226,7 +226,7 @@ fn a_long_answer_passes_with_its_first_part() {
     backend.wait_until_closed(1);
 }
 
-/// Waits in line are long, and probes seldom enough to be counted.
+/// Waits in the outage queue are long, and probes seldom enough to be counted.
 fn with_line(config: Config) -> Config {
     checked(config)
         .set("server.workers", 2)
@@ -236,7 +236,7 @@ fn with_line(config: Config) -> Config {
         .backoff("50ms")
 }
 
-/// Callers who wait in line, POSTs among them.
+/// Callers who wait in the outage queue, POSTs among them.
 fn callers(stent: &Stent, count: usize) -> Vec<Client> {
     let send = |number| {
         let mut client = stent.client();

@@ -1,4 +1,4 @@
-//! While all of a cluster is down requests wait in line, over all workers, and get through when it is back.
+//! While all of a cluster is down requests wait in the outage queue, over all workers, and get through when it is back.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,7 +51,7 @@ fn load(stent: &Stent, count: u32, method: fn(u32) -> &'static str, meanwhile: i
     callers.into_iter().filter_map(|caller| caller.join().unwrap()).collect()
 }
 
-/// Spends requests on a cluster that is down, until the line is in force, and says how many. They are POSTs, which do not
+/// Spends requests on a cluster that is down, until the outage queue is in force, and says how many. They are POSTs, which do not
 /// wait there for a retry.
 fn find_down(stent: &Stent) -> usize {
     let mut requests = 0;

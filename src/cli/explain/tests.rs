@@ -113,7 +113,7 @@ policy    at most 4 attempts within 55s (deadline)
           adaptive: that while the cluster fails, down to 0.1ms where such requests mostly succeed
           POST is in `methods`: sent again even if the backend may have acted on it
           an attempt whose connection broke may still be carried out by the backend, after a later one
-          waits in line, at most 10s, while the cluster is down, and is tried once in any case
+          waits in the outage queue, at most 10s, while the cluster is down, and is tried once in any case
           waits, at most 1s, while the cluster has all that it is found to carry, and is not retried while others wait
 
 timeline, from the end of the request body; an answer counts as instant, an endpoint as healthy

@@ -25,7 +25,7 @@ use crate::config::units::show_duration;
 use crate::policy::admission::{AdmissionSettings, Limit};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::StatusSet;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
@@ -75,7 +75,7 @@ settings! {
         /// When an endpoint leaves balancing. A lone endpoint never does.
         ejection: Ejection = table();
         /// Where requests wait while the cluster is down, instead of failing.
-        outage_queue: OutageQueue = table().was("line") => |cluster| cluster.line;
+        outage_queue: OutageQueue = table().was("line") => |cluster| cluster.outage_queue;
         /// Health checks, once per process and off the request path. Absent: requests alone judge the endpoints.
         health_check: Field<HealthCheck> = optional();
         /// How much may be in flight to all of the cluster. What is over it waits, then gets 503 with Retry-After.
@@ -121,14 +121,14 @@ settings! {
 
 settings! {
     /// `[cluster.NAME.outage_queue]`
-    OutageQueue: methods of LineSettings {
+    OutageQueue: methods of OutageQueueSettings {
         /// How many requests may wait at once, over all workers. A further one makes one plain attempt. 0: no queue.
         max: Or<usize> = integer(0..=100_000).or(1024);
         /// How long each may wait in all. It waits at most half of its deadline, which leaves time for one plain attempt.
-        max_wait: Or<Duration> = duration(within(LineSettings::MAX_WAITS).or_else(QUEUE_OFF)).or(s(10));
+        max_wait: Or<Duration> = duration(within(OutageQueueSettings::MAX_WAITS).or_else(QUEUE_OFF)).or(s(10));
         /// The fewest failures in a row that are an outage. Where failures are usual it takes more.
         enter_after: Or<u32> = integer(
-            within(LineSettings::ENTER_AFTER).because("one failure is no outage").or_else(QUEUE_OFF)
+            within(OutageQueueSettings::ENTER_AFTER).because("one failure is no outage").or_else(QUEUE_OFF)
         ).or(3);
     }
 }
@@ -182,7 +182,7 @@ impl Named<Cluster> {
             dns_refresh: self.dns_refresh.value(),
             balance: self.balance.value(),
             ejection,
-            line: self.outage_queue.build(),
+            outage_queue: self.outage_queue.build(),
             health_check: health_check.flatten(),
             admission: self.admission.build(),
             failures: policy.statuses,
@@ -208,8 +208,8 @@ impl Ejection {
 }
 
 impl OutageQueue {
-    fn build(&self) -> LineSettings {
-        LineSettings::new(self.max.value(), self.max_wait.value(), self.enter_after.value())
+    fn build(&self) -> OutageQueueSettings {
+        OutageQueueSettings::new(self.max.value(), self.max_wait.value(), self.enter_after.value())
             .expect("each value keeps to its bounds")
     }
 }

@@ -115,7 +115,7 @@ impl Window {
     }
 }
 
-/// How long those who wait are let go one after another. Doubled every 100 ms, a window is past any line by then.
+/// How long those who wait are let go one after another. Doubled every 100 ms, a window is past any queue by then.
 const RECOVERY: Duration = Duration::from_secs(2);
 
 /// How long a window stays as it is without an answer.

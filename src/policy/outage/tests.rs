@@ -405,7 +405,7 @@ fn while_the_cluster_recovers_strangers_pass_and_others_are_let_go_slowly() {
     outage.failure(last(&outage, PermitKind::Released), key('c'), 4.7, pause, ms(2110));
     assert_eq!(next(&mut outage, &failed, 2110), Look::NotBefore(ms(2210)));
     assert_eq!(next(&mut outage, &mended, 2110), Look::Go(0, PermitKind::Mended));
-    outage.line_is_empty();
+    outage.queue_is_empty();
     assert!(!outage.is_down());
 }
 
@@ -456,11 +456,11 @@ fn two_seconds_after_the_first_success_nobody_waits_whatever_fails() {
 }
 
 #[test]
-fn what_cannot_be_a_line_is_refused() {
-    assert_eq!(LineSettings::new(1, ms(1000), 1), Err(InvalidLine::EnterAfter));
-    assert_eq!(LineSettings::new(1, ms(1000), 101), Err(InvalidLine::EnterAfter));
-    assert_eq!(LineSettings::new(1, ms(0), 3), Err(InvalidLine::MaxWait));
-    assert_eq!(LineSettings::new(1, Duration::from_secs(3601), 3), Err(InvalidLine::MaxWait));
+fn what_cannot_be_an_outage_queue_is_refused() {
+    assert_eq!(OutageQueueSettings::new(1, ms(1000), 1), Err(InvalidOutageQueue::EnterAfter));
+    assert_eq!(OutageQueueSettings::new(1, ms(1000), 101), Err(InvalidOutageQueue::EnterAfter));
+    assert_eq!(OutageQueueSettings::new(1, ms(0), 3), Err(InvalidOutageQueue::MaxWait));
+    assert_eq!(OutageQueueSettings::new(1, Duration::from_secs(3601), 3), Err(InvalidOutageQueue::MaxWait));
 }
 
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ impl<T: Transport> Attempts<'_, T> {
         if has_waited {
             let asked = std::mem::replace(&mut self.now, Instant::now());
             self.exchange.book.leave_queue(self.now.duration_since(asked));
-            if self.outbound.cluster.line.is_in_force() && !self.exchange.book.has_turn() {
+            if self.outbound.cluster.outage_queue.is_in_force() && !self.exchange.book.has_permit() {
                 return Ok(Entry::Outage);
             }
         }
@@ -38,8 +38,8 @@ impl<T: Transport> Attempts<'_, T> {
 
     /// Who asks for admission.
     fn ask(&self) -> Ask {
-        // An exchange that has a turn at a cluster that was down has waited for it, and others with it.
-        let is_first = self.exchange.book.attempt_number() == 0 || self.exchange.book.has_turn();
+        // An exchange that has a permit at a cluster that was down has waited for it, and others with it.
+        let is_first = self.exchange.book.attempt_number() == 0 || self.exchange.book.has_permit();
         let purpose = if is_first { Purpose::First } else { Purpose::Retry };
         let left = self.outbound.limits().left(self.exchange.body().upload(), self.now.into_std());
         Ask { purpose, now: self.now, deadline: self.now + left.saturating_sub(RetryPolicy::LEAST_USEFUL) }
@@ -78,7 +78,7 @@ async fn admit(admission: &Arc<Admission>, ask: Ask) -> Result<Admitted, Refusal
 pub(super) fn load_signal(outbound: &Outbound, ended: &Ended) -> LoadSignal {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    if outbound.cluster.line.is_in_force() {
+    if outbound.cluster.outage_queue.is_in_force() {
         // Failures at once and then a queue let go: neither says what the cluster carries.
         return LoadSignal::Nothing;
     }

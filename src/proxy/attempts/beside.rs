@@ -248,8 +248,8 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
             self.count(end);
             None
         };
-        if cluster.line.is_in_force() {
-            return refused(HedgeEnd::RefusedLine);
+        if cluster.outage_queue.is_in_force() {
+            return refused(HedgeEnd::RefusedOutageQueue);
         }
         let slot = cluster.admission.try_enter(*now);
         if slot.is_none() && !cluster.admission.is_off() {

@@ -84,7 +84,7 @@ impl<T: Transport> Attempts<'_, T> {
     fn afford(&self, verdict: Verdict, ended: &Ended) -> Verdict {
         let Verdict::Retry { .. } = verdict else { return verdict };
         let stop = |why| Verdict::Stop { why };
-        if self.exchange.book.has_last_turn() {
+        if self.exchange.book.has_last_permit() {
             return stop(Veto::Outage);
         }
         let was_sent = ended.as_ref().err().is_none_or(|failure| failure.error.delivery != Delivery::Never);

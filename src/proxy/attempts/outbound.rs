@@ -85,10 +85,10 @@ impl Outbound {
         TimeLimits { deadline: self.deadline, per_try, caller_silence: self.caller_silence }
     }
 
-    /// Whether the budget allows another attempt. One that goes through the line costs it nothing: the line is bounded by
+    /// Whether the budget allows another attempt. One that goes through the outage queue costs it nothing: that is bounded by
     /// itself.
     pub(super) fn may_retry(&self, now: Instant) -> bool {
-        self.cluster.line.is_in_force() || self.withdraw(now)
+        self.cluster.outage_queue.is_in_force() || self.withdraw(now)
     }
 
     /// Takes an attempt out of the retry budget, if that holds it.
@@ -107,7 +107,7 @@ impl Outbound {
 
     /// Whether others wait for their first attempt, so that there is none to spare for another one.
     pub(super) fn refuses_retries(&self) -> bool {
-        let refuses = self.cluster.admission.refuses_retries() && !self.cluster.line.is_in_force();
+        let refuses = self.cluster.admission.refuses_retries() && !self.cluster.outage_queue.is_in_force();
         if refuses {
             self.cluster.admission.count_refused_retry();
         }

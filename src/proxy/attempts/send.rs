@@ -157,7 +157,7 @@ impl<T: Transport> Attempts<'_, T> {
         let policy = self.outbound.policy();
         let possible = self.exchange.book.spent() < policy.max_attempts
             && policy.errors.contains(ErrorClass::Timeout)
-            && !self.exchange.book.has_last_turn()
+            && !self.exchange.book.has_last_permit()
             && (self.outbound.aim != Aim::Answer || beside::may_race(self.exchange, self.outbound));
         if possible { Successor::Possible } else { Successor::Impossible }
     }
@@ -206,7 +206,7 @@ impl<T: Transport> Attempts<'_, T> {
         let outcome = ended.as_ref().map(response_head).map_err(|failure| &failure.error);
         self.exchange.finish_attempt(number, outcome, self.outbound, self.now);
         if outcome.is_err_and(|error| error.delivery == Delivery::Never)
-            && self.outbound.cluster.line.is_in_force()
+            && self.outbound.cluster.outage_queue.is_in_force()
         {
             self.exchange.book.forgive_attempt();
         }

@@ -14,7 +14,7 @@ use crate::record::{AttemptRecord, AttemptResult, Role};
 use crate::upstream::balance::Pick;
 use crate::upstream::cluster::{Asked, Attempt, Cluster, Report};
 use crate::upstream::endpoint::EndpointId;
-use crate::upstream::line::Turn;
+use crate::upstream::outage_queue::HeldPermit;
 
 /// The attempts of an exchange, and its waits for them.
 #[derive(Debug)]
@@ -34,10 +34,10 @@ pub(crate) struct Book {
     /// When the last attempt ended.
     last_attempt: Option<Instant>,
     /// By what right the next or the running attempt is made, while the cluster is down.
-    pub(super) turn: Option<Turn>,
+    pub(super) permit: Option<HeldPermit>,
     /// Whether that is the one plain attempt after a wait in vain.
-    is_last_turn: bool,
-    /// How long the exchange has waited in line, if it ever did.
+    is_last_permit: bool,
+    /// How long the exchange has waited in the outage queue, if it ever did.
     pub(super) outage_wait: Option<Duration>,
     /// How long it has waited because the cluster had all that it carries, if it ever did.
     pub(super) admission_wait: Option<Duration>,
@@ -74,8 +74,8 @@ impl Book {
             number: None,
             blamed: Vec::new(),
             last_attempt: None,
-            turn: None,
-            is_last_turn: false,
+            permit: None,
+            is_last_permit: false,
             outage_wait: None,
             admission_wait: None,
             answered_by: None,
@@ -119,26 +119,26 @@ impl Book {
         &self.tried
     }
 
-    /// How long it has waited in line.
+    /// How long it has waited in the outage queue.
     pub(crate) fn outage_wait(&self) -> Duration {
         self.outage_wait.unwrap_or_default()
     }
 
-    /// Notes a wait in line, and the turn that it may have ended with.
-    pub(crate) fn leave_line(&mut self, turn: Option<Turn>, waited: Duration) {
-        self.is_last_turn = turn.as_ref().is_some_and(Turn::is_last);
-        self.turn = turn;
+    /// Notes a wait in the outage queue, and the permit that it may have ended with.
+    pub(crate) fn leave_outage_queue(&mut self, permit: Option<HeldPermit>, waited: Duration) {
+        self.is_last_permit = permit.as_ref().is_some_and(HeldPermit::is_last);
+        self.permit = permit;
         self.outage_wait = Some(self.outage_wait().saturating_add(waited));
     }
 
-    /// Whether it has a turn at a cluster that is down or recovers.
-    pub(crate) fn has_turn(&self) -> bool {
-        self.turn.is_some()
+    /// Whether it has a permit at a cluster that is down or recovers.
+    pub(crate) fn has_permit(&self) -> bool {
+        self.permit.is_some()
     }
 
-    /// Whether its turn is the one plain attempt after a wait in vain.
-    pub(crate) fn has_last_turn(&self) -> bool {
-        self.is_last_turn
+    /// Whether its permit is the one plain attempt after a wait in vain.
+    pub(crate) fn has_last_permit(&self) -> bool {
+        self.is_last_permit
     }
 
     /// Notes a wait for a cluster that had all that it carries.
@@ -251,11 +251,11 @@ impl Exchange {
         }
         if let Some(cluster) = cluster {
             let now = self.shared.since_start(now);
-            let turn = if attempt.role == Role::Turn { self.book.turn.take() } else { None };
+            let permit = if attempt.role == Role::Turn { self.book.permit.take() } else { None };
             let exchange = if matches!(report, Report::Failure(_)) { self.number() } else { 0 };
             let began = now.saturating_sub(took);
             let (pick, is_retry) = (&attempt.pick, attempt.number > 1 && attempt.role == Role::Turn);
-            self.tell(&cluster, Attempt { pick, report, turn, subject, exchange, is_retry, began }, now);
+            self.tell(&cluster, Attempt { pick, report, permit, subject, exchange, is_retry, began }, now);
         }
     }
 
@@ -275,7 +275,7 @@ impl Exchange {
 
     /// Ends what runs without a verdict on any endpoint: the caller left, or broke its own body.
     pub(crate) fn cancel_attempts(&mut self, delivery: Delivery, now: Instant) {
-        self.book.turn = None;
+        self.book.permit = None;
         if self.book.running.is_none() {
             return; // nearly always
         }
@@ -291,7 +291,7 @@ impl Exchange {
     pub(crate) fn cancel_attempt(&mut self, number: u32, now: Instant) {
         let Some(attempt) = self.book.take_running(number) else { return };
         if attempt.role == Role::Turn {
-            self.book.turn = None;
+            self.book.permit = None;
         }
         self.cancel(&attempt, Delivery::Maybe, now);
     }

@@ -99,7 +99,7 @@ impl Exchange {
     /// Notes that the caller gets the upstream's answer.
     pub(crate) fn answer(&mut self, status: StatusCode, now: Instant) {
         let after = now.duration_since(self.clock.began);
-        self.book.turn = None; // of one that was kept, when no attempt followed
+        self.book.permit = None; // of one that was kept, when no attempt followed
         self.body.forget(); // no attempt follows
         self.closing.head =
             Some(Head { status, origin: Origin::Upstream, error: None, maker: Maker::Upstream, after });
@@ -109,7 +109,7 @@ impl Exchange {
     pub(crate) fn reply(&mut self, error: &ProxyError, now: Instant) {
         let after = now.duration_since(self.clock.began);
         let (status, origin) = (error.status(), error.origin());
-        self.book.turn = None;
+        self.book.permit = None;
         self.body.forget();
         self.closing.head =
             Some(Head { status, origin, error: Some(error.token()), maker: Maker::Proxy, after });

@@ -77,7 +77,7 @@ metrics! {
 
 metrics! {
     /// The counters of a cluster's outage queue. Gauges are set before a scrape.
-    pub struct LineMetrics, LineFamilies [cluster] {
+    pub struct OutageQueueMetrics, OutageQueueFamilies [cluster] {
         IntGauge outage
             "1 while every recent attempt at the cluster failed, or while it recovers: requests to it wait in the outage queue or probe."
             { outage }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 
-use super::cluster::{AdmissionFamilies, ClusterFamilies, LineFamilies};
+use super::cluster::{AdmissionFamilies, ClusterFamilies, OutageQueueFamilies};
 use super::declare::{Declared, Families as _};
 use super::endpoint::EndpointFamilies;
 use super::labels::Words;
@@ -21,7 +21,7 @@ fn the_reference_of_metrics_is_current() {
     for (title, tables) in [
         ("Routes", vec![RouteFamilies::table()]),
         ("Clusters", vec![ClusterFamilies::table()]),
-        ("Outages", vec![LineFamilies::table()]),
+        ("Outages", vec![OutageQueueFamilies::table()]),
         ("Admission", vec![AdmissionFamilies::table()]),
         ("Endpoints", vec![EndpointFamilies::table()]),
         (

@@ -29,7 +29,7 @@ pub(crate) fn settings(endpoints: u16, balance: Balance) -> ClusterSettings {
         dns_refresh: Duration::from_secs(30),
         balance,
         ejection: EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.5).unwrap(),
-        line: LineSettings::new(0, Duration::from_secs(10), 3).unwrap(),
+        outage_queue: OutageQueueSettings::new(0, Duration::from_secs(10), 3).unwrap(),
         health_check: None,
         admission: AdmissionSettings::default(),
         failures: [500, 502].into_iter().collect(),
@@ -54,7 +54,7 @@ pub(crate) const fn subject(rest: &str) -> Subject<'_> {
 fn report_of(cluster: &Cluster, pick: &Pick, rest: &str, report: Report, now: Duration) -> f64 {
     let began = now.saturating_sub(Duration::from_millis(10));
     let (subject, exchange) = (subject(rest), fastrand::u32(..));
-    let attempt = Attempt { pick, report, turn: None, subject: &subject, exchange, is_retry: false, began };
+    let attempt = Attempt { pick, report, permit: None, subject: &subject, exchange, is_retry: false, began };
     cluster.report(attempt, |_| Duration::from_millis(100), now)
 }
 
@@ -171,7 +171,7 @@ fn ten_minutes_without_a_failure_are_forgotten_everywhere() {
     report(&cluster, &at_port(&cluster, 2), Report::Success, NOW + Duration::from_secs(1));
     let later = NOW + Duration::from_secs(602);
     report(&cluster, &at_port(&cluster, 2), Report::Success, later);
-    assert!(cluster.line.is_calm());
+    assert!(cluster.outage_queue.is_calm());
     assert_eq!(ports_entrusted(&cluster, later), [1, 2]);
 }
 
@@ -332,12 +332,12 @@ fn the_workers_reports_make_one_view_of_how_the_cluster_is() {
     });
     (0..5).for_each(|_| tell(Report::Nothing));
     assert!(
-        (cluster.line.surprise() - 20.0 * 4.71).abs() < 0.1,
+        (cluster.outage_queue.surprise() - 20.0 * 4.71).abs() < 0.1,
         "none is lost, and nothing counts as nothing"
     );
     assert!(cluster.outlook(&subject("/a"), NOW).chance < 0.01);
     tell(Report::Success);
-    assert!(cluster.line.surprise() < 1e-9);
+    assert!(cluster.outage_queue.surprise() < 1e-9);
     let outlook = cluster.outlook(&subject("/a"), NOW);
     assert!((0.5..0.8).contains(&outlook.q) && outlook.key == key, "{outlook:?}");
     cluster.before_scrape(NOW);

@@ -10,7 +10,7 @@ use super::*;
 use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::{HedgeAfter, Percentile};
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::Veto;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
@@ -265,16 +265,16 @@ async fn a_hedge_costs_what_a_retry_costs_and_is_refused_where_nothing_is_left()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_requests_wait_in_line_nothing_is_hedged() {
+async fn while_requests_wait_in_the_outage_queue_nothing_is_hedged() {
     let retry = RetryPolicy { max_attempts: 3, ..policy() };
-    let stage = Stage::with_line(LineSettings::default(), retry, |at| {
+    let stage = Stage::with_outage_queue(OutageQueueSettings::default(), retry, |at| {
         if at < ms(301) { answer(502) } else { after(50, 200) }
     });
     assert_eq!(stage.get().await.status(), 502);
     assert_eq!(stage.get().await.status(), 200, "its probe takes longer than a hedge waits");
-    assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::RefusedLine)), (4, 1));
+    assert_eq!((stage.attempts_at().len(), ended(&stage, HedgeEnd::RefusedOutageQueue)), (4, 1));
     assert_eq!(stage.get().await.status(), 200);
-    assert_eq!(stage.attempts_at().len(), 6, "the line has gone");
+    assert_eq!(stage.attempts_at().len(), 6, "the queue has gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +347,7 @@ async fn attempts_that_hedges_cut_short_do_not_bring_hedges_forward() {
         ..exact_policy()
     };
     // One in five takes 200 ms, so that the percentile is there: hedges would only make it seem less.
-    let stage = Stage::with_line(LineSettings::new(0, ms(1), 3).unwrap(), retry, |at| {
+    let stage = Stage::with_outage_queue(OutageQueueSettings::new(0, ms(1), 3).unwrap(), retry, |at| {
         if at.as_millis() / 1000 % 5 == 0 { after(200, 200) } else { after(10, 200) }
     });
     for second in 0..600 {
@@ -373,7 +373,7 @@ async fn slow_is_not_broken_the_first_attempt_goes_on_beside_a_second() {
     assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000], ms(1200)));
     assert_eq!((ended(&stage, HedgeEnd::Lost), stage.ports()), (1, vec![1, 2]));
     assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 1], vec![false, false]));
-    assert!(!stage.cluster.line.is_in_force());
+    assert!(!stage.cluster.outage_queue.is_in_force());
 }
 
 #[tokio::test(start_paused = true)]
@@ -424,7 +424,7 @@ async fn what_always_takes_long_soon_runs_once_and_is_tried_twice_now_and_then()
         }
         let attempts = stage.attempts_at().len();
         assert!((66..=76).contains(&attempts), "{attempts}: eight in vain, then one in sixteen");
-        assert!(!stage.cluster.line.is_in_force() && stage.route.metrics.recovered.get() == 0);
+        assert!(!stage.cluster.outage_queue.is_in_force() && stage.route.metrics.recovered.get() == 0);
     }
 }
 
@@ -443,20 +443,21 @@ async fn nothing_is_sent_beside_a_slow_attempt_where_it_is_not_paid_for_or_not_s
     assert_eq!(stage.send(Method::POST, ScriptedBody::of(&["x"])).await.status(), 200);
     assert_eq!(stage.attempts_at(), [0]);
     // During an outage it goes on alone.
-    let stage = Stage::with_line(LineSettings::default(), patient(3), |at| match at.as_millis() {
-        0 => after(1500, 200),
-        _ => after(10, 502),
-    });
+    let stage =
+        Stage::with_outage_queue(OutageQueueSettings::default(), patient(3), |at| match at.as_millis() {
+            0 => after(1500, 200),
+            _ => after(10, 502),
+        });
     let others = async {
         tokio::time::sleep(ms(10)).await;
         for _ in 0..3 {
             assert_eq!(stage.send(Method::POST, ScriptedBody::empty()).await.status(), 502);
         }
-        assert!(stage.cluster.line.is_in_force());
+        assert!(stage.cluster.outage_queue.is_in_force());
     };
     let (response, ()) = tokio::join!(stage.get(), others);
     assert_eq!((response.status().as_u16(), stage.start.elapsed()), (200, ms(1500)));
-    assert_eq!(ended(&stage, HedgeEnd::RefusedLine), 1);
+    assert_eq!(ended(&stage, HedgeEnd::RefusedOutageQueue), 1);
     let off = RetryPolicy { errors: [ErrorClass::Reset].into_iter().collect(), ..patient(3) };
     let stage = Stage::with([after(1500, 200)], 2, off, BudgetSettings::default());
     assert_eq!(stage.get().await.status(), 200);

@@ -12,14 +12,14 @@ use tokio::time::sleep;
 use super::*;
 use crate::policy::expect::Kind;
 use crate::policy::health::Rhythm;
-use crate::policy::outage::{LineSettings, Stake};
+use crate::policy::outage::{OutageQueueSettings, Stake};
 use crate::policy::retry::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::cluster::tests::{settings, subject};
 use crate::upstream::cluster::{Attempt, Balance, Report};
 use crate::upstream::endpoint::EndpointUrl;
-use crate::upstream::line::{Turn, Wait};
+use crate::upstream::outage_queue::{HeldPermit, Wait};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -50,7 +50,7 @@ impl Stage {
     /// So many endpoints, at ports from 1, checked every second; each check takes `takes`.
     fn new(endpoints: u16, failing: &[u16], takes: Duration) -> Self {
         let mut settings = settings(endpoints, Balance::RoundRobin);
-        settings.line = LineSettings::new(100, Duration::from_secs(10), 3).unwrap();
+        settings.outage_queue = OutageQueueSettings::new(100, Duration::from_secs(10), 3).unwrap();
         settings.health_check = Some(HealthCheck {
             rhythm: Rhythm::new(ms(1000), ms(500), 3, 2).unwrap(),
             method: Method::GET,
@@ -99,7 +99,7 @@ impl Stage {
 
     /// Attempts fail at every endpoint until those who come have to wait.
     async fn take_down(&self) {
-        while !self.cluster.line.is_in_force() {
+        while !self.cluster.outage_queue.is_in_force() {
             sleep(ms(3)).await;
             for endpoint in self.cluster.endpoints().iter() {
                 self.tell_at(endpoint, None, Report::Failure(Kind::Answered));
@@ -107,8 +107,8 @@ impl Stage {
         }
     }
 
-    /// A request that waits in line for as long as it may; when its wait was over, and what it got.
-    async fn wait_in_line(&self, stake: Stake, time: Duration) -> (Duration, Option<Turn>) {
+    /// A request that waits in the outage queue for as long as it may; when its wait was over, and what it got.
+    async fn wait_in_queue(&self, stake: Stake, time: Duration) -> (Duration, Option<HeldPermit>) {
         let now = Instant::now();
         let key = self.cluster.key(&subject("/a"));
         let wait = Wait {
@@ -121,19 +121,26 @@ impl Stage {
             until: now + time,
             reserve: Duration::ZERO,
         };
-        let turn = self.cluster.line.wait(wait).await.expect("a turn");
-        (now.elapsed(), turn)
+        let permit = self.cluster.outage_queue.wait(wait).await.expect("a permit");
+        (now.elapsed(), permit)
     }
 
-    fn tell(&self, turn: Option<Turn>, report: Report) {
-        self.tell_at(&self.cluster.endpoints()[0], turn, report);
+    fn tell(&self, permit: Option<HeldPermit>, report: Report) {
+        self.tell_at(&self.cluster.endpoints()[0], permit, report);
     }
 
-    fn tell_at(&self, endpoint: &Arc<Endpoint>, turn: Option<Turn>, report: Report) {
+    fn tell_at(&self, endpoint: &Arc<Endpoint>, permit: Option<HeldPermit>, report: Report) {
         let pick = Pick { endpoint: endpoint.clone(), probing: Probing::No };
         let (exchange, began) = (fastrand::u32(..), self.start.elapsed().saturating_sub(ms(1)));
-        let attempt =
-            Attempt { pick: &pick, report, turn, subject: &subject("/a"), exchange, is_retry: false, began };
+        let attempt = Attempt {
+            pick: &pick,
+            report,
+            permit,
+            subject: &subject("/a"),
+            exchange,
+            is_retry: false,
+            began,
+        };
         // Requests alone would probe after an hour.
         self.cluster.report(attempt, |_| Duration::from_hours(1), self.start.elapsed());
     }
@@ -245,27 +252,27 @@ async fn a_check_that_passes_lets_one_request_try_a_cluster_that_is_down_always(
         sleep(ms(1050)).await;
         stage.set_failing(&[]);
     };
-    let ((first, turn), ()) = tokio::join!(stage.wait_in_line(Stake::Fresh, ms(9000)), mend);
+    let ((first, permit), ()) = tokio::join!(stage.wait_in_queue(Stake::Fresh, ms(9000)), mend);
     assert!((ms(1050)..=ms(2300)).contains(&first), "{first:?}");
     // The check had misled, and so does the next one; each costs one request.
-    stage.tell(turn, Report::Failure(Kind::Answered));
-    assert!(stage.cluster.line.is_in_force(), "a check alone ends no outage");
-    let (second, turn) = stage.wait_in_line(Stake::Nothing, ms(9000)).await;
+    stage.tell(permit, Report::Failure(Kind::Answered));
+    assert!(stage.cluster.outage_queue.is_in_force(), "a check alone ends no outage");
+    let (second, permit) = stage.wait_in_queue(Stake::Nothing, ms(9000)).await;
     assert!((ms(800)..=ms(1200)).contains(&second), "{second:?}");
-    stage.tell(turn, Report::Success);
-    assert!(!stage.cluster.line.is_in_force());
+    stage.tell(permit, Report::Success);
+    assert!(!stage.cluster.outage_queue.is_in_force());
 }
 
 #[tokio::test(start_paused = true)]
 async fn checks_that_fail_are_no_outage_and_keep_nobody_from_probing() {
     let stage = Stage::new(1, &[1], ms(10));
     sleep(ms(5000)).await;
-    assert!(!stage.cluster.line.is_in_force());
+    assert!(!stage.cluster.outage_queue.is_in_force());
     stage.take_down().await;
     // Its key has failed, and its time is over: it gets its one attempt.
-    let (waited, turn) = stage.wait_in_line(Stake::Fresh, ms(3000)).await;
+    let (waited, permit) = stage.wait_in_queue(Stake::Fresh, ms(3000)).await;
     assert_eq!(waited, ms(3000));
-    assert!(turn.as_ref().is_some_and(Turn::is_last));
-    stage.tell(turn, Report::Success);
-    assert!(!stage.cluster.line.is_in_force());
+    assert!(permit.as_ref().is_some_and(HeldPermit::is_last));
+    stage.tell(permit, Report::Success);
+    assert!(!stage.cluster.outage_queue.is_in_force());
 }

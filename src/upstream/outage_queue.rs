@@ -1,5 +1,5 @@
-//! The line in front of a cluster that is down: who waits, in what order they go, and that each goes, expires or leaves
-//! exactly once. [`Watch`] decides who goes, and when there is an outage; all workers share one line.
+//! The queue in front of a cluster that is down: who waits, in what order they go, and that each goes, expires or leaves
+//! exactly once. [`Watch`] decides who goes, and when there is an outage; all workers share one queue.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::expect::{self, Expect, Failure, Key, Kind, Secret};
-use crate::policy::outage::{Candidate, Change, LineSettings, Next, Permit, PermitKind, Stake};
+use crate::policy::outage::{Candidate, Change, Next, OutageQueueSettings, Permit, PermitKind, Stake};
 use crate::policy::watch::{Circumstances, Ended, Mode, Watch};
-use crate::record::metrics::LineMetrics;
+use crate::record::metrics::OutageQueueMetrics;
 use crate::upstream::endpoint::EndpointId;
 use crate::upstream::queue::{Owner, Place, Queue};
 
-/// The line of a cluster, and what is expected of its attempts.
+/// The outage queue of a cluster, and what is expected of its attempts.
 #[derive(Debug)]
-pub struct Line {
-    settings: LineSettings,
-    metrics: LineMetrics,
+pub struct OutageQueue {
+    settings: OutageQueueSettings,
+    metrics: OutageQueueMetrics,
     pub(super) expect: Expect,
     /// What of `inner` everybody has to know, so that nobody locks while all is well.
     mode: AtomicU8,
@@ -54,7 +54,7 @@ pub struct Wait<'a> {
     pub began: Instant,
     /// When its last attempt ended, if it had one.
     pub last_attempt: Option<Instant>,
-    /// The moment that the line counts from.
+    /// The moment that times count from.
     pub start: Instant,
     /// Now.
     pub now: Instant,
@@ -64,18 +64,18 @@ pub struct Wait<'a> {
     pub reserve: Duration,
 }
 
-/// The line takes no more, or what is left of the exchange's time is too little, and it had an attempt of its own.
+/// The queue takes no more, or what is left of the exchange's time is too little, and it had an attempt of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// When it may be worth coming again.
     pub retry_after: Duration,
 }
 
-/// The end of an attempt that told something, as the line looks at it.
+/// The end of an attempt that told something, as the outage queue looks at it.
 #[derive(Debug)]
 pub(super) struct Finished<'a> {
-    /// The right that it was made by, if the cluster was not up.
-    pub(super) turn: Option<Turn>,
+    /// The permit that it was made by, if the cluster was not up.
+    pub(super) permit: Option<HeldPermit>,
     /// What was asked for.
     pub(super) key: &'a Key,
     /// Where.
@@ -104,9 +104,9 @@ pub(super) struct Failed<'a, S, P> {
     pub(super) pause: P,
 }
 
-impl Line {
-    /// A line for a cluster that is up.
-    pub(super) fn new(settings: LineSettings, metrics: LineMetrics, secret: Secret) -> Self {
+impl OutageQueue {
+    /// The queue of a cluster that is up.
+    pub(super) fn new(settings: OutageQueueSettings, metrics: OutageQueueMetrics, secret: Secret) -> Self {
         let inner = Inner { watch: Watch::new(), queue: Queue::new(settings.max()), again: Duration::ZERO };
         Self {
             settings,
@@ -118,7 +118,7 @@ impl Line {
         }
     }
 
-    /// Whether an attempt has to ask [`Line::wait`] first.
+    /// Whether an attempt has to ask [`OutageQueue::wait`] first.
     pub fn is_in_force(&self) -> bool {
         self.mode.load(Ordering::Relaxed) == DOWN
     }
@@ -143,10 +143,10 @@ impl Line {
         self.lock().queue.len()
     }
 
-    /// Waits for a turn: none if there is no outage any more, or none for this key. An exchange that waits in vain, or
-    /// finds the line full, is refused only if it had an attempt since the outage began: else it gets one
-    /// ([`Turn::is_last`]). A caller that stops waiting frees its place at once.
-    pub async fn wait(self: &Arc<Self>, wait: Wait<'_>) -> Result<Option<Turn>, Refusal> {
+    /// Waits for a permit: none if there is no outage any more, or none for this key. An exchange that waits in vain, or
+    /// finds the queue full, is refused only if it had an attempt since the outage began: else it gets one
+    /// ([`HeldPermit::is_last`]). A caller that stops waiting frees its place at once.
+    pub async fn wait(self: &Arc<Self>, wait: Wait<'_>) -> Result<Option<HeldPermit>, Refusal> {
         let since = |at: Instant| at.saturating_duration_since(wait.start);
         let mut now = since(wait.now);
         let (until, ticket) = {
@@ -183,7 +183,7 @@ impl Line {
             }
             (until, ticket)
         };
-        let place = Place::new(Waits { line: self, wait: &wait }, ticket);
+        let place = Place::new(Waits { outage_queue: self, wait: &wait }, ticket);
         loop {
             let wake = {
                 let mut inner = self.lock();
@@ -196,7 +196,7 @@ impl Line {
                         return self.end_in_vain(&inner, &wait, &self.metrics.expired, now);
                     };
                     self.metrics.served.inc();
-                    return Ok((permit != Permit::FREE).then(|| self.turn(&wait, permit)));
+                    return Ok((permit != Permit::FREE).then(|| self.hold(&wait, permit)));
                 }
                 // The first looks after the clock for all.
                 if inner.queue.is_first(&place) { inner.again.min(until) } else { until }
@@ -206,14 +206,14 @@ impl Line {
         }
     }
 
-    /// The end of a wait that brought no turn.
+    /// The end of a wait that brought no permit.
     fn end_in_vain(
         self: &Arc<Self>,
         inner: &Inner,
         wait: &Wait<'_>,
         counter: &prometheus::IntCounter,
         now: Duration,
-    ) -> Result<Option<Turn>, Refusal> {
+    ) -> Result<Option<HeldPermit>, Refusal> {
         if inner.was_tried(wait) {
             counter.inc();
             return Err(Refusal {
@@ -221,11 +221,11 @@ impl Line {
             });
         }
         self.metrics.tried.inc();
-        Ok(Some(self.turn(wait, Permit::LAST)))
+        Ok(Some(self.hold(wait, Permit::LAST)))
     }
 
-    fn turn(self: &Arc<Self>, wait: &Wait<'_>, permit: Permit) -> Turn {
-        Turn { line: self.clone(), key: *wait.key, permit: Some(permit), start: wait.start }
+    fn hold(self: &Arc<Self>, wait: &Wait<'_>, permit: Permit) -> HeldPermit {
+        HeldPermit { outage_queue: self.clone(), key: *wait.key, permit: Some(permit), start: wait.start }
     }
 
     /// Takes note of a health check that passed at an endpoint in balancing: one of those who wait may try the cluster.
@@ -239,13 +239,13 @@ impl Line {
 
     /// Takes note of an attempt that succeeded.
     pub(super) fn succeeded(&self, finished: Finished<'_>) -> Change {
-        let Finished { turn, key, began, now, .. } = finished;
-        if turn.is_none() && self.mode.load(Ordering::Relaxed) == USED {
+        let Finished { permit: held, key, began, now, .. } = finished;
+        if held.is_none() && self.mode.load(Ordering::Relaxed) == USED {
             self.expect.note_success(key, now);
             return Change::Nothing;
         }
         let mut inner = self.lock();
-        let permit = turn.map_or(Permit::FREE, Turn::into_permit);
+        let permit = held.map_or(Permit::FREE, HeldPermit::into_permit);
         let change = inner.watch.succeeded(Ended { permit, key, began, now }, &self.expect);
         self.advance(&mut inner, now);
         change
@@ -257,9 +257,9 @@ impl Line {
         S: FnOnce() -> String,
         P: FnOnce(u32) -> Duration,
     {
-        let Finished { turn, key, endpoint, began, now } = finished;
+        let Finished { permit: held, key, endpoint, began, now } = finished;
         let Failed { kind, exchange, weight, in_flight, endpoints, show, pause } = failed;
-        let ended = Ended { permit: turn.map_or(Permit::FREE, Turn::into_permit), key, began, now };
+        let ended = Ended { permit: held.map_or(Permit::FREE, HeldPermit::into_permit), key, began, now };
         let failure = Failure { kind, endpoint, key, exchange, weight, in_flight };
         let enter_after = (self.settings.max() > 0).then_some(self.settings.enter_after());
         let circumstances = Circumstances { endpoints, enter_after, show, pause };
@@ -341,7 +341,7 @@ impl Line {
 }
 
 /// What follows from what is expected of a cluster's attempts.
-impl Line {
+impl OutageQueue {
     /// How surprising a failure of this kind is.
     pub(super) fn weight(&self, kind: Kind, key: &Key, now: Duration) -> f64 {
         expect::weight(self.q(kind, key, now))
@@ -373,9 +373,9 @@ impl Inner {
     }
 }
 
-/// The line, as the owner of one exchange's place.
+/// The outage queue, as the owner of one exchange's place.
 struct Waits<'a> {
-    line: &'a Arc<Line>,
+    outage_queue: &'a Arc<OutageQueue>,
     wait: &'a Wait<'a>,
 }
 
@@ -384,32 +384,32 @@ impl Owner for Waits<'_> {
     type Waiter = Waiter;
 
     fn with_queue<T>(&self, look: impl FnOnce(&mut Queue<Permit, Waiter>) -> T) -> T {
-        look(&mut self.line.lock().queue)
+        look(&mut self.outage_queue.lock().queue)
     }
 
     fn left(&self, unheard: Option<Permit>) {
-        let Self { line, wait } = self;
-        line.metrics.left.inc();
+        let Self { outage_queue, wait } = self;
+        outage_queue.metrics.left.inc();
         if let Some(permit) = unheard {
-            drop(line.turn(wait, permit)); // called, and gone before it heard
+            drop(outage_queue.hold(wait, permit)); // called, and gone before it heard
         } else {
             let now = Instant::now().saturating_duration_since(wait.start);
-            line.advance(&mut line.lock(), now);
+            outage_queue.advance(&mut outage_queue.lock(), now);
         }
     }
 }
 
 /// The right to an attempt at a cluster that is down or recovers. Dropped before the attempt has told anything, it goes to
-/// the next in line.
+/// the next in the queue.
 #[derive(Debug)]
-pub struct Turn {
-    line: Arc<Line>,
+pub struct HeldPermit {
+    outage_queue: Arc<OutageQueue>,
     key: Key,
     permit: Option<Permit>,
     start: Instant,
 }
 
-impl Turn {
+impl HeldPermit {
     /// Whether the attempt is the one that an exchange gets whose wait was in vain: no retry follows it.
     pub fn is_last(&self) -> bool {
         self.permit.is_some_and(|permit| permit.kind() == PermitKind::Last)
@@ -420,13 +420,13 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for HeldPermit {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             let now = Instant::now().saturating_duration_since(self.start);
-            let mut inner = self.line.lock();
+            let mut inner = self.outage_queue.lock();
             inner.watch.abandon(permit, &self.key);
-            self.line.advance(&mut inner, now);
+            self.outage_queue.advance(&mut inner, now);
         }
     }
 }

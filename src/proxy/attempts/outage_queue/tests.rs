@@ -9,11 +9,11 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
-use crate::policy::outage::LineSettings;
+use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::Veto;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
-use crate::record::metrics::LineMetrics;
+use crate::record::metrics::OutageQueueMetrics;
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -39,12 +39,12 @@ fn always_502(_: Duration) -> Step {
 }
 
 fn stage(then: fn(Duration) -> Step) -> Rc<Stage> {
-    Rc::new(Stage::with_line(LineSettings::default(), exact_policy(), then))
+    Rc::new(Stage::with_outage_queue(OutageQueueSettings::default(), exact_policy(), then))
 }
 
-/// The counters of the stage's line.
-fn counted(stage: &Stage) -> LineMetrics {
-    stage.metrics.line("hosp")
+/// The counters of the stage's outage queue.
+fn counted(stage: &Stage) -> OutageQueueMetrics {
+    stage.metrics.outage_queue("hosp")
 }
 
 /// So many requests, one after each `pause`; their statuses, and when each was answered in milliseconds.
@@ -80,7 +80,7 @@ async fn an_outage_of_400_ms_costs_no_request_and_few_attempts() {
     assert_eq!(lost(&stage, |_| Method::GET).await, 0);
     let attempts = stage.attempts_at().len();
     assert!(attempts <= 510, "{attempts} attempts for 500 requests");
-    assert_eq!((counted(&stage).outages.get(), stage.cluster.line.waiting()), (1, 0));
+    assert_eq!((counted(&stage).outages.get(), stage.cluster.outage_queue.waiting()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn an_outage_costs_no_more_where_retries_follow_almost_at_once() {
     for outage in [bad_for_400_ms, refused_for_300_ms] {
         let backoff = Backoff::default().in_mode(Mode::Adaptive);
         let retry = RetryPolicy { backoff, ..exact_policy() };
-        let stage = Rc::new(Stage::with_line(LineSettings::default(), retry, outage));
+        let stage = Rc::new(Stage::with_outage_queue(OutageQueueSettings::default(), retry, outage));
         assert_eq!(lost(&stage, |_| Method::GET).await, 0);
         let attempts = stage.attempts_at().len();
         assert!(attempts <= 510, "{attempts} attempts for 500 requests");
@@ -127,9 +127,9 @@ async fn one_request_alone_waits_with_its_last_attempt() {
 }
 
 /// A stage whose cluster has been found down at 300 ms, with three requests' attempts spent on it.
-async fn down(line: LineSettings, then: fn(Duration) -> Step) -> Stage {
+async fn down(queue: OutageQueueSettings, then: fn(Duration) -> Step) -> Stage {
     let retry = RetryPolicy { max_attempts: 3, ..exact_policy() };
-    let stage = Stage::with_line(line, retry, then);
+    let stage = Stage::with_outage_queue(queue, retry, then);
     assert_eq!(stage.get().await.status(), 502);
     assert_eq!(stage.attempts_at(), [0, 100, 300]);
     stage
@@ -140,15 +140,15 @@ fn refusal(response: &Response<ResponseBody>) -> (u16, Option<&str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_line_gives_each_its_one_plain_attempt() {
-    let line = LineSettings::new(2, ms(10_000), 3).unwrap();
-    let stage = down(line, always_502).await;
+async fn a_full_queue_gives_each_its_one_plain_attempt() {
+    let queue = OutageQueueSettings::new(2, ms(10_000), 3).unwrap();
+    let stage = down(queue, always_502).await;
     let (one, two) = (stage.get(), stage.get());
     let third = async {
         tokio::task::yield_now().await;
         assert_eq!(stage.get().await.status(), 502, "the backend's own answer");
         assert_eq!((stage.start.elapsed(), stage.attempts_at().len()), (ms(300), 4));
-        assert_eq!((stage.cluster.line.waiting(), counted(&stage).tried.get()), (2, 1));
+        assert_eq!((stage.cluster.outage_queue.waiting(), counted(&stage).tried.get()), (2, 1));
         assert_eq!(stage.route.metrics.stopped(Veto::Outage).get(), 1, "no retry follows it");
     };
     tokio::join!(one, two, third);
@@ -157,14 +157,14 @@ async fn a_full_line_gives_each_its_one_plain_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_deadline_leaves_half_of_it_to_the_attempt() {
-    let stage = down(LineSettings::default(), |at| {
+    let stage = down(OutageQueueSettings::default(), |at| {
         if at < ms(301) { answer(502) } else { Step::Answer(ms(5), 200, Vec::new(), "") }
     });
     let stage = stage.await.with_route(|route| route.settings.deadline = ms(21));
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!((stage.attempts_at()[3..].to_vec(), stage.start.elapsed()), (vec![308], ms(313)));
     assert_eq!(counted(&stage).tried.get(), 1);
-    assert!(!stage.cluster.line.is_in_force(), "its success ends the outage");
+    assert!(!stage.cluster.outage_queue.is_in_force(), "its success ends the outage");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +177,7 @@ async fn an_exchange_that_failed_before_the_outage_leaves_the_queue_with_time_fo
             _ => Step::Answer(ms(100), 200, Vec::new(), ""),
         }
     }
-    let stage = Stage::with_line(LineSettings::default(), exact_policy(), then);
+    let stage = Stage::with_outage_queue(OutageQueueSettings::default(), exact_policy(), then);
     let stage = &stage.with_route(|route| route.settings.deadline = ms(505));
     let at = async |time| {
         sleep(ms(time)).await;
@@ -202,8 +202,8 @@ async fn a_wait_ends_with_max_wait_and_an_attempt_of_its_own() {
             answer(502)
         }
     }
-    let line = LineSettings::new(10, ms(500), 3).unwrap();
-    let stage = down(line, hangs_after_502).await;
+    let queue = OutageQueueSettings::new(10, ms(500), 3).unwrap();
+    let stage = down(queue, hangs_after_502).await;
     // The first probes, and hangs; the second waits in vain.
     let hanging = stage.get();
     let waiting = async {
@@ -224,8 +224,8 @@ async fn one_that_has_failed_in_the_outage_is_refused_when_its_time_is_over() {
             Step::Fail(UpstreamErrorKind::ConnectionTerminated, Delivery::Maybe)
         }
     }
-    let line = LineSettings::new(10, ms(150), 3).unwrap();
-    let stage = down(line, hangs_up_for_ever).await;
+    let queue = OutageQueueSettings::new(10, ms(150), 3).unwrap();
+    let stage = down(queue, hangs_up_for_ever).await;
     let response = stage.get().await;
     assert_eq!(refusal(&response), (503, Some("1")));
     assert_eq!(response.headers()["proxy-status"], "stent; error=destination_unavailable");
@@ -238,7 +238,8 @@ async fn what_was_never_sent_spends_no_attempt_while_the_cluster_is_down() {
         if at < ms(1000) { refused() } else { answer(200) }
     }
     let retry = RetryPolicy { max_attempts: 2, ..exact_policy() };
-    let stage = Rc::new(Stage::with_line(LineSettings::default(), retry, refused_for_a_second));
+    let stage =
+        Rc::new(Stage::with_outage_queue(OutageQueueSettings::default(), retry, refused_for_a_second));
     let answered =
         load(&stage, 20, ms(20), |number| if number % 2 == 0 { Method::POST } else { Method::GET });
     let lost = answered.await.iter().filter(|(status, _)| *status != 200).count();
@@ -248,10 +249,10 @@ async fn what_was_never_sent_spends_no_attempt_while_the_cluster_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_frees_its_place_and_its_probe() {
-    let line = LineSettings::new(1, ms(10_000), 3).unwrap();
-    let stage = down(line, |at| if at < ms(301) { answer(502) } else { answer(200) }).await;
+    let queue = OutageQueueSettings::new(1, ms(10_000), 3).unwrap();
+    let stage = down(queue, |at| if at < ms(301) { answer(502) } else { answer(200) }).await;
     assert!(timeout(ms(5), stage.get()).await.is_err());
-    assert_eq!((stage.cluster.line.waiting(), counted(&stage).left.get()), (0, 1));
+    assert_eq!((stage.cluster.outage_queue.waiting(), counted(&stage).left.get()), (0, 1));
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!(stage.attempts_at()[3..], [313]);
 }
@@ -267,7 +268,7 @@ async fn a_probe_whose_caller_leaves_goes_to_the_next() {
             answer(200)
         }
     }
-    let stage = down(LineSettings::default(), hangs_once).await;
+    let stage = down(OutageQueueSettings::default(), hangs_once).await;
     let first = timeout(ms(250), stage.get());
     let second = async {
         tokio::task::yield_now().await;
@@ -279,8 +280,8 @@ async fn a_probe_whose_caller_leaves_goes_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_line_goes_oldest_first_and_costs_neither_attempts_nor_budget() {
-    let stage = down(LineSettings::default(), |at| {
+async fn the_queue_goes_oldest_first_and_costs_neither_attempts_nor_budget() {
+    let stage = down(OutageQueueSettings::default(), |at| {
         if at < ms(550) { answer(502) } else { Step::Answer(ms(10), 200, Vec::new(), "") }
     });
     let stage = Rc::new(stage.await);
@@ -296,7 +297,7 @@ async fn the_line_goes_oldest_first_and_costs_neither_attempts_nor_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_backend_asked_for_is_waited_for_before_the_line() {
+async fn what_the_backend_asked_for_is_waited_for_before_the_queue() {
     fn asks(at: Duration) -> Step {
         let asked = vec![("retry-after", "1".to_owned())];
         if at < ms(1) { Step::Answer(ms(0), 502, asked, "") } else { answer(200) }
@@ -309,7 +310,7 @@ async fn what_the_backend_asked_for_is_waited_for_before_the_line() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_without_end_gives_the_last_real_answer() {
-    let stage = Stage::with_line(LineSettings::default(), exact_policy(), |_| {
+    let stage = Stage::with_outage_queue(OutageQueueSettings::default(), exact_policy(), |_| {
         Step::Answer(ms(0), 502, Vec::new(), "the real one")
     });
     let response = stage.get().await;

@@ -1,4 +1,4 @@
-//! The wait in line, while all of the cluster is down, in the place of an attempt that would fail.
+//! The wait in the outage queue, while all of the cluster is down, in the place of an attempt that would fail.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::error::ProxyError;
 use crate::policy::outage::Stake;
 use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
 use crate::upstream::cluster::Asked;
-use crate::upstream::line::{Refusal, Wait};
+use crate::upstream::outage_queue::{Refusal, Wait};
 
 impl<T: Transport> Attempts<'_, T> {
-    /// Waits for the exchange's turn, or for the end of the outage.
+    /// Waits for a permit, or for the end of the outage.
     pub(super) async fn wait_out_outage(&mut self) -> Result<(), End> {
         let Self { outbound, now: joined, .. } = *self;
-        let line = &outbound.cluster.line;
+        let queue = &outbound.cluster.outage_queue;
         let left = outbound.limits().left(self.exchange.body().upload(), joined.into_std());
         let left = left.saturating_sub(RetryPolicy::LEAST_USEFUL);
-        let longest = left.min(line.max_wait().saturating_sub(self.exchange.book.outage_wait()));
+        let longest = left.min(queue.max_wait().saturating_sub(self.exchange.book.outage_wait()));
         let key = outbound.cluster.key(&outbound.subject());
         let wait = Wait {
             key: &key,
@@ -31,16 +31,16 @@ impl<T: Transport> Attempts<'_, T> {
             until: joined + longest,
             reserve: longest.saturating_sub(left / 2),
         };
-        let outcome = line.wait(wait).await;
+        let outcome = queue.wait(wait).await;
         self.now = Instant::now();
         let waited = self.now.duration_since(joined);
         match outcome {
-            Ok(turn) => {
-                self.exchange.book.leave_line(turn, waited);
+            Ok(permit) => {
+                self.exchange.book.leave_outage_queue(permit, waited);
                 Ok(())
             }
             Err(Refusal { retry_after }) => {
-                self.exchange.book.leave_line(None, waited);
+                self.exchange.book.leave_outage_queue(None, waited);
                 Err(self.give_up(ProxyError::Outage { retry_after }))
             }
         }
@@ -61,9 +61,9 @@ impl<T: Transport> Attempts<'_, T> {
         }
     }
 
-    /// The wait before the next attempt: none but what the backend asked for, if a wait in line follows.
+    /// The wait before the next attempt: none but what the backend asked for, if a wait in the outage queue follows.
     pub(super) fn instead_of(&self, backoff: Duration, ended: &Ended) -> Duration {
-        if !self.outbound.cluster.line.is_in_force() {
+        if !self.outbound.cluster.outage_queue.is_in_force() {
             return backoff;
         }
         ended.as_ref().ok().and_then(asked_wait).unwrap_or_default()

@@ -537,6 +537,10 @@ const LEARNING: f64 = 10.0;
 const MEMORY: f64 = 60.0;
 
 #[cfg(test)]
+mod estimates;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

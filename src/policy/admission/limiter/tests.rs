@@ -107,6 +107,30 @@ fn what_carries_anything_is_never_held_back() {
 }
 
 #[test]
+fn what_becomes_slow_for_another_reason_is_not_starved() {
+    // At ten seconds nothing is answered for so long, and each answer takes so long from then on.
+    fn pause(at: f64, pause: f64, slow: f64) -> f64 {
+        if at > 10.0 { (10.0 + pause - at).max(0.0) + slow } else { 0.005 }
+    }
+    type Case = (&'static str, Service, f64);
+    let cases: [Case; 4] = [
+        ("0.3 s", |at, _| if at > 10.0 { 0.3 } else { 0.005 }, 200.0),
+        ("1 s", |at, _| if at > 10.0 { 1.0 } else { 0.005 }, 200.0),
+        ("0.1 s after a pause", |at, _| pause(at, 0.5, 0.1), 200.0),
+        ("0.2 s after a pause", |at, _| pause(at, 2.0, 0.2), 50.0),
+    ];
+    for (name, service, rate) in cases {
+        for seed in SEEDS {
+            let phases = run(Backend::unlimited(service), &[(20.0, rate), (20.0, rate)], seed);
+            // A few may be refused until it is known that more in flight bring more answers.
+            let refused: u32 = phases.iter().map(|phase| phase.refused).sum();
+            assert!(f64::from(refused) <= 0.01 * rate * 40.0, "{name}, {seed}: {phases:?}");
+            assert!(phases[1].goodput >= 0.95 * rate, "{name}, {seed}: {phases:?}");
+        }
+    }
+}
+
+#[test]
 fn a_load_that_creeps_over_the_capacity_is_noticed() {
     for seed in SEEDS {
         let phases: Vec<_> = (0..30).map(|second| (1.0, 190.0 + f64::from(second))).collect();

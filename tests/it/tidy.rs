@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use self::source::Source;
 
+mod sleeps;
 mod source;
 
 #[test]

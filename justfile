@@ -22,6 +22,10 @@ lint:
 test *args:
     cargo test --locked {{ args }}
 
+# The references in docs/ and the expected texts of errors, written anew: read the difference before you commit it.
+update:
+    UPDATE=1 cargo test --lib --locked --quiet
+
 # The documentation, held to no warnings.
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked

@@ -74,6 +74,10 @@ reliability *args:
 loom:
     cargo run --release --locked --manifest-path loom/Cargo.toml
 
+# Small changes of src/policy that no test notices, where it differs from main: just mutants [SECONDS] [BASE].
+mutants *args:
+    .ci/mutants {{ args }}
+
 # Licences, advisories and sources of the dependencies.
 deny:
     cargo deny check

@@ -22,6 +22,10 @@ lint:
 test *args:
     cargo test --locked {{ args }}
 
+# The references in docs/ and the expected texts of errors, written anew: read the difference before you commit it.
+update:
+    UPDATE=1 cargo test --lib --locked --quiet
+
 # The documentation, held to no warnings.
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
@@ -69,6 +73,10 @@ reliability *args:
 # Every order of steps that threads can take in the queue and in admission's counters.
 loom:
     cargo run --release --locked --manifest-path loom/Cargo.toml
+
+# Small changes of src/policy that no test notices, where it differs from main: just mutants [SECONDS] [BASE].
+mutants *args:
+    .ci/mutants {{ args }}
 
 # Licences, advisories and sources of the dependencies.
 deny:

@@ -41,4 +41,5 @@ fn difference(written: &str, text: &str) -> String {
 fn a_difference_shows_the_lines_that_differ() {
     assert_eq!(difference("a\nb\nc\n", "a\nB\nnew\nc\n"), "@@ line 2\n-b\n+B\n+new\n");
     assert_eq!(difference("", "a\n"), "@@ line 1\n+a\n");
+    assert_eq!(difference("a\na\n", "a\n"), "@@ line 2\n-a\n");
 }

@@ -103,4 +103,6 @@ impl KeyDoc {
 }
 
 #[cfg(test)]
+mod renamed;
+#[cfg(test)]
 mod tests;

@@ -13,8 +13,12 @@ use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::RetryPolicy;
+use crate::testing::generated;
 
 mod errors;
+
+/// Where the texts are that `check` has to say.
+const SNAPSHOTS: &str = "src/config/tests/errors";
 
 const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:8080\"\n";
 const CLUSTER: &str = "[cluster.hosp]\nendpoints = [\"http://10.0.1.10\"]\n";
@@ -215,9 +219,14 @@ fn accepted(text: &str) -> Config {
     parse(text, "stent.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn assert_rejected(parts: &[&str], report: &str) {
+/// Compares the errors of a file with the snapshot of this name. `UPDATE=1` in the environment writes the snapshot.
+fn assert_rejected(name: &str, parts: &[&str]) {
     let errors = parse(&parts.concat(), "stent.toml").unwrap_err();
-    assert_eq!(errors.to_string(), report, "is now:\n{errors}");
+    assert_said(name, &errors.to_string());
+}
+
+fn assert_said(name: &str, said: &str) {
+    generated(&format!("{SNAPSHOTS}/{name}.txt"), said);
 }
 
 #[test]

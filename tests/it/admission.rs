@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
+use crate::support::{Action, Backend, Client, Config, Stent, alone, eventually, ms};
 
 fn config(backend: &Backend) -> Config {
     Config::new(backend).set("server.workers", 2).backoff("10ms")
@@ -33,6 +33,7 @@ fn get(stent: &Stent, path: &str) -> std::thread::JoinHandle<(crate::support::Re
 
 #[test]
 fn asked_for_twice_what_it_carries_a_cluster_gives_what_it_carries_and_recovers_at_once() {
+    let _alone = alone();
     let backend = one_server(ms(10));
     let stent = Stent::start(&config(&backend).set("cluster.hosp.admission.queue_time", "500ms"));
     // So that it is known what is usual.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
+use crate::support::{Action, Backend, Client, Config, Stent, alone, eventually, ms};
 
 /// So many files fit in 64: a quarter is kept from callers, and half of the rest is the proxy's own.
 const FEW: u32 = 64;
@@ -30,6 +30,7 @@ fn assert_nobody_is_blamed(stent: &Stent) {
 
 #[test]
 fn a_flood_of_callers_takes_no_descriptor_from_healthy_requests() {
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = Stent::start_with_open_files(FEW, &strict(&backend));
     let mut users: Vec<Client> = (0..4).map(|_| stent.client()).collect();

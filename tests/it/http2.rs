@@ -8,7 +8,7 @@ use crate::support::http2::{
     WINDOW_UPDATE, block, frame, head, request,
 };
 use crate::support::stent::Signal;
-use crate::support::{Action, Backend, Config, Stent, eventually, ms};
+use crate::support::{Action, Backend, Config, Stent, alone, eventually, ms};
 
 mod floods;
 
@@ -388,6 +388,7 @@ fn http1_requests_cut_in_any_place_are_not_mistaken_for_http2() {
 
 #[test]
 fn memory_returns_when_callers_leave() {
+    let _alone = alone();
     let backend = Backend::new(|_| Action::answer(200, vec![b'x'; 1 << 20]));
     let stent = start(&backend);
     for _ in 0..5 {

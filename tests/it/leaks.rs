@@ -5,13 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Client, Config, Response, Stent, eventually, ms, noise};
+use crate::support::{Action, Backend, Client, Config, Response, Stent, alone, eventually, ms, noise};
 
 const REQUESTS: usize = 10_000;
 const CALLERS: usize = 16;
 
 #[test]
 fn ten_thousand_requests_with_random_faults_leave_nothing_behind() {
+    let _alone = alone();
     let random = Mutex::new(fastrand::Rng::with_seed(2));
     let backend = Backend::new(move |request| {
         let random = &mut *random.lock().unwrap();

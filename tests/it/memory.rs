@@ -1,12 +1,13 @@
 //! Bodies stream through: what the process holds does not grow with what passes.
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms, noise};
+use crate::support::{Action, Backend, Client, Config, Stent, alone, eventually, ms, noise};
 
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn a_large_body_passes_both_ways_to_the_byte_and_is_not_collected() {
+    let _alone = alone();
     let body = noise(20 << 20);
     let answer = body.clone();
     let backend = Backend::new(move |request| match &*request.method {
@@ -36,6 +37,7 @@ fn a_large_body_passes_both_ways_to_the_byte_and_is_not_collected() {
 #[test]
 fn slow_readers_of_large_answers_do_not_fill_memory() {
     const READERS: usize = 50;
+    let _alone = alone();
     let backend = Backend::new(|request| match &*request.method {
         "HEAD" => Action::raw_kept_open("HTTP/1.1 200 OK\r\n\r\n"),
         _ => Action::answer(200, vec![b'x'; 5 << 20]),
@@ -68,6 +70,7 @@ fn slow_readers_of_large_answers_do_not_fill_memory() {
 #[test]
 fn an_idle_connection_gives_its_buffers_back_and_takes_the_next_request() {
     const CALLERS: usize = 500;
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = Stent::start(&Config::new(&backend).set("listener.header_timeout", "4s"));
     let mut clients: Vec<Client> = (0..CALLERS).map(|_| stent.client()).collect();

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::support::client::request;
-use crate::support::{Action, Backend, Config, Refused, Stent, noise};
+use crate::support::{Action, Backend, Config, Refused, Stent, eventually, noise};
 
 /// Names and labels, as dashboards and alerts are written against them.
 const PROMISED: &[(&str, &[&str])] = &[
@@ -149,7 +149,10 @@ fn an_ejected_endpoint_shows_and_gets_no_traffic_until_it_is_probed() {
     assert_eq!(broken.requests().len(), 3);
     let endpoint = broken.address().to_string();
     stent.wait_for_metric("stent_endpoint_ejected", &[("endpoint", &endpoint)], 1.0);
-    std::thread::sleep(crate::support::ms(1100));
+    eventually("a probe", || {
+        assert_eq!(client.get("/").status, 200);
+        (broken.requests().len() > 3).then_some(())
+    });
     for _ in 0..20 {
         assert_eq!(client.get("/").status, 200);
     }

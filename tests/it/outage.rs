@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::support::client::request;
 use crate::support::record::{Attempt, Line};
 use crate::support::stent::Signal;
-use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
+use crate::support::{Action, Backend, Client, Config, Stent, alone, eventually, ms};
 
 /// The waits of the defaults, two workers, and four attempts.
 fn config(backend: &Backend) -> Config {
@@ -64,6 +64,7 @@ fn find_down(stent: &Stent) -> usize {
 
 #[test]
 fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
+    let _alone = alone();
     let (backend, status) = switched(200);
     let stent = Stent::start(&config(&backend));
     let lost = load(
@@ -71,7 +72,7 @@ fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
         250,
         |_| "GET",
         || {
-            std::thread::sleep(ms(1000));
+            backend.wait_for_requests(100);
             status.store(502, Ordering::Relaxed);
             std::thread::sleep(ms(400));
             status.store(200, Ordering::Relaxed);
@@ -91,11 +92,12 @@ fn answers_that_are_bad_for_400_ms_cost_no_request_and_few_attempts() {
 
 #[test]
 fn connections_refused_for_300_ms_cost_no_request_and_send_no_post_twice() {
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = Stent::start(&config(&backend));
     let method = |number| if number % 2 == 0 { "POST" } else { "GET" };
     let lost = load(&stent, 200, method, || {
-        std::thread::sleep(ms(700));
+        backend.wait_for_requests(70);
         backend.stop();
         std::thread::sleep(ms(300));
         backend.start();
@@ -229,6 +231,7 @@ fn those_in_line_are_served_while_the_process_drains() {
 
 #[test]
 fn independent_failures_practically_never_form_a_line() {
+    let _alone = alone();
     let count = std::sync::atomic::AtomicU64::new(0);
     let backend = Backend::new(move |_| {
         let mut random = fastrand::Rng::with_seed(count.fetch_add(1, Ordering::Relaxed));
@@ -289,6 +292,7 @@ fn those_in_line_are_served_though_a_reload_replaces_their_cluster() {
 /// Kinds that always fail, that fail by chance and that never do, slow ones, POSTs, and outages of all of them.
 #[test]
 fn requests_of_many_kinds_with_random_faults_leave_nothing_behind_and_no_post_goes_twice() {
+    let _alone = alone();
     let (begun, random) = (Instant::now(), Mutex::new(fastrand::Rng::with_seed(21)));
     let backend = Backend::new(move |request| {
         let is_outage = begun.elapsed().as_millis() % 300 > 220;

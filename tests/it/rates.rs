@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Action, Backend, Client, Config, Line, Stent, ms};
+use crate::support::{Action, Backend, Client, Config, Line, Stent, alone, ms};
 
 /// p⁴ = 0.81 % of requests fail, and 1 + p + p² + p³ = 1.417 attempts are made for each.
 #[test]
 fn a_lone_endpoint_that_fails_30_percent_shows_0_81_percent_with_four_attempts() {
     const REQUESTS: usize = 5000;
+    let _alone = alone();
     let attempts = Mutex::new(HashMap::<String, u64>::new());
     let backend = Backend::new(move |request| {
         let mut attempts = attempts.lock().unwrap();
@@ -57,6 +58,7 @@ fn a_lone_endpoint_that_fails_30_percent_shows_0_81_percent_with_four_attempts()
 #[test]
 fn where_failures_come_singly_retries_go_almost_at_once() {
     const REQUESTS: usize = 2000;
+    let _alone = alone();
     let backend = Backend::new(|request| {
         let number: u64 = request.target.trim_start_matches('/').parse().unwrap();
         let attempt: u64 = request.headers.only("x-stent-attempt").unwrap_or("1").parse().unwrap();
@@ -116,6 +118,7 @@ fn where_failures_come_singly_retries_go_almost_at_once() {
 fn a_burst_of_400_ms_every_5_s_shows_less_than_half_a_percent() {
     const REQUESTS: u32 = 1500;
     const CALLERS: u32 = 100;
+    let _alone = alone();
     // The proxy has come up by then, so that no caller begins late.
     let start = Instant::now() + ms(1000);
     let backend = Backend::new(move |_| {

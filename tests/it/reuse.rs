@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use crate::support::message::Wire;
-use crate::support::{Action, Backend, Config, Stent, ms};
+use crate::support::{Action, Backend, Config, Stent, alone, ms};
 
 /// A backend that closes connections which have been idle for [`IDLE`], and whose close takes [`TRANSIT`] to arrive.
 struct Closing {
@@ -126,6 +126,7 @@ fn race(unsafe_reuse: &str) -> Outcome {
 
 #[test]
 fn a_post_does_not_race_with_the_close_of_an_idle_connection() {
+    let _alone = alone();
     let all = CALLERS * ROUNDS;
     let is_good = |outcome: &Outcome| outcome.failed * 200 <= all;
     // None is expected to fail. A busy machine can keep the proxy from writing for longer than the backend is patient,
@@ -145,6 +146,7 @@ fn a_post_does_not_race_with_the_close_of_an_idle_connection() {
 
 #[test]
 fn without_the_learned_limit_posts_are_lost_to_that_race() {
+    let _alone = alone();
     let Outcome { failed, .. } = race("always");
     assert!(failed * 20 > CALLERS * ROUNDS, "{failed} of {} POSTs failed", CALLERS * ROUNDS);
 }

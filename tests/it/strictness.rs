@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::support::client::request;
-use crate::support::{Action, BOUND, Backend, Client, Config, Response, Stent, TempDir, ms};
+use crate::support::{Action, BOUND, Backend, Client, Config, Response, Stent, TempDir, alone, ms};
 
 /// The answer to these bytes, after which the connection must end.
 fn last_answer(stent: &Stent, bytes: &[u8]) -> Response {
@@ -243,6 +243,7 @@ fn an_answer_that_comes_before_its_request_is_nobodys() {
 
 #[test]
 fn a_head_without_end_from_the_upstream_is_a_502_at_its_limit() {
+    let _alone = alone();
     let endless = format!("HTTP/1.1 200 OK\r\n{}", "X-More: of the same\r\n".repeat(400_000));
     let backend = Backend::new(move |request| match &*request.target {
         "/endless" => Action::raw(&endless),
@@ -259,6 +260,7 @@ fn a_head_without_end_from_the_upstream_is_a_502_at_its_limit() {
 
 #[test]
 fn interim_answers_without_number_take_no_memory() {
+    let _alone = alone();
     let interims = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(200_000);
     let backend = Backend::new(move |request| match &*request.target {
         "/endless" => Action::raw(&interims),
@@ -275,6 +277,7 @@ fn interim_answers_without_number_take_no_memory() {
 
 #[test]
 fn pipelined_requests_behind_one_that_takes_long_are_not_read() {
+    let _alone = alone();
     let backend = Backend::new(|_| Action::hang());
     let stent = Stent::start(&Config::new(&backend));
     let before = stent.memory();

@@ -1,5 +1,6 @@
 //! What every test stands on: the proxy as a child process, a backend that can lie, a client that sees every byte.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) mod backend;
@@ -44,6 +45,12 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         assert!(Instant::now() < end, "waited {BOUND:?} in vain: {what}");
         std::thread::sleep(ms(5));
     }
+}
+
+/// Keeps what depends on the machine's pace or memory apart from its like: such tests run one at a time.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes in which every place differs from its neighbours, so that a lost or doubled piece shows.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::support::http2::{DATA, END_HEADERS, Frames, HEADERS, head};
-use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms, noise};
+use crate::support::{Action, Backend, Client, Config, Stent, alone, eventually, ms, noise};
 
 /// A well backend that fails the first request for each path below `/fails-once/`.
 fn fails_once() -> Backend {
@@ -105,6 +105,7 @@ fn streams_that_stop_before_their_end_take_retries_and_whole_answers_from_nobody
 fn small_parts_of_bodies_hold_little_more_than_their_bytes() {
     const CALLERS: usize = 24;
     const PARTS: usize = 300;
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = Stent::start(&config(&backend).set("server.replay_memory", "64MiB"));
     let mut clients: Vec<_> = (0..CALLERS).map(|_| stent.client()).collect();

@@ -1,53 +1,14 @@
 //! Holds the documentation to the declarations; `UPDATE=1` writes it anew.
 
-use std::path::Path;
-use std::{env, fs};
-
 use super::*;
 use crate::config::parse;
+use crate::testing::generated;
 
 #[test]
 fn the_documentation_says_what_is_declared() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = [
-        ("config/reference.toml", reference()),
-        ("config/stent.schema.json", schema()),
-        ("docs/reference/configuration.md", page()),
-    ];
-    let mut stale = Vec::new();
-    for (name, text) in files {
-        let path = root.join(name);
-        if env::var_os("UPDATE").is_some() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &text).unwrap();
-        }
-        let there = fs::read_to_string(&path).unwrap_or_default();
-        if there != text {
-            stale.push(format!("--- {name}\n+++ as declared\n{}", difference(&there, &text)));
-        }
-    }
-    let stale = stale.concat();
-    assert!(stale.is_empty(), "`UPDATE=1 cargo test --lib config::docs` writes what is stale:\n{stale}");
-}
-
-/// The lines between the first and the last that differ.
-fn difference(there: &str, text: &str) -> String {
-    let (there, text): (Vec<_>, Vec<_>) = (there.lines().collect(), text.lines().collect());
-    let begin = there.iter().zip(&text).take_while(|(one, other)| one == other).count();
-    let (there, text) = (&there[begin..], &text[begin..]);
-    let end = there.iter().rev().zip(text.iter().rev()).take_while(|(one, other)| one == other).count();
-    let lines = |sign: char, lines: &[&str]| {
-        let lines = lines[..lines.len() - end].iter();
-        lines.map(|line| format!("{sign}{line}\n")).collect::<Vec<_>>().concat()
-    };
-    format!("@@ line {} @@\n{}{}", begin + 1, lines('-', there), lines('+', text))
-}
-
-#[test]
-fn a_difference_shows_the_lines_that_differ() {
-    assert_eq!(difference("a\nb\nc\nd\n", "a\nx\ny\nd\n"), "@@ line 2 @@\n-b\n-c\n+x\n+y\n");
-    assert_eq!(difference("", "a\n"), "@@ line 1 @@\n+a\n");
-    assert_eq!(difference("a\na\n", "a\n"), "@@ line 2 @@\n-a\n");
+    generated("config/reference.toml", &reference());
+    generated("config/stent.schema.json", &schema());
+    generated("docs/reference/configuration.md", &page());
 }
 
 #[test]

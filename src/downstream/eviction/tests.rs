@@ -200,7 +200,7 @@ async fn one_that_has_left_counts_no_more_and_is_not_asked_again() {
 }
 
 /// The bytes are in the system, and the runtime has not been told yet.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_has_come_keeps_its_connection_though_nobody_has_read_it() {
     let local = LocalSet::new();
     local
@@ -217,7 +217,7 @@ async fn a_request_that_has_come_keeps_its_connection_though_nobody_has_read_it(
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_connection_leaves_when_it_is_asked_to() {
     let local = LocalSet::new();
     local

@@ -112,6 +112,7 @@ fn a_flood_of_errors_that_the_proxy_must_reset_ends_the_connection() {
 
 #[test]
 fn a_flood_of_continuations_ends_the_connection() {
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = start(&backend);
     let before = stent.memory();
@@ -152,18 +153,21 @@ fn short_write_timeout(backend: &Backend) -> Stent {
 
 #[test]
 fn a_flood_of_pings_is_bounded() {
+    let _alone = alone();
     let backend = Backend::healthy();
     flood(&short_write_timeout(&backend), &frame(PING, 0, 0, b"12345678"));
 }
 
 #[test]
 fn a_flood_of_settings_is_bounded() {
+    let _alone = alone();
     let backend = Backend::healthy();
     flood(&short_write_timeout(&backend), &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]));
 }
 
 #[test]
 fn a_flood_of_empty_data_is_bounded() {
+    let _alone = alone();
     let backend = Backend::healthy();
     let stent = short_write_timeout(&backend);
     let before = stent.memory();
@@ -177,6 +181,7 @@ fn a_flood_of_empty_data_is_bounded() {
 
 #[test]
 fn answers_that_nobody_takes_hold_no_more_than_a_buffer_each() {
+    let _alone = alone();
     let backend = Backend::new(|_| Action::answer(200, vec![b'x'; 4 << 20]));
     let stent = start(&backend);
     let before = stent.memory();

@@ -16,8 +16,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::bucket::Bucket;
 pub use self::bucket::Ending;
+use self::bucket::{Bucket, Settled};
 pub use self::key::{Key, KeyId, Secret, Subject};
 pub use self::lean::Lean;
 pub use self::row::{Failure, Kind, Lessons, Row};
@@ -100,7 +100,7 @@ impl Expect {
     }
 
     fn top_q(word: &AtomicU64) -> f64 {
-        let bucket = Bucket::unpack(word.load(Ordering::Relaxed));
+        let bucket = Bucket::unpack(load(word));
         if bucket.attempts < BORROWS { LEAST } else { bucket.share().max(LEAST) }
     }
 
@@ -109,7 +109,7 @@ impl Expect {
         if ending != Ending::Success {
             self.note_failure(now);
         }
-        Self::change(&self.cluster, |bucket| bucket.note(ending, TOP_PRIOR, now));
+        Self::note_top(&self.cluster, ending, now);
         self.note_levels(key.levels(), ending, now);
     }
 
@@ -122,7 +122,7 @@ impl Expect {
     /// Learns how an attempt ended at every level but the key's own.
     pub fn note_above(&self, key: &Key, ending: Ending, now: Duration) {
         let Some((_, above)) = key.levels().split_last() else { return };
-        Self::change(&self.cluster, |bucket| bucket.note(ending, TOP_PRIOR, now));
+        Self::note_top(&self.cluster, ending, now);
         self.note_levels(above, ending, now);
     }
 
@@ -136,8 +136,12 @@ impl Expect {
 
     fn note_levels(&self, levels: &[u64], ending: Ending, now: Duration) {
         let Some(table) = self.table.get() else { return };
+        let settled = Settled::at(now);
         for (depth, level) in levels.iter().enumerate() {
             let (set, tag) = place(table, *level);
+            if ending == Ending::Success && set.ways.iter().any(|word| settled.is(load(word), tag)) {
+                continue;
+            }
             if let Some(word) = way(set, tag, now) {
                 Self::change(word, |bucket| bucket.note(ending, PRIOR, now));
             } else if let Some(word) = newcomer(set, now) {
@@ -152,7 +156,7 @@ impl Expect {
         if ending != Ending::Success {
             self.note_failure(now);
         }
-        Self::change(&self.connection, |bucket| bucket.note(ending, TOP_PRIOR, now));
+        Self::note_top(&self.connection, ending, now);
     }
 
     /// The share of attempts that fail like the one before them, in the same exchange, while the cluster is up.
@@ -214,11 +218,17 @@ impl Expect {
 
     fn find(&self, level: u64, now: Duration) -> Option<Bucket> {
         let (set, tag) = place(self.table.get()?, level);
-        way(set, tag, now).map(|word| Bucket::unpack(word.load(Ordering::Relaxed)))
+        way(set, tag, now).map(|word| Bucket::unpack(load(word)))
+    }
+
+    fn note_top(word: &AtomicU64, ending: Ending, now: Duration) {
+        if ending != Ending::Success || !Settled::at(now).is(load(word), 0) {
+            Self::change(word, |bucket| bucket.note(ending, TOP_PRIOR, now));
+        }
     }
 
     fn change(word: &AtomicU64, change: impl FnOnce(Bucket) -> Bucket) {
-        let old = word.load(Ordering::Relaxed);
+        let old = load(word);
         let new = change(Bucket::unpack(old)).pack();
         // What need not be written leaves the word in every worker's cache.
         if new != old {
@@ -248,6 +258,10 @@ pub fn chance_of_success(q: f64, surprise: f64) -> f64 {
     ((1.0 - q) * (1.0 - chance_of_outage(surprise))).clamp(0.0, 1.0)
 }
 
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
 fn place(table: &[Set], level: u64) -> (&Set, u16) {
     #[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
     let (index, tag) = (level as usize % SETS, (level >> 48) as u16);
@@ -257,7 +271,7 @@ fn place(table: &[Set], level: u64) -> (&Set, u16) {
 /// The word of a key that is known.
 fn way(set: &Set, tag: u16, now: Duration) -> Option<&AtomicU64> {
     set.ways.iter().find(|word| {
-        let bucket = Bucket::unpack(word.load(Ordering::Relaxed));
+        let bucket = Bucket::unpack(load(word));
         bucket.tag == tag && bucket.attempts > 0 && !bucket.is_forgotten(now)
     })
 }
@@ -266,7 +280,7 @@ fn way(set: &Set, tag: u16, now: Duration) -> Option<&AtomicU64> {
 /// thousand random paths replace each other, and not what is known.
 fn newcomer(set: &Set, now: Duration) -> Option<&AtomicU64> {
     let known = |word: &&AtomicU64| {
-        let bucket = Bucket::unpack(word.load(Ordering::Relaxed));
+        let bucket = Bucket::unpack(load(word));
         if bucket.is_forgotten(now) { 0 } else { bucket.attempts }
     };
     set.ways.iter().min_by_key(known).filter(|word| known(word) <= HARDLY_KNOWN)

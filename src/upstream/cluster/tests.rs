@@ -306,12 +306,34 @@ fn a_lone_endpoint_is_never_ejected() {
     assert_eq!(ports_picked(&cluster, NOW), [1]);
 }
 
+/// Where the names of a cluster may lead to.
+fn at(port: u16) -> Location {
+    EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into())
+}
+
+#[test]
+fn the_probe_of_an_ejected_endpoint_ends_though_too_few_are_left_to_eject_any() {
+    let ejection = EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.4).unwrap();
+    let settings = ClusterSettings { ejection, ..settings(3, Balance::P2c) };
+    let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
+    fail(&cluster, 1, 2, NOW);
+    cluster.set_locations(&[at(1), at(2)]);
+    let mut now = NOW + Duration::from_secs(10);
+    for time_out in [20, 40, 40] {
+        let probe = pick(&cluster, &[], now);
+        assert_eq!((probe.endpoint.address.port(), probe.probing), (1, Probing::Yes));
+        report(&cluster, &probe, FAILURE, now);
+        now += Duration::from_secs(time_out);
+    }
+    let probe = pick(&cluster, &[], now);
+    report(&cluster, &probe, Report::Success, now);
+    assert_eq!(ports_picked(&cluster, now), [1, 2]);
+}
+
 #[test]
 fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let cluster = cluster(2, Balance::P2c);
     let before = cluster.endpoints();
-    let at =
-        |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
     cluster.set_locations(&[at(2), at(9)]);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);

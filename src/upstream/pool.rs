@@ -506,12 +506,12 @@ where
         if self.endpoint.is_retired() {
             return;
         }
-        let mut waiters = self.waiters.borrow_mut();
-        if self.endpoint.waiting.load(Ordering::Relaxed) > waiters.len() {
-            // Another worker waits as well. Its attempt stands in the line for slots, and this one's do too: closing
-            // gives the slot to whoever came first, where handing over would keep it here for ever.
+        if self.is_wanted_elsewhere() {
+            // The other's attempt stands in the line for slots, and this worker's do too: closing gives the slot to
+            // whoever came first, where handing over would keep it here for ever.
             return;
         }
+        let mut waiters = self.waiters.borrow_mut();
         if let Some(next) = waiters.at(0) {
             next.call(Granted::Connection(connection));
             return;

@@ -306,10 +306,11 @@ impl<B> Pool<B> {
         self.tend();
     }
 
-    /// Whether another worker has exchanges that wait for a connection.
-    fn is_wanted_elsewhere(&self) -> bool {
+    /// Whether another worker has exchanges that wait for a connection. The endpoint counts one until it has heard that it
+    /// was called.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
         let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
-        waiting > 0 && waiting > self.waiters.borrow().len()
+        waiting > 0 && waiting > self.waiters.borrow().expected()
     }
 
     /// Closes connections that have carried nothing for too long, or whose slot another worker needs.

@@ -213,6 +213,37 @@ async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }
 
+#[tokio::test]
+async fn connections_that_come_back_in_one_turn_all_go_to_those_who_wait() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let pool = stage.pools.pool(&stage.endpoint());
+        let mut streams = Vec::new();
+        let mut connections = Vec::new();
+        for _ in 0..3 {
+            streams.push(stage.idle_connection().await);
+            connections.push(pool.take_idle().unwrap());
+        }
+        let slots = stage.endpoint().slots.clone();
+        slots.forget_permits(slots.available_permits());
+        let mut waits = [(); 3].map(|()| Box::pin(pool.wait()));
+        for waiting in &mut waits {
+            assert!(timeout(Duration::ZERO, waiting).await.is_err());
+        }
+        for connection in connections {
+            pool.offer(connection);
+            assert!(!pool.is_wanted_elsewhere(), "all who wait are of this worker");
+        }
+        for waiting in waits {
+            assert!(matches!(waiting.await, Ok(Granted::Connection(_))));
+        }
+        stage.endpoint().waiting.fetch_add(1, Ordering::Relaxed);
+        assert!(pool.is_wanted_elsewhere());
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_learned_limit_relaxes_within_minutes() {
     let cluster = Cluster::new(settings(1, Balance::RoundRobin), Arc::new(Metrics::new()));

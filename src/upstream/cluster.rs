@@ -337,7 +337,8 @@ impl Cluster {
             }
             Report::Success => {
                 if endpoint.is_troubled() {
-                    let change = endpoint.with_health(Health::success);
+                    let is_probe = pick.probing != Probing::No;
+                    let change = endpoint.with_health(|health| health.success(is_probe));
                     self.note_change(endpoint, change, now);
                 }
                 // Nearly always nothing is wrong, and this is all.

@@ -133,6 +133,32 @@ fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
     assert_eq!(ports_picked(&cluster, after), [1, 2]);
 }
 
+#[test]
+fn a_straggler_restores_no_endpoint_that_is_being_probed() {
+    let cluster = cluster(2, Balance::P2c);
+    let straggler = at_port(&cluster, 1);
+    fail(&cluster, 1, 2, NOW);
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    report(&cluster, &straggler, Report::Success, after);
+    assert_eq!(ports_picked(&cluster, after), [2], "it began before the ejection");
+    report(&cluster, &probe, FAILURE, after);
+    assert_eq!(ports_picked(&cluster, after + Duration::from_secs(19)), [2]);
+}
+
+#[test]
+fn where_all_fail_any_success_restores_its_endpoint() {
+    let cluster = cluster(2, Balance::RoundRobin);
+    for port in [1, 2] {
+        fail(&cluster, port, 2, NOW);
+    }
+    let mut picks: Vec<_> = (0..4).map(|_| pick(&cluster, &[], NOW)).collect();
+    picks.retain(|pick| pick.endpoint.address.port() == 1);
+    assert_eq!([picks[0].probing, picks[1].probing], [Probing::Yes, Probing::Beside]);
+    report(&cluster, &picks[1], Report::Success, NOW);
+    assert!(!at_port(&cluster, 1).endpoint.is_troubled());
+}
+
 /// The ports that requests go to which cannot be sent again.
 fn ports_entrusted(cluster: &Cluster, now: Duration) -> Vec<u16> {
     let mut random = fastrand::Rng::with_seed(3);

@@ -62,6 +62,8 @@ type Siblings<B> = RefCell<Vec<(EndpointId, Rc<Pool<B>>)>>;
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    /// Whether it waits because all of `max_connections` are in use.
+    is_queued: Cell<bool>,
     /// Whether another attempt of the same exchange is slow beside it.
     is_beside: bool,
     kept: Cell<Kept>,
@@ -116,6 +118,17 @@ impl Progress {
     /// How much of the request may have arrived, if the attempt ended now without an answer.
     pub fn delivery(&self) -> Delivery {
         if self.sent.get() { Delivery::Maybe } else { Delivery::Never }
+    }
+
+    /// Why it failed, if a limit cuts it off now. What waits for a connection has not asked the endpoint.
+    pub fn cut_off(&self) -> UpstreamError {
+        let delivery = self.delivery();
+        let kind = match delivery {
+            Delivery::Never if self.is_queued.get() => UpstreamErrorKind::ConnectionLimit,
+            Delivery::Never => UpstreamErrorKind::ConnectTimeout,
+            Delivery::Maybe | Delivery::Answered => UpstreamErrorKind::HeadTimeout,
+        };
+        UpstreamError::new(kind, delivery)
     }
 
     /// Notes whether a connection has the request.
@@ -202,7 +215,7 @@ where
             let mut connection = match pooled {
                 Some(connection) => connection,
                 // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
-                None => Box::pin(pool.open(repeatable)).await?,
+                None => Box::pin(pool.open(repeatable, progress)).await?,
             };
             progress.set_sent(true);
             let answered = if progress.counts_when_given_up() {
@@ -413,13 +426,17 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self, repeatable: Repeatable) -> Result<Box<Connection<B>>, UpstreamError> {
+    async fn open(
+        &self,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<Box<Connection<B>>, UpstreamError> {
         if repeatable.needs_own_connection() {
-            return self.open_own().await;
+            return self.open_own(progress).await;
         }
         let slot = match self.free_slot() {
             Some(slot) => slot,
-            None => match self.wait().await? {
+            None => match self.wait(progress).await? {
                 Granted::Connection(connection) => return Ok(connection),
                 Granted::Slot(slot) => slot,
                 Granted::Stream(_) => return Err(Self::out_of_place()),
@@ -437,7 +454,7 @@ where
     }
 
     /// Waits for a connection of this worker or for a slot, at most `connection_wait`.
-    async fn wait(&self) -> Result<Granted<B>, UpstreamError> {
+    async fn wait(&self, progress: &Progress) -> Result<Granted<B>, UpstreamError> {
         let metrics = &self.endpoint.cluster_metrics;
         let refused = || {
             metrics.waits_refused.inc();
@@ -447,7 +464,7 @@ where
         let ticket =
             self.waiters.borrow_mut().vacancy().map(|vacancy| vacancy.join(())).ok_or_else(refused)?;
         let place = Place::new(self, ticket);
-        let _waiting = Waiting::begin(&self.endpoint);
+        let _waiting = Waiting::begin(&self.endpoint, progress);
         let slot = async {
             tokio::select! {
                 biased;
@@ -600,18 +617,21 @@ where
 /// Counts an attempt that waits for a connection, and lets all workers know.
 struct Waiting<'a> {
     endpoint: &'a Endpoint,
+    progress: &'a Progress,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(endpoint: &'a Endpoint) -> Self {
+    fn begin(endpoint: &'a Endpoint, progress: &'a Progress) -> Self {
+        progress.is_queued.set(true);
         endpoint.waiting.fetch_add(1, Ordering::Relaxed);
         endpoint.wanted.notify_waiters();
-        Self { endpoint }
+        Self { endpoint, progress }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.progress.is_queued.set(false);
         self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

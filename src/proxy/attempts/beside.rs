@@ -26,7 +26,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::judge::asked_wait;
-use super::send::{Arrived, Attempt, Failure, cut_off};
+use super::send::{Arrived, Attempt, Failure};
 use super::transport::{Sending, Sent, Transport};
 use super::{Aim, Attempts, Outbound, idle_close};
 use crate::error::{Delivery, ErrorClass, UpstreamError, UpstreamErrorKind};
@@ -291,7 +291,8 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         let failed = self.failed.take().filter(|(_, outcome)| outcome.is_ok());
         let running = std::mem::take(&mut self.running);
         let oldest = running.first().map_or(self.first, |entrant| entrant.number);
-        let cut = cut_off(Limit::Deadline, Delivery::Maybe);
+        let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
+        let cut = Failure { error: late, limit: Some(Limit::Deadline) };
         for entrant in running {
             if entrant.number != oldest {
                 self.attempts.exchange.cancel_attempt(entrant.number, self.attempts.now);

@@ -136,7 +136,7 @@ where
         progress: &Progress,
     ) -> Result<(Carrier<B>, Origin), UpstreamError> {
         if repeatable.needs_own_connection() {
-            return Ok((self.own_carrier().await?, Origin::Opened));
+            return Ok((self.own_carrier(progress).await?, Origin::Opened));
         }
         loop {
             if let Some(permit) = self.free_stream() {
@@ -151,7 +151,7 @@ where
             if !(is_shared && self.is_opening.get()) {
                 let slot = match self.free_slot() {
                     Some(slot) => slot,
-                    None => match self.wait().await? {
+                    None => match self.wait(progress).await? {
                         Granted::Connection(connection) => {
                             return Ok((Carrier::Connection(connection), Origin::Pooled));
                         }

@@ -34,12 +34,20 @@ impl Stage {
 
     /// Sends a request and reads its answer.
     async fn send(&self, method: Method, repeatable: Repeatable) -> Result<StatusCode, UpstreamError> {
+        self.send_by(method, repeatable, &Progress::default()).await
+    }
+
+    async fn send_by(
+        &self,
+        method: Method,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<StatusCode, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::from_static(b"once")));
         *request.method_mut() = method;
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("hosp"));
         let (head, body) = request.into_parts();
-        let progress = Progress::default();
-        let answer = self.pools.send(&self.endpoint(), &Rc::new(head), body, repeatable, &progress).await?;
+        let answer = self.pools.send(&self.endpoint(), &Rc::new(head), body, repeatable, progress).await?;
         let status = answer.status();
         answer.into_body().collect().await?;
         Ok(status)
@@ -202,13 +210,39 @@ async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next
         let connection = pool.take_idle().unwrap();
         let slots = stage.endpoint().slots.clone();
         slots.forget_permits(slots.available_permits());
-        let (mut hasty, mut patient) = (Box::pin(pool.wait()), Box::pin(pool.wait()));
+        let progress = Progress::default();
+        let [mut hasty, mut patient] = [(); 2].map(|()| Box::pin(pool.wait(&progress)));
         for waiting in [&mut hasty, &mut patient] {
             assert!(timeout(Duration::ZERO, waiting).await.is_err());
         }
         pool.offer(connection);
         drop(hasty);
         assert!(matches!(patient.await, Ok(Granted::Connection(_))));
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_cut_off_while_it_waits_for_a_connection_blames_our_own_limit() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let slots = stage.endpoint().slots.clone();
+        slots.forget_permits(slots.available_permits());
+        for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent(SendOnce::Authentication)] {
+            let progress = Progress::default();
+            let mut waiting = Box::pin(stage.send_by(Method::GET, repeatable, &progress));
+            assert!(timeout(Duration::from_millis(20), waiting.as_mut()).await.is_err());
+            let error = progress.cut_off();
+            assert_eq!((error.kind, error.delivery), (UpstreamErrorKind::ConnectionLimit, Delivery::Never));
+            assert!(!error.kind.blames_endpoint());
+            // With a slot it waits for the endpoint, which may be a black hole.
+            slots.add_permits(1);
+            assert!(timeout(Duration::ZERO, waiting.as_mut()).await.is_err());
+            assert!(progress.cut_off().kind.blames_endpoint());
+            drop(waiting);
+            slots.forget_permits(slots.available_permits());
+        }
     };
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }
@@ -227,7 +261,8 @@ async fn connections_that_come_back_in_one_turn_all_go_to_those_who_wait() {
         }
         let slots = stage.endpoint().slots.clone();
         slots.forget_permits(slots.available_permits());
-        let mut waits = [(); 3].map(|()| Box::pin(pool.wait()));
+        let progress = Progress::default();
+        let mut waits = [(); 3].map(|()| Box::pin(pool.wait(&progress)));
         for waiting in &mut waits {
             assert!(timeout(Duration::ZERO, waiting).await.is_err());
         }

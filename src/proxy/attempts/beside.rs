@@ -124,7 +124,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
                 return (entrant.number, outcome);
             }
             if entrant.number != self.first {
-                self.count(HedgeEnd::Failed);
+                self.lose(&entrant, HedgeEnd::Failed);
             }
             let verdict = self.attempts.verdict(told(&outcome), outbound.repeatable);
             let better = self.choose(entrant.number, outcome);

@@ -386,6 +386,20 @@ async fn one_that_a_younger_overtakes_has_failed_at_its_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn second_attempts_that_always_fail_are_learned_to_be_of_no_use() {
+    let stage = Stage::with_line(LineSettings::new(0, ms(1), 3).unwrap(), patient(2), |at| {
+        if at.as_millis() % 2000 == 0 { said(1200, 200, "first") } else { after(10, 502) }
+    });
+    for second in 0..20 {
+        sleep_until(stage.start + ms(2000 * second)).await;
+        assert_eq!(text(stage.get().await).await, "first");
+    }
+    let failed = ended(&stage, HedgeEnd::Failed);
+    assert!((8..14).contains(&failed), "eight show it, and one in sixteen is made all the same: {failed}");
+    assert_eq!(stage.attempts_at().len() as u64, 20 + failed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_more_than_two_run_and_the_younger_is_replaced_when_both_are_slow() {
     let stage = slow(3, [Step::Hang, Step::Hang, said(300, 200, "third")]);
     assert_eq!(text(stage.get().await).await, "third");

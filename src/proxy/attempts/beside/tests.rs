@@ -291,6 +291,21 @@ async fn a_hedge_that_has_no_place_in_flight_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_attempt_that_has_failed_holds_no_place_while_another_goes_on() {
+    let steps = [after(30, 502), after(500, 200)];
+    let stage = Stage::with_limit(NonZeroU32::new(2).unwrap(), steps, policy());
+    let look = async {
+        sleep_until(stage.start + ms(25)).await;
+        let both = stage.cluster.admission.in_flight();
+        sleep_until(stage.start + ms(35)).await;
+        (both, stage.cluster.admission.in_flight())
+    };
+    let (response, in_flight) = tokio::join!(stage.get(), look);
+    assert_eq!((response.status().as_u16(), in_flight), (200, (2, 1)));
+    assert_eq!(stage.cluster.admission.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hedge_that_could_not_answer_before_the_deadline_is_not_sent() {
     let stage = stage(2, [Step::Hang]).with_route(|route| route.settings.deadline = ms(24));
     assert_eq!(stage.get().await.status(), 504);

@@ -203,11 +203,11 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         let is_for_slow = self.running.iter().all(|entrant| entrant.started + self.per_try <= now);
         let is_useful = self.deadline().is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at);
         let is_allowed = self.attempts.exchange.book.spent() < outbound.policy().max_attempts && is_useful;
-        let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped();
-        if !is_allowed || is_for_slow && !may_help {
+        let may_help = !is_for_slow || outbound.policy().errors.contains(ErrorClass::Timeout);
+        if !is_allowed || !may_help {
             return None;
         }
-        let (pick, slot) = self.pick()?;
+        let (pick, slot) = self.pick(is_for_slow)?;
         if self.running.len() > 1
             && let Some(younger) = self.running.pop()
         {
@@ -243,7 +243,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
     }
 
     /// The endpoint for one more attempt, paid for, and its place in flight; another endpoint if there is one.
-    fn pick(&self) -> Option<(Pick, Option<Slot>)> {
+    fn pick(&self, is_for_slow: bool) -> Option<(Pick, Option<Slot>)> {
         let Attempts { exchange, outbound, now, .. } = &*self.attempts;
         let cluster = &outbound.cluster;
         let refused = |end| {
@@ -256,6 +256,10 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         let slot = cluster.admission.try_enter(*now);
         if slot.is_none() && !cluster.admission.is_off() {
             return refused(HedgeEnd::RefusedLoad);
+        }
+        // Only what could be made takes the one attempt a second of a key that has not been helped.
+        if is_for_slow && !self.has_helped() {
+            return None;
         }
         if !outbound.withdraw(*now) {
             return refused(HedgeEnd::RefusedBudget);

@@ -9,6 +9,7 @@ use tokio::time::{sleep_until, timeout};
 use super::*;
 use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::budget::BudgetSettings;
+use crate::policy::expect::Subject;
 use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::policy::outage::LineSettings;
 use crate::policy::retry::Veto;
@@ -303,6 +304,18 @@ async fn a_first_attempt_that_has_failed_holds_no_place_while_another_goes_on() 
     let (response, in_flight) = tokio::join!(stage.get(), look);
     assert_eq!((response.status().as_u16(), in_flight), (200, (2, 1)));
     assert_eq!(stage.cluster.admission.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_has_no_place_takes_no_chance_from_one_of_a_key_that_is_not_helped() {
+    let stage = Stage::with_limit(NonZeroU32::MIN, [after(1500, 200)], patient(3));
+    let rest = stage.route.settings.pattern.path.rest_of("/api/x");
+    let key = stage.cluster.key(&Subject { route: "all", method: &Method::GET, rest });
+    (0..8).for_each(|exchange| stage.cluster.note_beside(&key, Ending::Failure(exchange), ms(1)));
+    assert!(!stage.cluster.may_help_beside(&key, 0.5, ms(2)));
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(ended(&stage, HedgeEnd::RefusedLoad), 1, "the load is asked first");
+    assert!(stage.cluster.may_help_beside(&key, 0.0, ms(2000)));
 }
 
 #[tokio::test(start_paused = true)]

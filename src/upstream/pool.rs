@@ -33,6 +33,7 @@ use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};
+use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
@@ -251,14 +252,14 @@ where
             return pool.clone();
         }
         pools.retain(|(_, pool)| !pool.endpoint.is_retired());
-        let max_waiting = endpoint.settings.max_waiting;
+        let ClusterSettings { max_waiting, max_streams, .. } = *endpoint.settings;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
             idle: RefCell::default(),
             waiters: Queue::new(max_waiting).into(),
             shared: RefCell::default(),
-            // With the one that opens it.
-            joiners: Queue::new(max_waiting.saturating_add(1)).into(),
+            // As many as the connection that is being opened may carry wait for that, and no more than ever for another.
+            joiners: Queue::new(max_waiting.saturating_add(max_streams)).into(),
             is_opening: Cell::default(),
             has_chosen_http1: Cell::default(),
             giving_way: RefCell::default(),

@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::record::metrics::Metrics;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::cluster::{Balance, Cluster, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
 
 /// A pool, and the backend that it leads to.
@@ -21,10 +21,18 @@ struct Stage {
 
 impl Stage {
     async fn new(unsafe_reuse: UnsafeReuse) -> Self {
+        Self::speaking(Protocol::Http1, unsafe_reuse).await
+    }
+
+    async fn speaking(protocol: Protocol, unsafe_reuse: UnsafeReuse) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = EndpointUrl::parse(&format!("http://{}", backend.local_addr().unwrap())).unwrap();
-        let settings =
-            ClusterSettings { endpoints: vec![url], unsafe_reuse, ..settings(1, Balance::RoundRobin) };
+        let settings = ClusterSettings {
+            endpoints: vec![url],
+            protocol,
+            unsafe_reuse,
+            ..settings(1, Balance::RoundRobin)
+        };
         Self { pools: Pools::new(), cluster: Cluster::new(settings, Arc::new(Metrics::new())), backend }
     }
 
@@ -243,6 +251,25 @@ async fn an_attempt_that_is_cut_off_while_it_waits_for_a_connection_blames_our_o
             drop(waiting);
             slots.forget_permits(slots.available_permits());
         }
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_wait_for_a_connection_that_is_being_opened_as_it_may_carry() {
+    let local = LocalSet::new();
+    let test = async {
+        // It accepts, and says nothing.
+        let stage = Stage::speaking(Protocol::H2, UnsafeReuse::Learned).await;
+        let endpoint = stage.endpoint();
+        let most = endpoint.settings.max_streams + endpoint.settings.max_waiting;
+        let mut sending: Vec<_> = (0..=most).map(|_| Box::pin(stage.get())).collect();
+        let (last, others) = sending.split_last_mut().unwrap();
+        for other in others {
+            assert!(timeout(Duration::ZERO, other).await.is_err(), "it waits");
+        }
+        let error = last.await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::ConnectionLimit);
     };
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }

@@ -227,11 +227,13 @@ impl Health {
         }
     }
 
-    /// An attempt succeeded. One that began before the ejection does not end it: only a probe does.
-    pub fn success(&mut self) -> Change {
+    /// An attempt succeeded that `is_probe` or not. One that began before the ejection does not end it: only a probe does.
+    pub fn success(&mut self, is_probe: bool) -> Change {
         let was_out = self.is_ejected();
-        if !matches!(self.state, State::Ejected { .. }) {
-            *self = Self { checks: self.checks, ..Self::default() };
+        match self.state {
+            State::Ejected { .. } => {}
+            State::Probing { .. } if !is_probe => {}
+            State::Healthy | State::Probing { .. } => *self = Self { checks: self.checks, ..Self::default() },
         }
         self.change_since(was_out)
     }
@@ -360,6 +362,11 @@ mod tests {
         health.failure(settings, SURPRISE, is_probe, now, room)
     }
 
+    fn succeed(health: &mut Health) -> Change {
+        let is_probe = matches!(health.state, State::Probing { .. });
+        health.success(is_probe)
+    }
+
     fn ejected(settings: &EjectionSettings, now: Duration) -> Health {
         let mut health = Health::default();
         for _ in 1..settings.consecutive_failures() {
@@ -376,7 +383,7 @@ mod tests {
         for _ in 0..10 {
             fail(&mut health, &settings, seconds(1), Room::Some);
             fail(&mut health, &settings, seconds(1), Room::Some);
-            health.success();
+            succeed(&mut health);
         }
         assert!(health.is_clean());
         assert!(ejected(&settings, seconds(1)).is_ejected());
@@ -389,7 +396,7 @@ mod tests {
         assert_eq!(health.admission(seconds(15), Heed::Both), Admission::Probe);
         health.begin_probe();
         assert_eq!(health.admission(seconds(15), Heed::Both), Admission::Closed);
-        assert_eq!(health.success(), Change::Restored);
+        assert_eq!(succeed(&mut health), Change::Restored);
         assert!(health.is_clean());
     }
 
@@ -422,7 +429,7 @@ mod tests {
         assert_eq!(health.admission(Duration::from_millis(9999), Heed::Both), Admission::Closed);
         assert_eq!(health.admission(seconds(10), Heed::Both), Admission::Probe, "the time out is the same");
         assert!(health.begin_probe());
-        assert_eq!(health.success(), Change::Restored);
+        assert_eq!(succeed(&mut health), Change::Restored);
         health.checks_fail(Room::Some);
         assert!(!health.admits_early(seconds(20)), "checks are heeded");
     }
@@ -438,7 +445,7 @@ mod tests {
     #[test]
     fn a_late_success_from_before_the_ejection_does_not_restore() {
         let mut health = ejected(&settings(1), seconds(0));
-        assert_eq!(health.success(), Change::Nothing);
+        assert_eq!(succeed(&mut health), Change::Nothing);
         assert!(health.is_ejected());
     }
 
@@ -458,7 +465,7 @@ mod tests {
         let mut health = Health::default();
         assert_eq!(health.checks_fail(Room::Some), Change::Ejected);
         assert_eq!(health.admission(seconds(1), Heed::Both), Admission::Closed);
-        assert_eq!(health.success(), Change::Nothing, "a request that was under way restores nothing");
+        assert_eq!(succeed(&mut health), Change::Nothing, "a request that was under way restores nothing");
         assert_eq!(fail(&mut health, &settings, seconds(1), Room::None), Change::Nothing);
         assert_eq!(
             health.admission(seconds(11), Heed::Both),
@@ -468,13 +475,13 @@ mod tests {
         assert_eq!(health.checks_pass(), Change::Nothing, "traffic has something against it too");
         assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
         health.begin_probe();
-        assert_eq!(health.success(), Change::Restored);
+        assert_eq!(succeed(&mut health), Change::Restored);
         assert!(health.is_clean());
         // Traffic first.
         let mut health = ejected(&settings, seconds(0));
         assert_eq!(health.checks_fail(Room::None), Change::Nothing, "it takes up its room already");
         health.begin_probe();
-        assert_eq!(health.success(), Change::Nothing);
+        assert_eq!(succeed(&mut health), Change::Nothing);
         assert!(health.is_ejected() && !health.is_clean());
         assert_eq!(health.checks_pass(), Change::Restored);
         assert!(health.is_clean());
@@ -531,6 +538,8 @@ mod tests {
         health.begin_probe();
         health.failure(&settings, 9.3, false, seconds(11), Room::Some);
         assert!(matches!(health.state, State::Probing { .. }), "it began before the probe");
+        assert_eq!(health.success(false), Change::Nothing);
+        assert!(matches!(health.state, State::Probing { .. }), "so did this one");
         health.failure(&settings, 0.01, true, seconds(11), Room::Some);
         assert_eq!(health.admission(seconds(11), Heed::Both), Admission::Probe);
     }
@@ -545,7 +554,7 @@ mod tests {
             for event in events {
                 now += seconds(1);
                 let change = match event {
-                    0 => health.success(),
+                    0 => succeed(&mut health),
                     1 | 2 => fail(&mut health, &settings(2), now, Room::Some),
                     3 => health.checks_fail(Room::Some),
                     4 => health.checks_pass(),
@@ -575,7 +584,7 @@ mod tests {
             let mut health = Health::default();
             for success in events {
                 if success {
-                    health.success();
+                    succeed(&mut health);
                 } else {
                     fail(&mut health, &settings(1), seconds(1), Room::None);
                     health.checks_fail(Room::None);

@@ -96,7 +96,7 @@ impl<T: Transport> Attempts<'_, T> {
             let attempt = self.begin(slot)?;
             let ended = self.send(&attempt).await?;
             match self.judge(&ended).await {
-                Verdict::Retry { after, reason } => rare(self.back_off(ended, after, reason)).await,
+                Verdict::Retry { after, reason } => rare(self.back_off(ended, after, reason)).await?,
                 Verdict::Return => return self.conclude(ended, None),
                 Verdict::Stop { why } => return self.conclude(ended, Some(why)),
             }

@@ -274,6 +274,14 @@ impl AnswerBody {
             Self::Held(held) => held.rest.is_some(),
         }
     }
+
+    /// Whether it keeps a connection that no other exchange can use meanwhile.
+    pub(super) fn is_on_connection(&self) -> bool {
+        match self {
+            Self::Direct(body) => body.is_on_connection(),
+            Self::Held(held) => held.rest.as_ref().is_some_and(UpstreamBody::is_on_connection),
+        }
+    }
 }
 
 impl Body for AnswerBody {

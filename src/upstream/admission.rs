@@ -274,14 +274,10 @@ impl Admission {
         self.counts.limit() < ANY
     }
 
-    /// Room for one more that is given up. They never take all that the limiter allows, nor too many connections.
+    /// Room for one more that is given up. They take no more than half of the limit, nor too many connections. A limit of
+    /// one is for a backend that does one thing at a time, so that one may have its place.
     fn take_lingering(&self) -> bool {
-        let limit = self.counts.limit();
-        let most = match self.settings.limit() {
-            Limit::Fixed(limit) => limit.get(),
-            Limit::Adaptive | Limit::Off => limit / 2,
-        };
-        let most = most.min(MAX_LINGERING);
+        let most = self.counts.limit().div_ceil(2).min(MAX_LINGERING);
         let more = |lingering| (lingering < most).then_some(lingering + 1);
         self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }

@@ -23,6 +23,8 @@ pub struct Pick {
 pub enum Probing {
     /// It is not.
     No,
+    /// It is not, and yet its success restores the endpoint: it was chosen as if none were out.
+    Beside,
     /// It is.
     Yes,
 }
@@ -68,7 +70,7 @@ impl Choice<'_> {
             .or_else(|| self.balanced(endpoints, &|_| true))?
             .clone();
         let is_probe = endpoint.is_troubled() && endpoint.with_health(Health::begin_probe);
-        Some(Pick { endpoint, probing: if is_probe { Probing::Yes } else { Probing::No } })
+        Some(Pick { endpoint, probing: if is_probe { Probing::Yes } else { Probing::Beside } })
     }
 
     fn heeding(&mut self, heed: Heed, endpoints: &[Arc<Endpoint>]) -> Option<Pick> {

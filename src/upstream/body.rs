@@ -149,6 +149,11 @@ where
     pub fn is_coming(&self) -> bool {
         !matches!(self, Self::Kept(_)) && !self.is_end_stream()
     }
+
+    /// Whether it keeps a connection that no other exchange can use meanwhile.
+    pub fn is_on_connection(&self) -> bool {
+        !matches!(self, Self::Multiplexed(_)) && self.is_coming()
+    }
 }
 
 impl<B> Body for UpstreamBody<B>

@@ -340,7 +340,8 @@ impl Cluster {
             }
             Report::Success => {
                 if endpoint.is_troubled() {
-                    let change = endpoint.with_health(Health::success);
+                    let is_probe = pick.probing != Probing::No;
+                    let change = endpoint.with_health(|health| health.success(is_probe));
                     self.note_change(endpoint, change, now);
                 }
                 // Nearly always nothing is wrong, and this is all.
@@ -427,8 +428,9 @@ impl Cluster {
     fn eject(&self, endpoint: &Endpoint, now: Duration, note: impl FnOnce(&mut Health, Room) -> Change) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
-        if most == 0 || endpoint.is_retired() {
-            return; // nothing can be ejected, so nothing need be counted
+        // Nothing can be ejected, so nothing need be counted. One that is out already hears how its probe ended.
+        if endpoint.is_retired() || most == 0 && !endpoint.is_troubled() {
+            return;
         }
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let ejected = endpoints.iter().filter(|other| !balance::is_open(other)).count();

@@ -149,6 +149,11 @@ impl Endpoint {
         (count(&self.shared.busy) + in_flight.min(own)).min(self.open_connections())
     }
 
+    /// Whether each connection that it may have carries an exchange.
+    pub fn is_full(&self) -> bool {
+        self.active_connections() >= self.settings.max_connections
+    }
+
     /// Counts a connection until the guard is dropped.
     pub fn count_connection(self: &Arc<Self>) -> OpenConnection {
         self.open.fetch_add(1, Ordering::Relaxed);

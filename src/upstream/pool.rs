@@ -33,6 +33,7 @@ use crate::policy::retry::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};
+use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
 use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
@@ -75,6 +76,8 @@ pub struct Sending<'a> {
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: Cell<bool>,
+    /// Whether it waits because all of `max_connections` are in use.
+    is_queued: Cell<bool>,
     /// Whether another attempt of the same exchange is slow beside it.
     is_beside: bool,
     kept: Cell<Kept>,
@@ -129,6 +132,17 @@ impl Progress {
     /// How much of the request may have arrived, if the attempt ended now without an answer.
     pub fn delivery(&self) -> Delivery {
         if self.sent.get() { Delivery::Maybe } else { Delivery::Never }
+    }
+
+    /// Why it failed, if a limit cuts it off now. What waits for a connection has not asked the endpoint.
+    pub fn cut_off(&self) -> UpstreamError {
+        let delivery = self.delivery();
+        let kind = match delivery {
+            Delivery::Never if self.is_queued.get() => UpstreamErrorKind::ConnectionLimit,
+            Delivery::Never => UpstreamErrorKind::ConnectTimeout,
+            Delivery::Maybe | Delivery::Answered => UpstreamErrorKind::HeadTimeout,
+        };
+        UpstreamError::new(kind, delivery)
     }
 
     /// Notes whether a connection has the request.
@@ -213,7 +227,7 @@ where
             let mut connection = match pooled {
                 Some(connection) => connection,
                 // Boxed, because it is seldom needed and would make every request's future larger, which is moved about.
-                None => Box::pin(pool.open(repeatable)).await?,
+                None => Box::pin(pool.open(repeatable, progress)).await?,
             };
             progress.set_sent(true);
             let answered = if progress.counts_when_given_up() {
@@ -249,14 +263,14 @@ where
             return pool.clone();
         }
         pools.retain(|(_, pool)| !pool.endpoint.is_retired());
-        let max_waiting = endpoint.settings.max_waiting;
+        let ClusterSettings { max_waiting, max_streams, .. } = *endpoint.settings;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
             idle: RefCell::default(),
             waiters: Queue::new(max_waiting).into(),
             shared: RefCell::default(),
-            // With the one that opens it.
-            joiners: Queue::new(max_waiting.saturating_add(1)).into(),
+            // As many as the connection that is being opened may carry wait for that, and no more than ever for another.
+            joiners: Queue::new(max_waiting.saturating_add(max_streams)).into(),
             is_opening: Cell::default(),
             has_chosen_http1: Cell::default(),
             giving_way: RefCell::default(),
@@ -424,13 +438,17 @@ where
     }
 
     /// A connection that is not from the pool, unless one comes back while all of `max_connections` are in use.
-    async fn open(&self, repeatable: Repeatable) -> Result<Box<Connection<B>>, UpstreamError> {
+    async fn open(
+        &self,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<Box<Connection<B>>, UpstreamError> {
         if repeatable.needs_own_connection() {
-            return self.open_own().await;
+            return self.open_own(progress).await;
         }
         let slot = match self.free_slot() {
             Some(slot) => slot,
-            None => match self.wait().await? {
+            None => match self.wait(progress).await? {
                 Granted::Connection(connection) => return Ok(connection),
                 Granted::Slot(slot) => slot,
                 Granted::Stream(_) => return Err(Self::out_of_place()),
@@ -448,7 +466,7 @@ where
     }
 
     /// Waits for a connection of this worker or for a slot, at most `connection_wait`.
-    async fn wait(&self) -> Result<Granted<B>, UpstreamError> {
+    async fn wait(&self, progress: &Progress) -> Result<Granted<B>, UpstreamError> {
         let metrics = &self.endpoint.cluster_metrics;
         let refused = || {
             metrics.waits_refused.inc();
@@ -458,7 +476,7 @@ where
         let ticket =
             self.waiters.borrow_mut().vacancy().map(|vacancy| vacancy.join(())).ok_or_else(refused)?;
         let place = Place::new(self, ticket);
-        let _waiting = Waiting::begin(&self.endpoint);
+        let _waiting = Waiting::begin(&self.endpoint, progress);
         let slot = async {
             tokio::select! {
                 biased;
@@ -517,12 +535,12 @@ where
         if self.endpoint.is_retired() {
             return;
         }
-        let mut waiters = self.waiters.borrow_mut();
-        if self.endpoint.waiting.load(Ordering::Relaxed) > waiters.len() {
-            // Another worker waits as well. Its attempt stands in the line for slots, and this one's do too: closing
-            // gives the slot to whoever came first, where handing over would keep it here for ever.
+        if self.is_wanted_elsewhere() {
+            // The other's attempt stands in the line for slots, and this worker's do too: closing gives the slot to
+            // whoever came first, where handing over would keep it here for ever.
             return;
         }
+        let mut waiters = self.waiters.borrow_mut();
         if let Some(next) = waiters.at(0) {
             next.call(Granted::Connection(connection));
             return;
@@ -611,18 +629,21 @@ where
 /// Counts an attempt that waits for a connection, and lets all workers know.
 struct Waiting<'a> {
     endpoint: &'a Endpoint,
+    progress: &'a Progress,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(endpoint: &'a Endpoint) -> Self {
+    fn begin(endpoint: &'a Endpoint, progress: &'a Progress) -> Self {
+        progress.is_queued.set(true);
         endpoint.waiting.fetch_add(1, Ordering::Relaxed);
         endpoint.wanted.notify_waiters();
-        Self { endpoint }
+        Self { endpoint, progress }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.progress.is_queued.set(false);
         self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -66,6 +66,11 @@ impl<R, W> Queue<R, W> {
         self.waiting.len()
     }
 
+    /// How many have not left: those that wait, and those that were called and have not heard of it.
+    pub(super) fn expected(&self) -> usize {
+        self.waiting.len() + self.called.len()
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()

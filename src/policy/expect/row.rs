@@ -40,9 +40,7 @@ pub struct Failure<'a, E> {
 /// Failures since the last success.
 #[derive(Debug)]
 pub struct Row<E> {
-    /// When the first of them ended that is evidence.
-    began: Option<Duration>,
-    /// How many attempts were under way then.
+    /// How many attempts were under way when the first of them ended that is evidence.
     in_flight: usize,
     /// Those that are evidence against endpoints that were reached.
     answered: Evidence<E>,
@@ -78,6 +76,8 @@ struct Share<E> {
     proof: f64,
     /// How many are evidence of their own.
     heavy: u32,
+    /// When the first of these ended.
+    since: Option<Duration>,
 }
 
 /// What a key's failures teach.
@@ -94,7 +94,6 @@ impl<E: Copy + PartialEq> Row<E> {
     /// No failure.
     pub const fn new() -> Self {
         Self {
-            began: None,
             in_flight: 0,
             answered: Evidence::new(),
             refused: Evidence::new(),
@@ -110,7 +109,7 @@ impl<E: Copy + PartialEq> Row<E> {
 
     /// Whether nothing has failed since the last success.
     pub fn is_empty(&self) -> bool {
-        self.began.is_none() && self.lessons.is_empty()
+        self.began().is_none() && self.lessons.is_empty()
     }
 
     /// Takes note of a failure. `show` gives its key for people.
@@ -121,12 +120,12 @@ impl<E: Copy + PartialEq> Row<E> {
         show: impl FnOnce() -> String,
         now: Duration,
     ) {
-        if self.began.is_none() && failure.kind != Kind::Late && failure.weight >= LIGHT {
-            (self.began, self.in_flight) = (Some(now), failure.in_flight);
+        if self.began().is_none() {
+            self.in_flight = failure.in_flight;
         }
         if failure.kind == Kind::Refused {
             self.refused_since.get_or_insert(now);
-            self.refused.note(failure.endpoint, failure.weight, failure.weight);
+            self.refused.note(failure.endpoint, failure.weight, failure.weight, now);
             remember(&mut self.unreached, failure.exchange);
             (self.has_others, self.has_known) = (true, true);
             return;
@@ -145,7 +144,7 @@ impl<E: Copy + PartialEq> Row<E> {
             // What fails again may be this request, and not the cluster.
             let again = || (failure.weight / 2.0).min(super::weight(expect.again_q()));
             let proof = if is_again { again() } else { failure.weight };
-            self.answered.note(failure.endpoint, failure.weight, proof);
+            self.answered.note(failure.endpoint, failure.weight, proof, now);
         }
     }
 
@@ -166,7 +165,7 @@ impl<E: Copy + PartialEq> Row<E> {
         in_flight: usize,
         now: Duration,
     ) -> bool {
-        let is_long = self.began.is_some_and(|began| now.saturating_sub(began) >= LEAST_SPAN);
+        let is_long = self.began().is_some_and(|began| now.saturating_sub(began) >= LEAST_SPAN);
         let failures = self.answered.heavy().saturating_add(self.refused.heavy());
         is_long
             && failures >= enter_after
@@ -178,12 +177,12 @@ impl<E: Copy + PartialEq> Row<E> {
 
     /// Whether an attempt that began at `began` knows more than the row.
     pub fn is_older_than(&self, began: Duration) -> bool {
-        self.began.is_none_or(|first| first < began)
+        self.began().is_none_or(|first| first < began)
     }
 
-    /// When the first failure ended.
+    /// When the first failure ended that is evidence still.
     pub fn began(&self) -> Option<Duration> {
-        self.began
+        self.answered.at.iter().chain(&self.refused.at).filter_map(|share| share.since).min()
     }
 
     /// Takes the refusals out of the row whose endpoints have let a connection open since.
@@ -191,9 +190,6 @@ impl<E: Copy + PartialEq> Row<E> {
         self.refused.at.retain(|share| is_refusing(share.endpoint));
         if self.refused.at.is_empty() && self.refused_since.is_some() {
             self.drop_refusals(expect, now);
-            if self.lessons.is_empty() {
-                self.began = None;
-            }
         }
     }
 
@@ -219,7 +215,6 @@ impl<E: Copy + PartialEq> Row<E> {
             expect.note_again(Ending::Failure(0), now);
         }
         self.answered = Evidence::new();
-        self.began = self.refused_since;
         (self.first, self.again) = (None, 0);
         (self.has_others, self.has_known) = (self.refused_since.is_some(), self.refused_since.is_some());
     }
@@ -271,14 +266,16 @@ impl<E: Copy + PartialEq> Evidence<E> {
         Self { at: Vec::new() }
     }
 
-    fn note(&mut self, endpoint: E, weight: f64, proof: f64) {
-        let heavy = u32::from(weight >= LIGHT);
+    fn note(&mut self, endpoint: E, weight: f64, proof: f64, now: Duration) {
+        let since = (weight >= LIGHT).then_some(now);
+        let heavy = u32::from(since.is_some());
         if let Some(share) = self.at.iter_mut().find(|share| share.endpoint == endpoint) {
             share.weight += weight;
             share.proof += proof;
             share.heavy = share.heavy.saturating_add(heavy);
+            share.since = share.since.or(since);
         } else if self.at.len() < MAX_ENDPOINTS {
-            self.at.push(Share { endpoint, weight, proof, heavy });
+            self.at.push(Share { endpoint, weight, proof, heavy, since });
         }
     }
 

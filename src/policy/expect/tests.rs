@@ -318,6 +318,23 @@ fn any_success_takes_the_answered_failures_out_and_refusals_leave_by_what_shows_
 }
 
 #[test]
+fn a_row_begins_with_the_first_failure_that_is_evidence_still() {
+    let expect = expect();
+    let key = key(&expect, "/a");
+    let mut row = Row::default();
+    note(&mut row, &expect, &key, Kind::Refused, 1, ms(1000));
+    note(&mut row, &expect, &key, Kind::Answered, 2, ms(1010));
+    assert_eq!(row.began(), Some(ms(1000)));
+    row.forget_refusals(&expect, |_| false, ms(1020));
+    assert_eq!(row.began(), Some(ms(1010)), "a connection opened");
+    // Where connections often fail, a refusal is no evidence.
+    (0..600).for_each(|exchange| expect.note_connection(Ending::Failure(exchange), NOW));
+    note(&mut row, &expect, &key, Kind::Refused, 3, ms(1030));
+    row.end(ms(900), &expect, ms(1040));
+    assert_eq!(row.began(), None);
+}
+
+#[test]
 fn failures_are_learned_when_the_row_ends_and_once_for_each_exchange() {
     let expect = expect();
     let key = key(&expect, "/a");

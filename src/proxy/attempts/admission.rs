@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{Attempts, End, Ended, Outbound, Transport};
+use super::send::Failure;
+use super::{Attempts, End, Outbound, Transport};
 use crate::error::ProxyError;
 use crate::policy::retry::{RetryPolicy, Veto};
 use crate::proxy::rare;
@@ -75,7 +76,7 @@ async fn admit(admission: &Arc<Admission>, ask: Ask) -> Result<Admitted, Refusal
 }
 
 /// What an attempt says about the load of its cluster.
-pub(super) fn load_signal(outbound: &Outbound, ended: &Ended) -> LoadSignal {
+pub(super) fn load_signal<B>(outbound: &Outbound, ended: &Result<Response<B>, Failure>) -> LoadSignal {
     let is_overload =
         |status| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if outbound.cluster.outage_queue.is_in_force() {

@@ -6,16 +6,25 @@ use http::Response;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Attempts, Ended, Transport};
-use crate::policy::retry::Reason;
+use super::{Answer, Attempts, End, Ended, Transport};
+use crate::policy::retry::{Reason, Veto};
 use crate::proxy::exchange::Exchange;
 
 impl<T: Transport> Attempts<'_, T> {
     /// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
-    /// can be used again, and kept, in case nothing better comes.
-    pub(super) async fn back_off(&mut self, ended: Ended, after: Duration, reason: Reason) {
-        let began = self.now;
+    /// can be used again, and kept, in case nothing better comes. One that keeps the last connection ends the exchange.
+    pub(super) async fn back_off(
+        &mut self,
+        ended: Ended,
+        after: Duration,
+        reason: Reason,
+    ) -> Result<(), End> {
         let after = self.instead_of(after, &ended);
+        let ended = match ended {
+            Ok(answer) => self.let_go(answer).await?.ok_or(()),
+            Err(_) => Err(()),
+        };
+        let began = self.now;
         self.exchange.retry(reason, after);
         let wait = async {
             if after >= TIMER_STEP {
@@ -34,7 +43,7 @@ impl<T: Transport> Attempts<'_, T> {
                 wait.await;
                 keep(answer, self.exchange, began).await // what has come by now
             }
-            Err(_) => {
+            Err(()) => {
                 wait.await;
                 None
             }
@@ -43,6 +52,35 @@ impl<T: Transport> Attempts<'_, T> {
             self.kept = Some(Box::new(answer));
         }
         self.now = Instant::now();
+        Ok(())
+    }
+
+    /// Reads a failed answer for a moment, where its connection is wanted: each of its endpoint's is in use, or a wait in the
+    /// outage queue follows. None if it breaks. If all are in use still and it has one of them, it is the exchange's end.
+    ///
+    /// Exchanges that keep such connections while they wait would leave none to probe with, or to wait for.
+    async fn let_go(&mut self, answer: Answer) -> Result<Option<Answer>, End> {
+        if !answer.body().is_on_connection()
+            || !(self.is_short() || self.outbound.cluster.outage_queue.is_in_force())
+        {
+            return Ok(Some(answer));
+        }
+        let kept = keep(answer, self.exchange, self.now + DRAIN_TIME).await;
+        self.now = Instant::now();
+        match kept {
+            Some(answer) if answer.body().is_on_connection() && self.is_short() => {
+                self.exchange.stop_retrying(Veto::Overloaded);
+                Err(End::Kept(Box::new(answer)))
+            }
+            kept => Ok(kept),
+        }
+    }
+
+    /// Whether each connection that the endpoint of the last answer may have is in use.
+    fn is_short(&self) -> bool {
+        let answered_by = self.exchange.book.answered_by();
+        let endpoints = self.outbound.cluster.endpoints();
+        endpoints.iter().any(|endpoint| Some(endpoint.id) == answered_by && endpoint.is_full())
     }
 }
 

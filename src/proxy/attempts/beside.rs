@@ -26,9 +26,9 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::judge::asked_wait;
-use super::send::{Arrived, Attempt, Failure, cut_off};
+use super::send::{Arrived, Attempt, Failure};
 use super::transport::{Sent, Transport};
-use super::{Aim, Attempts, Outbound, idle_close};
+use super::{Aim, Attempts, Outbound, admission, idle_close};
 use crate::error::{Delivery, ErrorClass, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::Limit;
 use crate::policy::expect::Ending;
@@ -58,16 +58,16 @@ fn candidate<'a>(exchange: &Exchange, outbound: &'a Outbound) -> Candidate<'a> {
 
 /// Runs attempts beside one that is slow, to the first good answer or the end of all. The exchange is left with one
 /// running attempt at most: the one whose outcome this is, by its number.
-pub(super) async fn race<'a, T: Transport>(
-    attempts: &mut Attempts<'a, T>,
-    first: &Attempt,
+pub(super) async fn race<'r, 'a: 'r, T: Transport>(
+    attempts: &'r mut Attempts<'a, T>,
+    first: &'r Attempt,
     lesson: Option<Box<Lesson<'a>>>,
-    sent: Pin<&mut impl Future<Output = Sent>>,
+    sent: Pin<&'r mut impl Future<Output = Sent>>,
 ) -> (u32, Result<Arrived, Failure>) {
     let per_try = attempts.outbound.policy().per_try_timeout;
     let (number, started) = (first.number, first.started);
-    let first = Entrant { number, started, is_for_slow: false, sent: Box::pin(sent) };
-    let race = Race { attempts, per_try, first: number, lesson, running: vec![first], failed: None };
+    let running = vec![Entrant { number, started, is_for_slow: false, sent: Box::pin(sent) }];
+    let race = Race { attempts, per_try, first, lesson, running, failed: None };
     race.run().await
 }
 
@@ -76,8 +76,7 @@ struct Race<'r, 'a, T> {
     attempts: &'r mut Attempts<'a, T>,
     /// When an attempt is slow.
     per_try: Duration,
-    /// The number of the first attempt.
-    first: u32,
+    first: &'r Attempt,
     /// What it teaches about the route's latency.
     lesson: Option<Box<Lesson<'a>>>,
     /// Oldest first.
@@ -115,7 +114,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
             };
             let now = self.read_clock();
             let outcome = outbound.take(sent);
-            if entrant.number == self.first {
+            if entrant.number == self.first.number {
                 self.end_lesson(outbound.is_good(&outcome));
             }
             // A refusal that would not be retried is no reason to lose the answer that the other may bring.
@@ -123,8 +122,11 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
                 self.win(&entrant);
                 return (entrant.number, outcome);
             }
-            if entrant.number != self.first {
-                self.count(HedgeEnd::Failed);
+            if entrant.number != self.first.number {
+                self.lose(&entrant, HedgeEnd::Failed);
+            } else if !self.running.is_empty() {
+                let handed_over = self.attempts.exchange.body().handed_over();
+                self.first.progress.end(admission::load_signal(outbound, &outcome), handed_over, now);
             }
             let verdict = self.attempts.verdict(told(&outcome), outbound.repeatable);
             let better = self.choose(entrant.number, outcome);
@@ -201,11 +203,11 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         let is_for_slow = self.running.iter().all(|entrant| entrant.started + self.per_try <= now);
         let is_useful = self.deadline().is_none_or(|at| now + RetryPolicy::LEAST_USEFUL <= at);
         let is_allowed = self.attempts.exchange.book.spent() < outbound.policy().max_attempts && is_useful;
-        let may_help = outbound.policy().errors.contains(ErrorClass::Timeout) && self.has_helped();
-        if !is_allowed || is_for_slow && !may_help {
+        let may_help = !is_for_slow || outbound.policy().errors.contains(ErrorClass::Timeout);
+        if !is_allowed || !may_help {
             return None;
         }
-        let (pick, slot) = self.pick()?;
+        let (pick, slot) = self.pick(is_for_slow)?;
         if self.running.len() > 1
             && let Some(younger) = self.running.pop()
         {
@@ -241,7 +243,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
     }
 
     /// The endpoint for one more attempt, paid for, and its place in flight; another endpoint if there is one.
-    fn pick(&self) -> Option<(Pick, Option<Slot>)> {
+    fn pick(&self, is_for_slow: bool) -> Option<(Pick, Option<Slot>)> {
         let Attempts { exchange, outbound, now, .. } = &*self.attempts;
         let cluster = &outbound.cluster;
         let refused = |end| {
@@ -255,6 +257,10 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
         if slot.is_none() && !cluster.admission.is_off() {
             return refused(HedgeEnd::RefusedLoad);
         }
+        // Only what could be made takes the one attempt a second of a key that has not been helped.
+        if is_for_slow && !self.has_helped() {
+            return None;
+        }
         if !outbound.withdraw(*now) {
             return refused(HedgeEnd::RefusedBudget);
         }
@@ -266,7 +272,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
     /// has failed; one that had not is cancelled.
     fn win(&mut self, winner: &Entrant<'r>) {
         let now = self.attempts.now;
-        if winner.number != self.first {
+        if winner.number != self.first.number {
             self.count(HedgeEnd::Won);
         }
         if winner.is_for_slow {
@@ -280,7 +286,7 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
             } else {
                 self.attempts.exchange.cancel_attempt(other.number, now);
             }
-            if other.number != self.first {
+            if other.number != self.first.number {
                 self.lose(&other, HedgeEnd::Lost);
             }
         }
@@ -290,15 +296,16 @@ impl<'r, 'a: 'r, T: Transport> Race<'r, 'a, T> {
     fn run_out_of_time(mut self) -> (u32, Result<Arrived, Failure>) {
         let failed = self.failed.take().filter(|(_, outcome)| outcome.is_ok());
         let running = std::mem::take(&mut self.running);
-        let oldest = running.first().map_or(self.first, |entrant| entrant.number);
-        let cut = cut_off(Limit::Deadline, Delivery::Maybe);
+        let oldest = running.first().map_or(self.first.number, |entrant| entrant.number);
+        let late = UpstreamError::new(UpstreamErrorKind::HeadTimeout, Delivery::Maybe);
+        let cut = Failure { error: late, limit: Some(Limit::Deadline) };
         for entrant in running {
             if entrant.number != oldest {
                 self.attempts.exchange.cancel_attempt(entrant.number, self.attempts.now);
             } else if failed.is_some() {
                 self.finish_failed(oldest, &cut.error);
             }
-            if entrant.number != self.first {
+            if entrant.number != self.first.number {
                 self.lose(&entrant, HedgeEnd::Failed);
             }
         }

@@ -23,7 +23,7 @@ pub(in crate::proxy) async fn follow<T: Transport>(
     let broken = Err(Failure { error, limit: None });
     match attempts.decide(&broken) {
         Verdict::Retry { after, reason } if outbound.may_retry(now) => {
-            attempts.back_off(broken, after, reason).await;
+            attempts.back_off(broken, after, reason).await.ok()?;
         }
         Verdict::Retry { .. } => {
             attempts.exchange.stop_retrying(Veto::Budget);

@@ -124,7 +124,8 @@ impl<T: Transport> Attempts<'_, T> {
                 return rare(beside::race(self, attempt, lesson, answer)).await;
             }
             if is_over {
-                return (attempt.number, Err(cut_off(limit, attempt.progress.delivery())));
+                let error = attempt.progress.cut_off();
+                return (attempt.number, Err(Failure { error, limit: Some(limit) }));
             }
         }
     }
@@ -220,15 +221,6 @@ impl<T: Transport> Attempts<'_, T> {
             _ => self.exchange.body().fault(),
         }
     }
-}
-
-/// An attempt that a limit ended.
-pub(super) fn cut_off(limit: Limit, delivery: Delivery) -> Failure {
-    let kind = match delivery {
-        Delivery::Never => UpstreamErrorKind::ConnectTimeout,
-        Delivery::Maybe | Delivery::Answered => UpstreamErrorKind::HeadTimeout,
-    };
-    Failure { error: UpstreamError::new(kind, delivery), limit: Some(limit) }
 }
 
 fn no_endpoint(cluster: &Cluster) -> ProxyError {

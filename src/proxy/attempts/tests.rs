@@ -243,6 +243,44 @@ async fn a_failed_answer_that_trickles_holds_up_no_retry_and_is_given_whole_wher
     assert_eq!(text(response).await, "the real one");
 }
 
+/// A failed answer whose body comes in parts, so long after each other.
+fn in_parts(pause: Duration) -> Step {
+    let parts = ["the ", "real ", "one"].map(|part| Part::Data(part.into()));
+    Step::Stream(
+        502,
+        Vec::new(),
+        None,
+        parts.into_iter().flat_map(|part| [part, Part::Pause(pause)]).collect(),
+    )
+}
+
+/// Has all connections of the stage's endpoint carry an exchange.
+fn fill(stage: &Stage) -> impl Sized {
+    let endpoint = stage.cluster.endpoints()[0].clone();
+    (0..endpoint.settings.max_connections)
+        .map(|_| (endpoint.count_connection(), endpoint.begin()))
+        .collect::<Vec<_>>()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_answer_that_keeps_the_last_connection_is_the_answer() {
+    let stage = Stage::new([in_parts(SECOND / 2)]);
+    let _others = fill(&stage);
+    let response = stage.get().await;
+    assert_eq!((response.status().as_u16(), stage.attempts_at()), (502, vec![0]));
+    assert_eq!(stage.start.elapsed().as_millis(), 50);
+    assert_eq!(text(response).await, "the real one");
+    assert_eq!(stopped(&stage, Veto::Overloaded), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_answer_that_ends_within_a_moment_keeps_no_connection_and_is_retried() {
+    let stage = Stage::new([in_parts(SECOND / 200), answer(200)]);
+    let _others = fill(&stage);
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(stage.attempts_at(), [0, 115], "after the backoff, from the end of the answer");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_would_pass_the_deadline_is_not_begun() {
     let slow = || Step::Answer(9 * SECOND, 502, Vec::new(), "");

@@ -194,14 +194,16 @@ async fn what_is_given_up_keeps_its_place_until_it_is_let_go_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lingers_takes_no_more_than_half_of_a_limit_that_is_learned() {
-    let gate = gate(Limit::Adaptive, 10, ms(1000));
-    gate.counts.limit.store(10, Ordering::Relaxed);
-    let slots: Vec<_> = (0..10).map(|_| gate.try_enter(Instant::now()).unwrap()).collect();
-    let lingering: Vec<_> = slots.into_iter().filter_map(Slot::linger).collect();
-    assert_eq!((lingering.len(), gate.in_flight()), (5, 5));
-    drop(lingering);
-    assert_eq!((gate.lingering.load(Ordering::Relaxed), gate.in_flight()), (0, 0));
+async fn what_lingers_takes_no_more_than_half_of_a_limit() {
+    for limit in [Limit::Adaptive, fixed(10)] {
+        let gate = gate(limit, 10, ms(1000));
+        gate.counts.limit.store(10, Ordering::Relaxed);
+        let slots: Vec<_> = (0..10).map(|_| gate.try_enter(Instant::now()).unwrap()).collect();
+        let lingering: Vec<_> = slots.into_iter().filter_map(Slot::linger).collect();
+        assert_eq!((lingering.len(), gate.in_flight()), (5, 5));
+        drop(lingering);
+        assert_eq!((gate.lingering.load(Ordering::Relaxed), gate.in_flight()), (0, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,6 +133,32 @@ fn an_ejected_endpoint_is_out_until_one_probe_succeeds() {
     assert_eq!(ports_picked(&cluster, after), [1, 2]);
 }
 
+#[test]
+fn a_straggler_restores_no_endpoint_that_is_being_probed() {
+    let cluster = cluster(2, Balance::P2c);
+    let straggler = at_port(&cluster, 1);
+    fail(&cluster, 1, 2, NOW);
+    let after = NOW + Duration::from_secs(10);
+    let probe = pick(&cluster, &[], after);
+    report(&cluster, &straggler, Report::Success, after);
+    assert_eq!(ports_picked(&cluster, after), [2], "it began before the ejection");
+    report(&cluster, &probe, FAILURE, after);
+    assert_eq!(ports_picked(&cluster, after + Duration::from_secs(19)), [2]);
+}
+
+#[test]
+fn where_all_fail_any_success_restores_its_endpoint() {
+    let cluster = cluster(2, Balance::RoundRobin);
+    for port in [1, 2] {
+        fail(&cluster, port, 2, NOW);
+    }
+    let mut picks: Vec<_> = (0..4).map(|_| pick(&cluster, &[], NOW)).collect();
+    picks.retain(|pick| pick.endpoint.address.port() == 1);
+    assert_eq!([picks[0].probing, picks[1].probing], [Probing::Yes, Probing::Beside]);
+    report(&cluster, &picks[1], Report::Success, NOW);
+    assert!(!at_port(&cluster, 1).endpoint.is_troubled());
+}
+
 /// The ports that requests go to which cannot be sent again.
 fn ports_entrusted(cluster: &Cluster, now: Duration) -> Vec<u16> {
     let mut random = fastrand::Rng::with_seed(3);
@@ -306,12 +332,34 @@ fn a_lone_endpoint_is_never_ejected() {
     assert_eq!(ports_picked(&cluster, NOW), [1]);
 }
 
+/// Where the names of a cluster may lead to.
+fn at(port: u16) -> Location {
+    EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into())
+}
+
+#[test]
+fn the_probe_of_an_ejected_endpoint_ends_though_too_few_are_left_to_eject_any() {
+    let ejection = EjectionSettings::new(2, Duration::from_secs(10), Duration::from_secs(40), 0.4).unwrap();
+    let settings = ClusterSettings { ejection, ..settings(3, Balance::P2c) };
+    let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
+    fail(&cluster, 1, 2, NOW);
+    cluster.set_locations(&[at(1), at(2)]);
+    let mut now = NOW + Duration::from_secs(10);
+    for time_out in [20, 40, 40] {
+        let probe = pick(&cluster, &[], now);
+        assert_eq!((probe.endpoint.address.port(), probe.probing), (1, Probing::Yes));
+        report(&cluster, &probe, FAILURE, now);
+        now += Duration::from_secs(time_out);
+    }
+    let probe = pick(&cluster, &[], now);
+    report(&cluster, &probe, Report::Success, now);
+    assert_eq!(ports_picked(&cluster, now), [1, 2]);
+}
+
 #[test]
 fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let cluster = cluster(2, Balance::P2c);
     let before = cluster.endpoints();
-    let at =
-        |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
     cluster.set_locations(&[at(2), at(9)]);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);

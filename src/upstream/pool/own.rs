@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::shared::{Carrier, Permit};
-use super::{Pool, Waiting};
+use super::{Pool, Progress, Waiting};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::http2::SharedConnection;
@@ -34,8 +34,8 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     /// Opens an HTTP/1.1 connection that does not go back into the pool.
-    pub(super) async fn open_own(&self) -> Result<Box<Connection<B>>, UpstreamError> {
-        let slot = self.own_slot().await?;
+    pub(super) async fn open_own(&self, progress: &Progress) -> Result<Box<Connection<B>>, UpstreamError> {
+        let slot = self.own_slot(progress).await?;
         match connect::open(&self.endpoint, slot, async || self.make_room().await, || {}).await? {
             Fresh::Http1(mut connection) => {
                 connection.end_with_exchange();
@@ -46,8 +46,11 @@ where
     }
 
     /// The same in a pool that speaks HTTP/2. That connection stays unknown to the pool, and closes with its one stream.
-    pub(super) async fn own_carrier(self: &Rc<Self>) -> Result<Carrier<B>, UpstreamError> {
-        let slot = self.own_slot().await?;
+    pub(super) async fn own_carrier(
+        self: &Rc<Self>,
+        progress: &Progress,
+    ) -> Result<Carrier<B>, UpstreamError> {
+        let slot = self.own_slot(progress).await?;
         Ok(match connect::open(&self.endpoint, slot, async || self.make_room().await, || {}).await? {
             Fresh::Http1(mut connection) => {
                 connection.end_with_exchange();
@@ -63,7 +66,7 @@ where
 
     /// Leave to open a connection, after at most `connection_wait`. While it waits, connections that come back are closed
     /// for it in the order of the slots' queue, as for the exchanges of other workers.
-    async fn own_slot(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+    async fn own_slot(&self, progress: &Progress) -> Result<OwnedSemaphorePermit, UpstreamError> {
         if let Some(slot) = self.free_slot() {
             return Ok(slot);
         }
@@ -75,7 +78,7 @@ where
         if self.endpoint.waiting.load(Ordering::Relaxed) >= settings.max_waiting {
             return refused();
         }
-        let _waiting = Waiting::begin(&self.endpoint);
+        let _waiting = Waiting::begin(&self.endpoint, progress);
         match timeout(settings.connection_wait, self.endpoint.slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => {
                 metrics.waits_served.inc();

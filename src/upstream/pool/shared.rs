@@ -134,7 +134,7 @@ where
         progress: &Progress,
     ) -> Result<(Carrier<B>, Origin), UpstreamError> {
         if repeatable.needs_own_connection() {
-            return Ok((self.own_carrier().await?, Origin::Opened));
+            return Ok((self.own_carrier(progress).await?, Origin::Opened));
         }
         loop {
             if let Some(permit) = self.free_stream() {
@@ -149,7 +149,7 @@ where
             if !(is_shared && self.is_opening.get()) {
                 let slot = match self.free_slot() {
                     Some(slot) => slot,
-                    None => match self.wait().await? {
+                    None => match self.wait(progress).await? {
                         Granted::Connection(connection) => {
                             return Ok((Carrier::Connection(connection), Origin::Pooled));
                         }
@@ -304,10 +304,11 @@ impl<B> Pool<B> {
         self.tend();
     }
 
-    /// Whether another worker has exchanges that wait for a connection.
-    fn is_wanted_elsewhere(&self) -> bool {
+    /// Whether another worker has exchanges that wait for a connection. The endpoint counts one until it has heard that it
+    /// was called.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
         let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
-        waiting > 0 && waiting > self.waiters.borrow().len()
+        waiting > 0 && waiting > self.waiters.borrow().expected()
     }
 
     /// Closes connections that have carried nothing for too long, or whose slot another worker needs.

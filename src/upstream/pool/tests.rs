@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::record::metrics::Metrics;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::cluster::{Balance, Cluster, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
 
 /// A pool, and the backend that it leads to.
@@ -21,10 +21,18 @@ struct Stage {
 
 impl Stage {
     async fn new(unsafe_reuse: UnsafeReuse) -> Self {
+        Self::speaking(Protocol::Http1, unsafe_reuse).await
+    }
+
+    async fn speaking(protocol: Protocol, unsafe_reuse: UnsafeReuse) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = EndpointUrl::parse(&format!("http://{}", backend.local_addr().unwrap())).unwrap();
-        let settings =
-            ClusterSettings { endpoints: vec![url], unsafe_reuse, ..settings(1, Balance::RoundRobin) };
+        let settings = ClusterSettings {
+            endpoints: vec![url],
+            protocol,
+            unsafe_reuse,
+            ..settings(1, Balance::RoundRobin)
+        };
         Self { pools: Pools::new(), cluster: Cluster::new(settings, Arc::new(Metrics::new())), backend }
     }
 
@@ -34,13 +42,21 @@ impl Stage {
 
     /// Sends a request and reads its answer.
     async fn send(&self, method: Method, repeatable: Repeatable) -> Result<StatusCode, UpstreamError> {
+        self.send_by(method, repeatable, &Progress::default()).await
+    }
+
+    async fn send_by(
+        &self,
+        method: Method,
+        repeatable: Repeatable,
+        progress: &Progress,
+    ) -> Result<StatusCode, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::from_static(b"once")));
         *request.method_mut() = method;
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("hosp"));
         let (head, body) = request.into_parts();
-        let progress = Progress::default();
         let (endpoint, head) = (self.endpoint(), Rc::new(head));
-        let request = Sending { endpoint: &endpoint, head: &head, repeatable, progress: &progress };
+        let request = Sending { endpoint: &endpoint, head: &head, repeatable, progress };
         let answer = self.pools.send(request, body).await?;
         let status = answer.status();
         answer.into_body().collect().await?;
@@ -204,13 +220,90 @@ async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next
         let connection = pool.take_idle().unwrap();
         let slots = stage.endpoint().slots.clone();
         slots.forget_permits(slots.available_permits());
-        let (mut hasty, mut patient) = (Box::pin(pool.wait()), Box::pin(pool.wait()));
+        let progress = Progress::default();
+        let [mut hasty, mut patient] = [(); 2].map(|()| Box::pin(pool.wait(&progress)));
         for waiting in [&mut hasty, &mut patient] {
             assert!(timeout(Duration::ZERO, waiting).await.is_err());
         }
         pool.offer(connection);
         drop(hasty);
         assert!(matches!(patient.await, Ok(Granted::Connection(_))));
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_cut_off_while_it_waits_for_a_connection_blames_our_own_limit() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let slots = stage.endpoint().slots.clone();
+        slots.forget_permits(slots.available_permits());
+        for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent(SendOnce::Authentication)] {
+            let progress = Progress::default();
+            let mut waiting = Box::pin(stage.send_by(Method::GET, repeatable, &progress));
+            assert!(timeout(Duration::from_millis(20), waiting.as_mut()).await.is_err());
+            let error = progress.cut_off();
+            assert_eq!((error.kind, error.delivery), (UpstreamErrorKind::ConnectionLimit, Delivery::Never));
+            assert!(!error.kind.blames_endpoint());
+            // With a slot it waits for the endpoint, which may be a black hole.
+            slots.add_permits(1);
+            assert!(timeout(Duration::ZERO, waiting.as_mut()).await.is_err());
+            assert!(progress.cut_off().kind.blames_endpoint());
+            drop(waiting);
+            slots.forget_permits(slots.available_permits());
+        }
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_wait_for_a_connection_that_is_being_opened_as_it_may_carry() {
+    let local = LocalSet::new();
+    let test = async {
+        // It accepts, and says nothing.
+        let stage = Stage::speaking(Protocol::H2, UnsafeReuse::Learned).await;
+        let endpoint = stage.endpoint();
+        let most = endpoint.settings.max_streams + endpoint.settings.max_waiting;
+        let mut sending: Vec<_> = (0..=most).map(|_| Box::pin(stage.get())).collect();
+        let (last, others) = sending.split_last_mut().unwrap();
+        for other in others {
+            assert!(timeout(Duration::ZERO, other).await.is_err(), "it waits");
+        }
+        let error = last.await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::ConnectionLimit);
+    };
+    timeout(BOUND, local.run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_come_back_in_one_turn_all_go_to_those_who_wait() {
+    let local = LocalSet::new();
+    let test = async {
+        let stage = Stage::new(UnsafeReuse::Learned).await;
+        let pool = stage.pools.pool(&stage.endpoint());
+        let mut streams = Vec::new();
+        let mut connections = Vec::new();
+        for _ in 0..3 {
+            streams.push(stage.idle_connection().await);
+            connections.push(pool.take_idle().unwrap());
+        }
+        let slots = stage.endpoint().slots.clone();
+        slots.forget_permits(slots.available_permits());
+        let progress = Progress::default();
+        let mut waits = [(); 3].map(|()| Box::pin(pool.wait(&progress)));
+        for waiting in &mut waits {
+            assert!(timeout(Duration::ZERO, waiting).await.is_err());
+        }
+        for connection in connections {
+            pool.offer(connection);
+            assert!(!pool.is_wanted_elsewhere(), "all who wait are of this worker");
+        }
+        for waiting in waits {
+            assert!(matches!(waiting.await, Ok(Granted::Connection(_))));
+        }
+        stage.endpoint().waiting.fetch_add(1, Ordering::Relaxed);
+        assert!(pool.is_wanted_elsewhere());
     };
     timeout(BOUND, local.run_until(test)).await.unwrap();
 }

@@ -9,6 +9,7 @@ use tokio::time::{sleep_until, timeout};
 use super::*;
 use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::budget::BudgetSettings;
+use crate::policy::expect::Subject;
 use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::policy::outage::OutageQueueSettings;
 use crate::policy::retry::Veto;
@@ -291,6 +292,33 @@ async fn a_hedge_that_has_no_place_in_flight_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_attempt_that_has_failed_holds_no_place_while_another_goes_on() {
+    let steps = [after(30, 502), after(500, 200)];
+    let stage = Stage::with_limit(NonZeroU32::new(2).unwrap(), steps, policy());
+    let look = async {
+        sleep_until(stage.start + ms(25)).await;
+        let both = stage.cluster.admission.in_flight();
+        sleep_until(stage.start + ms(35)).await;
+        (both, stage.cluster.admission.in_flight())
+    };
+    let (response, in_flight) = tokio::join!(stage.get(), look);
+    assert_eq!((response.status().as_u16(), in_flight), (200, (2, 1)));
+    assert_eq!(stage.cluster.admission.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_has_no_place_takes_no_chance_from_one_of_a_key_that_is_not_helped() {
+    let stage = Stage::with_limit(NonZeroU32::MIN, [after(1500, 200)], patient(3));
+    let rest = stage.route.settings.pattern.path.rest_of("/api/x");
+    let key = stage.cluster.key(&Subject { route: "all", method: &Method::GET, rest });
+    (0..8).for_each(|exchange| stage.cluster.note_beside(&key, Ending::Failure(exchange), ms(1)));
+    assert!(!stage.cluster.may_help_beside(&key, 0.5, ms(2)));
+    assert_eq!(stage.get().await.status(), 200);
+    assert_eq!(ended(&stage, HedgeEnd::RefusedLoad), 1, "the load is asked first");
+    assert!(stage.cluster.may_help_beside(&key, 0.0, ms(2000)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hedge_that_could_not_answer_before_the_deadline_is_not_sent() {
     let stage = stage(2, [Step::Hang]).with_route(|route| route.settings.deadline = ms(24));
     assert_eq!(stage.get().await.status(), 504);
@@ -383,6 +411,20 @@ async fn one_that_a_younger_overtakes_has_failed_at_its_endpoint() {
     assert_eq!((stage.attempts_at(), stage.start.elapsed()), (vec![0, 1000], ms(1005)));
     assert_eq!((cancelled(&stage), troubled(&stage)), (vec![0, 0], vec![true, false]));
     assert_eq!((ended(&stage, HedgeEnd::Won), stage.route.metrics.recovered.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_attempts_that_always_fail_are_learned_to_be_of_no_use() {
+    let stage = Stage::with_outage_queue(OutageQueueSettings::new(0, ms(1), 3).unwrap(), patient(2), |at| {
+        if at.as_millis() % 2000 == 0 { said(1200, 200, "first") } else { after(10, 502) }
+    });
+    for second in 0..20 {
+        sleep_until(stage.start + ms(2000 * second)).await;
+        assert_eq!(text(stage.get().await).await, "first");
+    }
+    let failed = ended(&stage, HedgeEnd::Failed);
+    assert!((8..14).contains(&failed), "eight show it, and one in sixteen is made all the same: {failed}");
+    assert_eq!(stage.attempts_at().len() as u64, 20 + failed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::config::settings::settings;
 use crate::config::spec::{Must, Or};
 use crate::config::units::show_duration;
 use crate::policy::health::Rhythm;
-use crate::policy::retry::StatusSet;
+use crate::policy::settings::StatusSet;
 use crate::upstream::health::HealthCheck as Settings;
 
 settings! {

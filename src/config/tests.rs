@@ -12,7 +12,7 @@ use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::LineSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 
 mod errors;
 

@@ -8,7 +8,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::error::ErrorClass;
-use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
+use crate::policy::request::{BodyState, Repeatable};
+use crate::policy::settings::RetryPolicy;
 
 /// How much of an answer may be held, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,9 @@
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::policy::authentication;
-use crate::policy::retry::{Repeatable, RetryPolicy, Veto};
+use crate::policy::request::Repeatable;
+use crate::policy::settings::RetryPolicy;
+use crate::policy::verdict::Veto;
 
 /// The rule by which a request is sent again only if nothing of it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

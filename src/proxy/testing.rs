@@ -25,7 +25,7 @@ use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
 use crate::policy::outage::LineSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::proxy::attempts::{Sending, Transport};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::hold::AnswerMemory;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::policy::ejection::{Admission, EjectionSettings, Health, Heed};
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::health::Rhythm;
-use crate::policy::retry::StatusSet;
+use crate::policy::settings::StatusSet;
 use crate::upstream::connect;
 use crate::upstream::endpoint::{Endpoint, EndpointHost};
 use crate::upstream::http1::wire::{Outgoing, Unanswered, Wire};

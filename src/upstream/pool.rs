@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::descriptors::Relief;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::policy::repeat::SendOnce;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};

@@ -221,7 +221,7 @@ mod checker {
 
     #[test]
     fn a_clean_file_passes() {
-        let text = "//! What it holds.\n\nuse crate::error::Delivery;\nuse crate::policy::retry::Veto;\n";
+        let text = "//! What it holds.\n\nuse crate::error::Delivery;\nuse crate::policy::verdict::Veto;\n";
         assert!(violations(&[("src/policy/retry.rs", text)]).is_empty());
     }
 

@@ -7,7 +7,7 @@ use super::page::Page;
 use super::request::Request;
 use crate::fields::via::Via;
 use crate::policy::repeat::SendOnce;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::proxy::headers;
 use crate::route::RouteSettings;
 

@@ -26,8 +26,8 @@ use crate::policy::admission::{AdmissionSettings, Limit};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::LineSettings;
-use crate::policy::retry::StatusSet;
 use crate::policy::reuse::UnsafeReuse;
+use crate::policy::settings::StatusSet;
 use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
 use crate::upstream::endpoint::EndpointUrl;
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::repeat::SendOnce;
-use crate::policy::retry::ErrorSet;
+use crate::policy::settings::ErrorSet;
 
 const TAG: &str = "\"v1\"";
 

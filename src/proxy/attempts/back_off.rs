@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, Attempts, Ended, Transport};
-use crate::policy::retry::Reason;
+use crate::policy::verdict::Reason;
 use crate::upstream::body::UpstreamBody;
 
 impl<T: Transport> Attempts<'_, T> {

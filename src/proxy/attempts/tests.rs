@@ -9,7 +9,7 @@ use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
 

@@ -7,7 +7,7 @@ use http::Response;
 use http::request::Parts;
 
 use crate::error::UpstreamError;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::proxy::replay::AttemptBody;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::endpoint::Endpoint;

@@ -19,7 +19,7 @@ use super::{Granted, Pool, Progress};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::is_token;
 use crate::policy::authentication::binds_connection;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::InFlight;

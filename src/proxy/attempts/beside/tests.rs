@@ -11,7 +11,7 @@ use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::policy::outage::LineSettings;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
 

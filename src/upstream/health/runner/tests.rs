@@ -13,7 +13,7 @@ use super::*;
 use crate::policy::expect::Kind;
 use crate::policy::health::Rhythm;
 use crate::policy::outage::{LineSettings, Stake};
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::cluster::tests::{settings, subject};

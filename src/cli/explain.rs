@@ -28,7 +28,7 @@ use crate::policy::settings::RetryPolicy;
 use crate::policy::verdict::{Reason, Verdict, Veto};
 use crate::route::redirect::{Answer, Place, Redirect};
 use crate::route::{Action, Lookup, RouteSettings, RouteTable};
-use crate::upstream::cluster::{ClusterSettings, Protocol};
+use crate::upstream::settings::{ClusterSettings, Protocol};
 
 mod page;
 mod place;

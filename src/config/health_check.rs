@@ -16,7 +16,7 @@ use crate::config::spec::{Must, Or};
 use crate::config::units::show_duration;
 use crate::policy::health::Rhythm;
 use crate::policy::settings::StatusSet;
-use crate::upstream::health::HealthCheck as Settings;
+use crate::upstream::settings::HealthCheck as Settings;
 
 settings! {
     /// `[cluster.NAME.health_check]`

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::downstream::http2::Http2Settings;
+use crate::downstream::settings::Http2Settings;
 use crate::policy::admission::AdmissionSettings;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;

@@ -38,8 +38,9 @@ use crate::record::metrics::Metrics;
 use crate::route::{Action, PathPattern, Pattern, Route, RouteSettings, RouteTable};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::body::testing::{Part, ScriptedAnswer};
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 /// What the scripted upstream does with one attempt.
 #[derive(Clone, Debug)]

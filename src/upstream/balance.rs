@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::policy::ejection::{Admission, EjectionSettings, Health, Heed};
 use crate::policy::request::Repeatable;
-use crate::upstream::cluster::Balance;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
+use crate::upstream::settings::Balance;
 
 /// A chosen endpoint. What its attempt tells belongs into [`Cluster::report`](super::cluster::Cluster::report).
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::{EndpointHost, Location};
+use crate::upstream::location::{EndpointHost, Location};
 
 /// What each endpoint URL of a cluster last resolved to.
 #[derive(Debug, Default)]
@@ -21,11 +21,25 @@ pub struct Resolver {
 impl Resolver {
     /// Starts from what `others` last resolved the same names to: a reload then loses no address while no name server
     /// answers.
+<<<<<<< badec59c2d8181a20f92cebfcdfbba533844f85c
     pub fn after(cluster: &Cluster, others: &[Arc<Cluster>]) -> Self {
         let known = cluster.settings.endpoints.iter().map(|url| {
             let endpoints = others.iter().flat_map(|other| other.endpoints().to_vec());
             let same = endpoints.filter(|other| other.host == url.host && other.address.port() == url.port);
             same.map(|endpoint| url.at(endpoint.address.ip())).collect()
+=======
+    pub fn new(urls: Arc<[EndpointUrl]>, clusters: &[Arc<Cluster>]) -> Self {
+        let known = urls.iter().map(|url| {
+            if let Some(location) = url.fixed() {
+                return vec![location];
+            }
+            let endpoints = clusters.iter().flat_map(|cluster| cluster.endpoints().to_vec());
+            let pairs = endpoints.map(|endpoint| (url.at(endpoint.address.ip()), endpoint));
+            pairs
+                .filter(|(location, endpoint)| endpoint.is_at(location))
+                .map(|(location, _)| location)
+                .collect()
+>>>>>>> daa16850fa57ebcdc2a5a130c8390c3f66ed8e66
         });
         Self { known: known.collect() }
     }
@@ -123,8 +137,8 @@ mod tests {
     use super::*;
     use crate::record::metrics::Metrics;
     use crate::upstream::cluster::tests::settings;
-    use crate::upstream::cluster::{Balance, ClusterSettings};
-    use crate::upstream::endpoint::EndpointUrl;
+    use crate::upstream::location::EndpointUrl;
+    use crate::upstream::settings::{Balance, ClusterSettings};
 
     fn cluster(urls: &[&str]) -> Arc<Cluster> {
         let endpoints = urls.iter().map(|url| EndpointUrl::parse(url).unwrap()).collect();

@@ -26,8 +26,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::certificate::CertificateFiles;
 use crate::error::UpstreamError;
-use crate::upstream::cluster::Protocol;
-use crate::upstream::endpoint::EndpointHost;
+use crate::upstream::location::EndpointHost;
+use crate::upstream::settings::Protocol;
 use crate::upstream::stream::Stream;
 
 /// How a cluster speaks TLS. One [`ClientConfig`] serves all its endpoints in all workers, so that they share the
@@ -274,7 +274,7 @@ impl ServerCertVerifier for TrustAnybody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::endpoint::EndpointUrl;
+    use crate::upstream::location::EndpointUrl;
 
     fn settings(trust: Trust, protocol: Protocol) -> TlsSettings {
         TlsSettings::new(TlsParameters { trust, ca: None, identity: None, server_name: None, protocol })

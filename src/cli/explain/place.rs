@@ -4,7 +4,7 @@ use http::Method;
 
 use crate::config::kinds::places::show_host;
 use crate::route::Pattern;
-use crate::upstream::cluster::{Balance, ClusterSettings};
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 /// How many endpoints the cluster has, and how one is chosen.
 pub(super) fn show_endpoints(cluster: &ClusterSettings) -> String {

@@ -28,8 +28,8 @@ use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::LineSettings;
 use crate::policy::reuse::UnsafeReuse;
 use crate::policy::settings::StatusSet;
-use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::settings::{Balance, ClusterSettings, Protocol};
 
 settings! {
     /// `[cluster.NAME]`

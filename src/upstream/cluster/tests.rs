@@ -3,8 +3,14 @@
 use http::Method;
 
 use super::*;
+use crate::policy::admission::AdmissionSettings;
+use crate::policy::budget::BudgetSettings;
+use crate::policy::ejection::EjectionSettings;
+use crate::policy::outage::LineSettings;
 use crate::policy::repeat::SendOnce;
+use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::endpoint::InFlight;
+use crate::upstream::settings::{Balance, Protocol};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -321,6 +327,34 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
 }
 
 #[test]
+<<<<<<< badec59c2d8181a20f92cebfcdfbba533844f85c
+=======
+fn an_address_by_another_name_is_another_endpoint() {
+    let cluster = cluster(0, Balance::P2c);
+    let named = |name| EndpointUrl::parse(&format!("https://{name}:1")).unwrap().at([127, 0, 0, 1].into());
+    cluster.set_locations(&[named("a"), named("b")], NOW);
+    let before = cluster.endpoints();
+    assert_eq!(before.len(), 1, "the first name wins");
+    cluster.set_locations(&[named("a")], NOW);
+    assert_eq!(cluster.endpoints()[0].id, before[0].id);
+    cluster.set_locations(&[named("b")], NOW);
+    assert_ne!(cluster.endpoints()[0].id, before[0].id, "its certificate has to hold for the other name");
+    assert!(before[0].is_retired());
+}
+
+#[test]
+fn settings_that_differ_in_endpoints_alone_identify_the_same_cluster() {
+    let (one, urls) = settings(1, Balance::P2c).split();
+    let (other, more) = settings(3, Balance::P2c).split();
+    assert_eq!((one == other, urls.len(), more.len()), (true, 1, 3));
+    let (changed, _) = settings(1, Balance::RoundRobin).split();
+    assert_ne!(one, changed);
+    let cluster = cluster(3, Balance::P2c);
+    assert_eq!((*cluster.settings == other, *cluster.urls() == *more), (true, true));
+}
+
+#[test]
+>>>>>>> daa16850fa57ebcdc2a5a130c8390c3f66ed8e66
 fn the_workers_reports_make_one_view_of_how_the_cluster_is() {
     let cluster = cluster(1, Balance::P2c);
     let tell = |told| report(&cluster, &pick(&cluster, &[], NOW), told, NOW);

@@ -8,9 +8,10 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::record::metrics::Metrics;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 /// A pool, and the backend that it leads to.
 struct Stage {

@@ -17,9 +17,10 @@ use crate::policy::request::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::cluster::tests::{settings, subject};
-use crate::upstream::cluster::{Attempt, Balance, Report};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::upstream::cluster::{Attempt, Report};
 use crate::upstream::line::{Turn, Wait};
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::settings::Balance;
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -1,0 +1,118 @@
+//! What an operator sets for a cluster, checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use http::uri::{Authority, PathAndQuery};
+
+use crate::policy::admission::AdmissionSettings;
+use crate::policy::budget::BudgetSettings;
+use crate::policy::ejection::EjectionSettings;
+use crate::policy::health::Rhythm;
+use crate::policy::outage::LineSettings;
+use crate::policy::reuse::UnsafeReuse;
+use crate::policy::settings::StatusSet;
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::tls::TlsSettings;
+
+/// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterSettings {
+    /// The label in metrics and in the record.
+    pub name: Arc<str>,
+    /// Where it is; at least one.
+    pub endpoints: Vec<EndpointUrl>,
+    /// The protocol that they speak.
+    pub protocol: Protocol,
+    /// How TLS is spoken to them; none if they are reached over TCP alone.
+    pub tls: Option<TlsSettings>,
+    /// How long a connection may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Which unused connections may carry a request that must not be sent twice; not for HTTP/2, where an endpoint says
+    /// what it has not acted on.
+    pub unsafe_reuse: UnsafeReuse,
+    /// The longest silence inside a response body.
+    pub body_timeout: Duration,
+    /// Connections to one endpoint, over all workers; at least 1.
+    pub max_connections: usize,
+    /// Exchanges on one HTTP/2 connection, where the endpoint does not allow fewer; at least 1.
+    pub max_streams: usize,
+    /// How long an attempt may wait for one of them.
+    pub connection_wait: Duration,
+    /// How many attempts may wait at once, per endpoint and worker.
+    pub max_waiting: usize,
+    /// The largest response head, in bytes; at least 8 KiB.
+    pub max_header_bytes: usize,
+    /// How often host names are resolved again.
+    pub dns_refresh: Duration,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// When an endpoint leaves balancing.
+    pub ejection: EjectionSettings,
+    /// Who waits how long while all of it is down.
+    pub line: LineSettings,
+    /// What its endpoints are asked to know whether they work; none if they are not.
+    pub health_check: Option<HealthCheck>,
+    /// How much may be in flight, and who waits how long beyond that.
+    pub admission: AdmissionSettings,
+    /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
+    pub failures: StatusSet,
+    /// How many retries the cluster may get.
+    pub budget: BudgetSettings,
+}
+
+/// How an endpoint is chosen among those in balancing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Of two chosen at random, the one with fewer requests in flight.
+    #[default]
+    P2c,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// The protocol that a cluster's endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 or HTTP/1.1, whichever the endpoint prefers in the TLS handshake.
+    Auto,
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
+    H2,
+}
+
+impl Protocol {
+    /// Whether a connection may turn out to speak HTTP/2.
+    pub fn may_be_http2(self) -> bool {
+        self != Self::Http1
+    }
+
+    /// What is offered in the TLS handshake, the preferred one first.
+    pub(super) fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Auto => &[b"h2", b"http/1.1"],
+            Self::Http1 => &[b"http/1.1"],
+            Self::H2 => &[b"h2"],
+        }
+    }
+}
+
+/// What an operator sets for health checks, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// When an endpoint is checked, and what the results make of it.
+    pub rhythm: Rhythm,
+    /// GET or HEAD.
+    pub method: Method,
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// The host that is named; none for that of the endpoint.
+    pub host: Option<Authority>,
+    /// The answers of an endpoint that works.
+    pub statuses: StatusSet,
+}

@@ -19,13 +19,13 @@ use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::line::{Failed, Finished, Line, Turn};
-use crate::upstream::location::{EndpointHost, EndpointUrl, Location};
+use crate::upstream::location::{EndpointUrl, Location};
 use crate::upstream::settings::ClusterSettings;
 
 /// A named group of endpoints, shared by all workers.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Its settings.
+    /// Its settings, but for the endpoints: those stand in [`Cluster::urls`].
     pub settings: Arc<ClusterSettings>,
     /// Its counters.
     pub metrics: Arc<ClusterMetrics>,
@@ -36,6 +36,8 @@ pub struct Cluster {
     /// Where exchanges wait while all of it is down.
     pub line: Arc<Line>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// What the endpoints come from. It is locked while they are exchanged: no look-up of old URLs undoes a reload.
+    urls: Mutex<Arc<[EndpointUrl]>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
     /// Held while an ejection is decided on, so that two at once cannot exceed `max_ejected`.
@@ -99,6 +101,7 @@ pub struct Outlook {
 impl Cluster {
     /// A cluster of the endpoints that are given by address; those given by name come with [`Cluster::set_locations`].
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
+        let (settings, urls) = settings.split();
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
             line: Arc::new(Line::new(
@@ -109,6 +112,7 @@ impl Cluster {
             admission: Arc::new(Admission::new(settings.admission, registry.admission(&settings.name))),
             budget: Budget::new(settings.budget),
             endpoints: ArcSwap::default(),
+            urls: Mutex::new(urls.into()),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -116,32 +120,55 @@ impl Cluster {
             settings: Arc::new(settings),
             registry,
         };
-        let fixed = cluster.settings.endpoints.iter().filter_map(|url| match url.host {
-            EndpointHost::Address(address) => Some(url.at(address)),
-            EndpointHost::Name(_) => None,
-        });
-        cluster.set_locations(&fixed.collect::<Vec<_>>());
+        let fixed: Vec<_> = cluster.urls().iter().filter_map(EndpointUrl::fixed).collect();
+        cluster.set_locations(&fixed, Duration::ZERO);
         cluster
     }
 
-    /// Makes `locations` the cluster's endpoints. Those that stay keep their connections and their health.
-    pub fn set_locations(&self, locations: &[Location]) {
+    /// The URLs that its endpoints come from.
+    pub fn urls(&self) -> Arc<[EndpointUrl]> {
+        self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes other URLs, which lead to `locations`: a reload has changed the endpoints and nothing else.
+    pub fn change_urls(&self, urls: Arc<[EndpointUrl]>, locations: &[Location], now: Duration) {
+        let mut current = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = urls;
+        self.set_locations(locations, now);
+    }
+
+    /// Takes what its URLs lead to now. It does nothing if `urls` are those of an earlier configuration.
+    pub(super) fn follow(&self, urls: &Arc<[EndpointUrl]>, locations: &[Location], now: Duration) {
+        let current = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, urls) {
+            self.set_locations(locations, now);
+        }
+    }
+
+    /// Makes `locations` the cluster's endpoints. Those that stay keep their connections and their health. In an outage a
+    /// new one is like a check that passes: one of those who wait may try it.
+    pub fn set_locations(&self, locations: &[Location], now: Duration) {
         let old = self.endpoints();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(locations.len());
         for location in locations {
             if endpoints.iter().any(|endpoint| endpoint.address == location.address) {
                 continue;
             }
-            let kept = old.iter().find(|endpoint| endpoint.address == location.address).cloned();
+            let kept = old.iter().find(|endpoint| endpoint.is_at(location)).cloned();
             endpoints.push(kept.unwrap_or_else(|| Arc::new(self.endpoint(location))));
         }
-        for endpoint in old.iter() {
-            if !endpoints.iter().any(|kept| kept.id == endpoint.id) {
-                endpoint.retire();
-            }
+        let is_among = |endpoint: &Endpoint, others: &[Arc<Endpoint>]| {
+            others.iter().any(|other| other.id == endpoint.id)
+        };
+        for endpoint in old.iter().filter(|endpoint| !is_among(endpoint, &endpoints)) {
+            endpoint.retire();
         }
+        let has_new = endpoints.iter().any(|endpoint| !is_among(endpoint, &old));
         self.endpoints.store(Arc::new(endpoints));
         self.changed.notify_one();
+        if has_new {
+            self.line.check_passed(now);
+        }
     }
 
     /// Waits until the cluster may have other endpoints, or is retired. Each change is told once.

@@ -115,6 +115,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is there: at this address, by the same name, for which its certificate has to hold.
+    pub(super) fn is_at(&self, location: &Location) -> bool {
+        self.address == location.address && self.host == location.host
+    }
+
     /// Attempts that run, and answers that flow, in all workers.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -149,6 +154,7 @@ impl Endpoint {
     /// Takes the endpoint out of use: its idle connections are closed, those in use when they are done.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+        self.metrics.ejected.set(0);
         self.metrics.set_healthy(None);
         self.wanted.notify_waiters();
     }

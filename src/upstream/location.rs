@@ -91,6 +91,14 @@ impl EndpointUrl {
         Ok(Self { scheme, host, port })
     }
 
+    /// The endpoint, if the host is an address: then there is no name to resolve.
+    pub fn fixed(&self) -> Option<Location> {
+        match self.host {
+            EndpointHost::Address(address) => Some(self.at(address)),
+            EndpointHost::Name(_) => None,
+        }
+    }
+
     /// The endpoint at one of its host's addresses.
     pub fn at(&self, address: IpAddr) -> Location {
         Location { address: SocketAddr::new(address, self.port), host: self.host.clone() }

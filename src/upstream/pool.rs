@@ -237,7 +237,6 @@ where
         if let Some((_, pool)) = pools.iter().find(|(id, _)| *id == endpoint.id) {
             return pool.clone();
         }
-        pools.retain(|(_, pool)| !pool.endpoint.is_retired());
         let max_waiting = endpoint.settings.max_waiting;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
@@ -573,6 +572,10 @@ where
         }
         self.idle.borrow_mut().clear();
         self.close_idle(Instant::now(), true);
+        // The worker forgets the endpoint, and the metrics end its series with its last exchange.
+        if let Some(siblings) = self.siblings.upgrade() {
+            siblings.borrow_mut().retain(|(_, pool)| !Rc::ptr_eq(pool, &self));
+        }
     }
 }
 

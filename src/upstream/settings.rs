@@ -16,12 +16,13 @@ use crate::policy::settings::StatusSet;
 use crate::upstream::location::EndpointUrl;
 use crate::upstream::tls::TlsSettings;
 
-/// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
+/// What an operator sets for a cluster, checked. All but `endpoints` identifies it over a reload: see [`ClusterSettings::split`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSettings {
     /// The label in metrics and in the record.
     pub name: Arc<str>,
-    /// Where it is; at least one.
+    /// Where it is; at least one. Those of a running cluster change with a reload, and stand in
+    /// [`Cluster::urls`](super::cluster::Cluster::urls).
     pub endpoints: Vec<EndpointUrl>,
     /// The protocol that they speak.
     pub protocol: Protocol,
@@ -62,6 +63,15 @@ pub struct ClusterSettings {
     pub failures: StatusSet,
     /// How many retries the cluster may get.
     pub budget: BudgetSettings,
+}
+
+impl ClusterSettings {
+    /// What identifies the cluster over a reload, with no endpoint in it, and the endpoints. A cluster of equal identity
+    /// keeps its outage queue, admission, budget and expectations, and the endpoints that stay keep what belongs to them.
+    pub fn split(mut self) -> (Self, Vec<EndpointUrl>) {
+        let endpoints = std::mem::take(&mut self.endpoints);
+        (self, endpoints)
+    }
 }
 
 /// How an endpoint is chosen among those in balancing.

@@ -318,17 +318,15 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let before = cluster.endpoints();
     let at =
         |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
-    cluster.set_locations(&[at(2), at(9)]);
+    cluster.set_locations(&[at(2), at(9)], NOW);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);
     assert!(before[0].is_retired() && !before[1].is_retired());
-    cluster.set_locations(&[]);
+    cluster.set_locations(&[], NOW);
     assert!(cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), NOW).is_none());
 }
 
 #[test]
-<<<<<<< badec59c2d8181a20f92cebfcdfbba533844f85c
-=======
 fn an_address_by_another_name_is_another_endpoint() {
     let cluster = cluster(0, Balance::P2c);
     let named = |name| EndpointUrl::parse(&format!("https://{name}:1")).unwrap().at([127, 0, 0, 1].into());
@@ -354,7 +352,6 @@ fn settings_that_differ_in_endpoints_alone_identify_the_same_cluster() {
 }
 
 #[test]
->>>>>>> daa16850fa57ebcdc2a5a130c8390c3f66ed8e66
 fn the_workers_reports_make_one_view_of_how_the_cluster_is() {
     let cluster = cluster(1, Balance::P2c);
     let tell = |told| report(&cluster, &pick(&cluster, &[], NOW), told, NOW);

@@ -275,8 +275,8 @@ impl Cluster {
                 0.0
             }
             Report::Success => {
-                if endpoint.is_troubled() {
-                    let change = endpoint.with_health(Health::success);
+                if endpoint.standing.is_troubled() {
+                    let change = endpoint.standing.with_health(Health::success);
                     self.note_change(endpoint, change, now);
                 }
                 // Nearly always nothing is wrong, and this is all.
@@ -319,13 +319,13 @@ impl Cluster {
     /// Takes note of an attempt that ended without telling anything.
     pub fn abandon(&self, pick: &Pick, now: Duration) {
         if pick.probing == Probing::Yes {
-            pick.endpoint.with_health(|health| health.abandon_probe(now));
+            pick.endpoint.standing.with_health(|health| health.abandon_probe(now));
         }
     }
 
     /// Takes a failure back from the endpoint: the same exchange failed at another one, too.
     pub fn take_back(&self, endpoint: &Endpoint, weight: f64) {
-        endpoint.with_health(|health| health.take_back(weight));
+        endpoint.standing.with_health(|health| health.take_back(weight));
     }
 
     fn note_lean(&self, endpoint: &Endpoint, failed: bool, q: impl FnOnce() -> f64) {
@@ -344,14 +344,14 @@ impl Cluster {
     ) {
         match (ending, verdict) {
             (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, now, Health::checks_fail),
-            (CheckEnding::Passed, Verdict::Healthy) if endpoint.is_troubled() => {
-                let change = endpoint.with_health(Health::checks_pass);
+            (CheckEnding::Passed, Verdict::Healthy) if endpoint.standing.is_troubled() => {
+                let change = endpoint.standing.with_health(Health::checks_pass);
                 self.note_change(endpoint, change, now);
             }
             _ => {}
         }
         // One that is out of balancing would take nothing of what is let go.
-        if ending == CheckEnding::Passed && balance::is_open(endpoint) {
+        if ending == CheckEnding::Passed && endpoint.standing.is_open() {
             self.line.check_passed(now);
         }
     }
@@ -360,13 +360,13 @@ impl Cluster {
     fn eject(&self, endpoint: &Endpoint, now: Duration, note: impl FnOnce(&mut Health, Room) -> Change) {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
-        if most == 0 || endpoint.is_retired() {
+        if most == 0 || endpoint.standing.is_retired() {
             return; // nothing can be ejected, so nothing need be counted
         }
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let ejected = endpoints.iter().filter(|other| !balance::is_open(other)).count();
+        let ejected = endpoints.iter().filter(|other| !other.standing.is_open()).count();
         let room = if ejected < most { Room::Some } else { Room::None };
-        let change = endpoint.with_health(|health| note(health, room));
+        let change = endpoint.standing.with_health(|health| note(health, room));
         self.note_change(endpoint, change, now);
     }
 
@@ -375,7 +375,7 @@ impl Cluster {
         match change {
             Change::Ejected => {
                 endpoint.metrics.ejected.set(1);
-                let (failures, until) = endpoint.with_health(|health| health.row());
+                let (failures, until) = endpoint.standing.with_health(|health| health.row());
                 let reason =
                     if until.is_some() { EjectionReason::Failures } else { EjectionReason::HealthChecks };
                 endpoint.metrics.ejections(reason).inc();
@@ -388,7 +388,7 @@ impl Cluster {
                 tracing::warn!(%cluster, endpoint = %label, reason, failures, seconds, "endpoint ejected");
             }
             Change::Relapsed => {
-                let (_, until) = endpoint.with_health(|health| health.row());
+                let (_, until) = endpoint.standing.with_health(|health| health.row());
                 let seconds = until.unwrap_or(now).saturating_sub(now).as_secs_f64();
                 tracing::warn!(%cluster, endpoint = %label, seconds, "endpoint stays ejected: its probe failed");
             }

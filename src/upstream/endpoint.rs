@@ -8,20 +8,24 @@
 //! `a_connect_that_this_machine_could_not_make_blames_no_endpoint`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::policy::ejection::Health;
 use crate::policy::expect::Lean;
 use crate::policy::reuse::IdleLimit;
 use crate::record::metrics::{ClusterMetrics, EndpointMetrics};
 use crate::upstream::location::{EndpointHost, Location};
 use crate::upstream::settings::ClusterSettings;
 use crate::upstream::tls::TlsClient;
+
+mod connections;
+mod standing;
+
+use self::connections::Connections;
+pub use self::standing::Standing;
 
 /// One address of a cluster, shared by all workers.
 #[derive(Debug)]
@@ -40,16 +44,12 @@ pub struct Endpoint {
     pub metrics: Arc<EndpointMetrics>,
     /// The counters of its cluster.
     pub cluster_metrics: Arc<ClusterMetrics>,
-    /// One permit for each connection that `max_connections` still allows.
-    pub slots: Arc<Semaphore>,
-    /// Told when an attempt finds no permit: workers close idle connections to give theirs back.
-    pub wanted: Notify,
-    /// Attempts that wait for a permit, in all workers.
-    pub waiting: AtomicUsize,
+    /// Whether it is in balancing.
+    pub standing: Standing,
+    /// How many connections it has, and who wants one.
+    pub(super) connections: Connections,
     /// TLS, if that is how it is reached.
     pub(super) tls: Option<TlsClient>,
-    /// Its HTTP/2 connections, in all workers.
-    pub(super) shared: SharedCounts,
     /// By how much more attempts fail here than their keys do anyway; not kept where it is the only endpoint.
     pub(super) lean: Lean,
     /// Whether it refused a connection and none has opened since that was tried later.
@@ -58,22 +58,6 @@ pub struct Endpoint {
     /// What the times of `idle_limit` count from.
     made: Instant,
     in_flight: AtomicUsize,
-    open: AtomicUsize,
-    retired: AtomicBool,
-    health: Mutex<Health>,
-    /// Whether `health` holds anything: spares the lock where all is well.
-    troubled: AtomicBool,
-}
-
-/// How many HTTP/2 connections there are, and what they carry.
-#[derive(Debug, Default)]
-pub(super) struct SharedCounts {
-    /// Open connections.
-    pub(super) open: AtomicUsize,
-    /// Those of them that carry at least one exchange.
-    pub(super) busy: AtomicUsize,
-    /// Exchanges that they carry.
-    pub(super) streams: AtomicUsize,
 }
 
 /// The identity of an [`Endpoint`].
@@ -97,20 +81,14 @@ impl Endpoint {
             host: location.host.clone(),
             metrics,
             cluster_metrics,
-            slots: Arc::new(Semaphore::new(settings.max_connections)),
-            wanted: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            standing: Standing::default(),
+            connections: Connections::new(settings.max_connections),
             tls: settings.tls.as_ref().map(|tls| tls.client(&location.host)),
-            shared: SharedCounts::default(),
             lean: Lean::default(),
             refusing: AtomicBool::new(false),
             idle_limit: IdleLimit::default(),
             made: Instant::now(),
             in_flight: AtomicUsize::new(0),
-            open: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
-            health: Mutex::default(),
-            troubled: AtomicBool::new(false),
             settings,
         }
     }
@@ -133,35 +111,26 @@ impl Endpoint {
 
     /// Open connections, in all workers.
     pub fn open_connections(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.connections.open()
     }
 
     /// Those of them that carry an exchange.
     pub fn active_connections(&self) -> usize {
-        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        let own = self.open_connections().saturating_sub(count(&self.shared.open));
-        // Attempts that are still connecting, or wait for a stream, are in flight, but hold no connection.
-        let in_flight = self.in_flight().saturating_sub(count(&self.shared.streams));
-        (count(&self.shared.busy) + in_flight.min(own)).min(self.open_connections())
+        self.connections.active(self.in_flight())
     }
 
     /// Counts a connection until the guard is dropped.
     pub fn count_connection(self: &Arc<Self>) -> OpenConnection {
-        self.open.fetch_add(1, Ordering::Relaxed);
+        self.connections.note_open();
         OpenConnection { endpoint: self.clone() }
     }
 
     /// Takes the endpoint out of use: its idle connections are closed, those in use when they are done.
     pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
+        self.standing.retire();
         self.metrics.ejected.set(0);
         self.metrics.set_healthy(None);
-        self.wanted.notify_waiters();
-    }
-
-    /// Whether it is out of use.
-    pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
+        self.connections.ask_for_idle();
     }
 
     /// Notes that a connection was found open after it had been idle for `age`.
@@ -200,20 +169,6 @@ impl Endpoint {
     pub(super) fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
     }
-
-    /// Whether there is anything in its health to look at.
-    pub fn is_troubled(&self) -> bool {
-        self.troubled.load(Ordering::Relaxed)
-    }
-
-    /// Its health, to be looked at or changed; [`Endpoint::is_troubled`] follows.
-    pub fn with_health<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
-        // Health is a plain value: a panic elsewhere cannot leave it half-written.
-        let mut health: MutexGuard<'_, _> = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = change(&mut health);
-        self.troubled.store(!health.is_clean(), Ordering::Relaxed);
-        result
-    }
 }
 
 /// Counts an attempt at its endpoint while it lives.
@@ -236,6 +191,6 @@ pub struct OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.endpoint.open.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.connections.note_closed();
     }
 }

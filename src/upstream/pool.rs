@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -403,11 +402,11 @@ where
 
     /// Leave to open a connection, if there is any left, or an idle connection that nobody wanted has one.
     fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
-        let acquire = || self.endpoint.slots.clone().try_acquire_owned().ok();
-        acquire().or_else(|| {
+        let connections = &self.endpoint.connections;
+        connections.try_slot().or_else(|| {
             let unwanted = self.idle.borrow_mut().pop_front()?;
             drop(unwanted);
-            acquire()
+            connections.try_slot()
         })
     }
 
@@ -446,12 +445,12 @@ where
         let ticket =
             self.waiters.borrow_mut().vacancy().map(|vacancy| vacancy.join(())).ok_or_else(refused)?;
         let place = Place::new(self, ticket);
-        let _waiting = Waiting::begin(&self.endpoint);
+        let _waiting = self.endpoint.connections.wait();
         let slot = async {
             tokio::select! {
                 biased;
                 () = place.news() => None,
-                slot = self.endpoint.slots.clone().acquire_owned() => slot.ok().map(Granted::Slot),
+                slot = self.endpoint.connections.slot() => slot.map(Granted::Slot),
             }
         };
         let slot = timeout(settings.connection_wait, slot).await;
@@ -502,11 +501,11 @@ where
 
     /// Gives a free connection to who waits for one, or keeps it.
     fn offer(&self, mut connection: Box<Connection<B>>) {
-        if self.endpoint.is_retired() {
+        if self.endpoint.standing.is_retired() {
             return;
         }
         let mut waiters = self.waiters.borrow_mut();
-        if self.endpoint.waiting.load(Ordering::Relaxed) > waiters.len() {
+        if self.endpoint.connections.waiting() > waiters.len() {
             // Another worker waits as well. Its attempt stands in the line for slots, and this one's do too: closing
             // gives the slot to whoever came first, where handing over would keep it here for ever.
             return;
@@ -549,18 +548,18 @@ where
     async fn keep(self: Rc<Self>) {
         let settings = &self.endpoint.settings;
         let period = (settings.idle_timeout / 2).max(SHORTEST_KEEPING);
-        while !self.endpoint.is_retired() {
+        while !self.endpoint.standing.is_retired() {
             tokio::select! {
                 biased;
                 () = poll_fn(|cx| { self.poll_idle(cx); Poll::Pending }) => {}
-                () = self.endpoint.wanted.notified() => {
+                () = self.endpoint.connections.asked_for_idle() => {
                     self.idle.borrow_mut().clear();
                     self.close_idle(Instant::now(), true);
                 }
                 () = sleep(period) => {
                     let now = Instant::now();
                     // A call for slots can come while nobody listens, between two turns of this loop.
-                    let is_wanted = self.endpoint.waiting.load(Ordering::Relaxed) > 0;
+                    let is_wanted = self.endpoint.connections.waiting() > 0;
                     self.idle.borrow_mut().retain(|connection| {
                         let age = now.duration_since(connection.idle_since());
                         self.endpoint.note_idle_survival(age);
@@ -597,25 +596,6 @@ where
             // Each goes to the next when it is dropped.
             Some(Granted::Slot(_) | Granted::Stream(_)) | None => {}
         }
-    }
-}
-
-/// Counts an attempt that waits for a connection, and lets all workers know.
-struct Waiting<'a> {
-    endpoint: &'a Endpoint,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(endpoint: &'a Endpoint) -> Self {
-        endpoint.waiting.fetch_add(1, Ordering::Relaxed);
-        endpoint.wanted.notify_waiters();
-        Self { endpoint }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -321,7 +321,7 @@ fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     cluster.set_locations(&[at(2), at(9)], NOW);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);
-    assert!(before[0].is_retired() && !before[1].is_retired());
+    assert!(before[0].standing.is_retired() && !before[1].standing.is_retired());
     cluster.set_locations(&[], NOW);
     assert!(cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), NOW).is_none());
 }
@@ -337,7 +337,7 @@ fn an_address_by_another_name_is_another_endpoint() {
     assert_eq!(cluster.endpoints()[0].id, before[0].id);
     cluster.set_locations(&[named("b")], NOW);
     assert_ne!(cluster.endpoints()[0].id, before[0].id, "its certificate has to hold for the other name");
-    assert!(before[0].is_retired());
+    assert!(before[0].standing.is_retired());
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl<C: Checker> Runner<C> {
         let Some(watched) = self.watched.iter_mut().find(is_its) else { return };
         watched.running = None;
         // Nobody keeps the series of a retired endpoint up to date.
-        let Some(result) = result.filter(|_| !watched.endpoint.is_retired()) else { return };
+        let Some(result) = result.filter(|_| !watched.endpoint.standing.is_retired()) else { return };
         let Watched { endpoint, checked, .. } = watched;
         if let Err(CheckFault::Error { error }) = &result
             && !error.kind.blames_endpoint()

@@ -15,15 +15,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::Pool;
 use super::shared::{Carrier, Permit};
-use super::{Pool, Waiting};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::upstream::connect::{self, Connection, Fresh};
 use crate::upstream::http2::SharedConnection;
@@ -72,16 +71,16 @@ where
             metrics.waits_refused.inc();
             Err(UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never))
         };
-        if self.endpoint.waiting.load(Ordering::Relaxed) >= settings.max_waiting {
+        if self.endpoint.connections.waiting() >= settings.max_waiting {
             return refused();
         }
-        let _waiting = Waiting::begin(&self.endpoint);
-        match timeout(settings.connection_wait, self.endpoint.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => {
+        let _waiting = self.endpoint.connections.wait();
+        match timeout(settings.connection_wait, self.endpoint.connections.slot()).await {
+            Ok(Some(slot)) => {
                 metrics.waits_served.inc();
                 Ok(slot)
             }
-            Ok(Err(_)) | Err(_) => refused(),
+            Ok(None) | Err(_) => refused(),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -271,7 +270,7 @@ impl<B> Pool<B> {
 
     /// Lets go of connections that have ended, and gives room to those who wait for it.
     fn tend(self: &Rc<Self>) {
-        if self.endpoint.is_retired() {
+        if self.endpoint.standing.is_retired() {
             // Nobody looks after the pool any more.
             self.close_idle(Instant::now(), true);
         }
@@ -300,7 +299,7 @@ impl<B> Pool<B> {
         if gives_way {
             self.giving_way.replace(Rc::downgrade(connection));
         }
-        if gives_way || self.endpoint.is_retired() {
+        if gives_way || self.endpoint.standing.is_retired() {
             connection.retire();
         }
         self.tend();
@@ -308,7 +307,7 @@ impl<B> Pool<B> {
 
     /// Whether another worker has exchanges that wait for a connection.
     fn is_wanted_elsewhere(&self) -> bool {
-        let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
+        let waiting = self.endpoint.connections.waiting();
         waiting > 0 && waiting > self.waiters.borrow().len()
     }
 

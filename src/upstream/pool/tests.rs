@@ -201,8 +201,7 @@ async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next
         let _stream = stage.idle_connection().await;
         let pool = stage.pools.pool(&stage.endpoint());
         let connection = pool.take_idle().unwrap();
-        let slots = stage.endpoint().slots.clone();
-        slots.forget_permits(slots.available_permits());
+        stage.endpoint().connections.forget_slots();
         let (mut hasty, mut patient) = (Box::pin(pool.wait()), Box::pin(pool.wait()));
         for waiting in [&mut hasty, &mut patient] {
             assert!(timeout(Duration::ZERO, waiting).await.is_err());

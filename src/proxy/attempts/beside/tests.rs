@@ -47,7 +47,7 @@ fn cancelled(stage: &Stage) -> Vec<u64> {
 
 /// Whether anything counts against each endpoint.
 fn troubled(stage: &Stage) -> Vec<bool> {
-    stage.cluster.endpoints().iter().map(|endpoint| endpoint.is_troubled()).collect()
+    stage.cluster.endpoints().iter().map(|endpoint| endpoint.standing.is_troubled()).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use stent::error::{Delivery, ErrorClass, Origin};
 use stent::fields::Scheme;
 use stent::fields::via::Via;
 use stent::policy::outcome::Outcome;
-use stent::policy::repeat::SendOnce;
+use stent::policy::request::SendOnce;
 use stent::policy::request::{BodyState, Repeatable};
 use stent::policy::retry::{Circumstances, Untried};
 use stent::policy::settings::RetryPolicy;

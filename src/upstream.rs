@@ -12,6 +12,7 @@ pub mod http2;
 pub mod line;
 pub mod location;
 pub mod pool;
+pub mod protocol;
 mod queue;
 pub mod resolve;
 pub mod settings;

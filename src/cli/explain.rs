@@ -28,7 +28,8 @@ use crate::policy::settings::RetryPolicy;
 use crate::policy::verdict::{Reason, Verdict, Veto};
 use crate::route::redirect::{Answer, Place, Redirect};
 use crate::route::{Action, Lookup, RouteSettings, RouteTable};
-use crate::upstream::settings::{ClusterSettings, Protocol};
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::ClusterSettings;
 
 mod page;
 mod place;

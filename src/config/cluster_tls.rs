@@ -19,7 +19,7 @@ use crate::config::settings::settings;
 use crate::config::spec::Or;
 use crate::config::tables::{Named, optional};
 use crate::upstream::location::{EndpointScheme, EndpointUrl};
-use crate::upstream::settings::Protocol;
+use crate::upstream::protocol::Protocol;
 use crate::upstream::tls::{Identity, TlsParameters, TlsSettings, Trust, server_name};
 
 settings! {

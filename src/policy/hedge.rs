@@ -207,7 +207,7 @@ impl Hedging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::repeat::SendOnce;
+    use crate::policy::request::SendOnce;
     use proptest::prelude::*;
 
     fn policy() -> RetryPolicy {

@@ -152,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::repeat::SendOnce;
+    use crate::policy::request::SendOnce;
 
     fn headers(media: Option<&str>) -> HeaderMap {
         media.map(|media| (CONTENT_TYPE, media.parse().unwrap())).into_iter().collect()

@@ -27,8 +27,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::descriptors::Relief;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::policy::repeat::SendOnce;
 use crate::policy::request::Repeatable;
+use crate::policy::request::SendOnce;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};

@@ -29,7 +29,8 @@ use crate::policy::outage::LineSettings;
 use crate::policy::reuse::UnsafeReuse;
 use crate::policy::settings::StatusSet;
 use crate::upstream::location::EndpointUrl;
-use crate::upstream::settings::{Balance, ClusterSettings, Protocol};
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 settings! {
     /// `[cluster.NAME]`

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::repeat::SendOnce;
+use crate::policy::request::SendOnce;
 use crate::policy::settings::ErrorSet;
 
 const TAG: &str = "\"v1\"";

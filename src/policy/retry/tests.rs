@@ -5,7 +5,7 @@ use crate::error::ErrorClass;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::outcome::retry_after;
-use crate::policy::repeat::SendOnce;
+use crate::policy::request::SendOnce;
 use crate::policy::settings::StatusSet;
 use proptest::prelude::*;
 

@@ -11,7 +11,7 @@ use super::{Attempts, Ended, grpc_status};
 use crate::error::Delivery;
 use crate::policy::authentication;
 use crate::policy::outcome::{Outcome, retry_after};
-use crate::policy::repeat::SendOnce;
+use crate::policy::request::SendOnce;
 use crate::policy::request::{BodyState, Repeatable};
 use crate::policy::retry::{Circumstances, Untried};
 use crate::policy::verdict::{Verdict, Veto};

@@ -7,10 +7,11 @@ use crate::policy::admission::AdmissionSettings;
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::LineSettings;
-use crate::policy::repeat::SendOnce;
+use crate::policy::request::SendOnce;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::endpoint::InFlight;
-use crate::upstream::settings::{Balance, Protocol};
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::Balance;
 
 const NOW: Duration = Duration::from_secs(100);
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
@@ -24,23 +24,6 @@ mod run;
 mod tls;
 
 pub use self::run::run;
-
-/// What an operator sets for the process, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSettings {
-    /// Worker threads; at least 1.
-    pub workers: usize,
-    /// After SIGTERM, how long listeners still accept.
-    pub accept_grace: Duration,
-    /// After that, how long running exchanges may take.
-    pub finish_grace: Duration,
-    /// The most bytes of memory that request bodies kept for retries hold, in the process.
-    pub replay_memory: usize,
-    /// The same for answers held until they are whole.
-    pub answer_memory: usize,
-    /// Our name in `Via`; a request that already carries it has come back to us.
-    pub via: Box<str>,
-}
 
 /// Why the process cannot start, or cannot take a new configuration.
 #[derive(Debug, Error)]

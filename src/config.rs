@@ -3,18 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::app::ServerSettings;
 use crate::config::keys::File;
 use crate::config::reader::Table;
 use crate::config::report::{Fault, Faults};
 use crate::config::settings::Section;
-use crate::downstream::acceptor::ListenerSettings;
+use crate::downstream::settings::ListenerSettings;
 use crate::record::log::AccessLogOutput;
 use crate::route::RouteSettings;
-use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::settings::ClusterSettings;
 
 pub use self::docs::{page, reference, schema};
 pub use self::effective::effective;
@@ -61,6 +61,23 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// What is allowed and should be changed all the same.
     pub warnings: Vec<Warning>,
+}
+
+/// What an operator sets for the process, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Worker threads; at least 1.
+    pub workers: usize,
+    /// After SIGTERM, how long listeners still accept.
+    pub accept_grace: Duration,
+    /// After that, how long running exchanges may take.
+    pub finish_grace: Duration,
+    /// The most bytes of memory that request bodies kept for retries hold, in the process.
+    pub replay_memory: usize,
+    /// The same for answers held until they are whole.
+    pub answer_memory: usize,
+    /// Our name in `Via`; a request that already carries it has come back to us.
+    pub via: Box<str>,
 }
 
 /// The program's own log.

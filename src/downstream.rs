@@ -10,5 +10,6 @@ mod idle;
 mod limits;
 pub mod proxy_protocol;
 mod screen;
+pub mod settings;
 mod stream;
 pub mod tls;

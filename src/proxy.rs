@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::proxy::attempts::{Concluded, Quality};
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, ResponseBody};
 use crate::proxy::exchange::{Exchange, Identity};

@@ -9,7 +9,7 @@ use http::{Method, Version};
 use crate::error::{Delivery, Origin};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::resume::BreakEnd;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 
 use self::words::words;
 

@@ -16,7 +16,7 @@ use crate::fields::guard::OriginGuard;
 use crate::fields::rules::HeaderRules;
 use crate::fields::via::Via;
 use crate::policy::hedge::Hedging;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::record::QueryPolicy;
 use crate::record::metrics::RouteMetrics;
 use crate::route::redirect::Redirect;

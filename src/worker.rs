@@ -277,7 +277,8 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::downstream::acceptor::{Listener, ListenerSettings};
+    use crate::downstream::acceptor::Listener;
+    use crate::downstream::settings::ListenerSettings;
     use crate::record::metrics::Metrics;
     use crate::route::RouteTable;
 

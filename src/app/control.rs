@@ -115,7 +115,10 @@ impl Control {
     async fn open(&mut self) -> Result<(), StartError> {
         let prepared = tls::prepare(&self.config.listeners, &[], &self.metrics).await?;
         let bound = self.bind(prepared)?;
-        start_resolvers(&self.clusters.load_full(), &[]).await;
+        let clusters = self.clusters.load_full();
+        for (cluster, resolver) in resolve(&clusters, &self.config, &[]).await {
+            self.change_endpoints(&cluster, resolver);
+        }
         for cluster in self.clusters.load().iter() {
             self.start_checks(cluster);
         }
@@ -206,13 +209,13 @@ impl Control {
         };
         let old = self.clusters.load_full();
         let parts = Parts::build(&config, &old, &self.metrics);
-        start_resolvers(&parts.clusters, &old).await;
-        Ok(Change { config, parts, bound, changed })
+        let resolvers = resolve(&parts.clusters, &config, &old).await;
+        Ok(Change { config, parts, resolvers, bound, changed })
     }
 
     /// Exchanges the old configuration for the new. It neither fails nor waits.
     fn put_in_force(&mut self, change: Change) {
-        let Change { config, parts: Parts { clusters, site }, bound, changed } = change;
+        let Change { config, parts: Parts { clusters, site }, resolvers, bound, changed } = change;
         self.warn_of_fixed_settings(&config);
         let old = self.clusters.load_full();
         let gone: Vec<_> = old.iter().filter(|cluster| !is_among(cluster, &clusters)).cloned().collect();
@@ -222,6 +225,9 @@ impl Control {
         self.clusters.store(Arc::new(clusters));
         for cluster in &gone {
             cluster.retire();
+        }
+        for (cluster, resolver) in resolvers {
+            self.change_endpoints(&cluster, resolver);
         }
         // Only now, so that nothing that the old checks still say stands in the metrics of the new.
         for cluster in self.clusters.load().iter().filter(|cluster| !is_among(cluster, &old)) {
@@ -251,6 +257,15 @@ impl Control {
         }
         self.log_writer.reopen();
         self.config = config;
+    }
+
+    /// Gives the cluster the endpoints of the configuration in force, and keeps them as their names resolve.
+    fn change_endpoints(&self, cluster: &Arc<Cluster>, resolver: Resolver) {
+        let start = self.worker_parts.start;
+        resolver.put_in_force(cluster, start.elapsed());
+        if resolver.is_needed() {
+            tokio::spawn(resolver.run(Arc::downgrade(cluster), start));
+        }
     }
 
     /// Checks the cluster's health, if it is to be checked, until it is retired or the process ends.
@@ -361,6 +376,8 @@ impl Control {
 struct Change {
     config: Config,
     parts: Parts,
+    /// Where the endpoints of clusters are that are new, or that have other endpoints than before.
+    resolvers: Vec<(Arc<Cluster>, Resolver)>,
     bound: Vec<Bound>,
     /// What listeners that stay are to get.
     changed: Vec<Prepared>,
@@ -384,21 +401,26 @@ fn is_among(cluster: &Arc<Cluster>, others: &[Arc<Cluster>]) -> bool {
     others.iter().any(|other| Arc::ptr_eq(cluster, other))
 }
 
-/// Resolves the names of all clusters that are not among the `old` ones at once, and goes on doing so. The bound on one
-/// look-up bounds them all. A name that does not resolve does not keep the rest from starting.
-async fn start_resolvers(clusters: &[Arc<Cluster>], old: &[Arc<Cluster>]) {
-    let is_new = |cluster: &&Arc<Cluster>| !is_among(cluster, old) && Resolver::is_needed(cluster);
-    let mut first_rounds = JoinSet::new();
-    for cluster in clusters.iter().filter(is_new).cloned() {
-        let mut resolver = Resolver::after(&cluster, old);
-        first_rounds.spawn(async move {
-            resolver.refresh(&cluster).await;
-            (resolver, cluster)
+/// Resolves the names of all clusters at once that are not among the `old` ones, or whose endpoints `config` changes. The
+/// bound on one look-up bounds them all. A name that does not resolve does not keep the rest from starting.
+async fn resolve(
+    clusters: &[Arc<Cluster>],
+    config: &Config,
+    old: &[Arc<Cluster>],
+) -> Vec<(Arc<Cluster>, Resolver)> {
+    let mut look_ups = JoinSet::new();
+    for (cluster, settings) in clusters.iter().zip(&config.clusters) {
+        if is_among(cluster, old) && *cluster.urls() == *settings.endpoints {
+            continue;
+        }
+        let mut resolver = Resolver::new(settings.endpoints.clone().into(), old);
+        let cluster = cluster.clone();
+        look_ups.spawn(async move {
+            resolver.look_up(&cluster).await;
+            (cluster, resolver)
         });
     }
-    for (resolver, cluster) in first_rounds.join_all().await {
-        tokio::spawn(resolver.run(Arc::downgrade(&cluster)));
-    }
+    look_ups.join_all().await
 }
 
 fn start_log(output: &AccessLogOutput, metrics: &Metrics) -> Result<(log::LogSender, LogWriter), StartError> {

@@ -1,4 +1,4 @@
-//! Clusters and routes made from a configuration, keeping those clusters of the old one that did not change.
+//! Clusters and routes made from a configuration, keeping those clusters of the old one that are the same.
 
 use std::sync::Arc;
 
@@ -21,15 +21,16 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Builds what `config` says. A cluster of `old` whose settings are equal is taken over with its pools, its health
-    /// and its budget.
+    /// Builds what `config` says. A cluster of `old` whose settings are equal, its endpoints apart, is taken over. It still
+    /// has its old endpoints: they change when the configuration is put in force.
     pub(crate) fn build(config: &Config, old: &[Arc<Cluster>], metrics: &Arc<Metrics>) -> Self {
         let clusters: Vec<_> = config
             .clusters
             .iter()
             .map(|settings| {
-                let unchanged = old.iter().find(|cluster| *cluster.settings == *settings).cloned();
-                unchanged.unwrap_or_else(|| Arc::new(Cluster::new(settings.clone(), metrics.clone())))
+                let (identity, _) = settings.clone().split();
+                let kept = old.iter().find(|cluster| *cluster.settings == identity).cloned();
+                kept.unwrap_or_else(|| Arc::new(Cluster::new(settings.clone(), metrics.clone())))
             })
             .collect();
         let via = Via::new(&config.server.via);

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use tokio::task::spawn_blocking;
 
 use crate::app::StartError;
-use crate::downstream::acceptor::{Listener, ListenerSettings};
+use crate::downstream::acceptor::Listener;
+use crate::downstream::settings::ListenerSettings;
 use crate::downstream::tls::{Tls, TlsError};
 use crate::record::metrics::Metrics;
 

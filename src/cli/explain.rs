@@ -9,8 +9,8 @@ use http::{HeaderMap, Method, StatusCode};
 
 pub use self::request::{Given, Request};
 use crate::cli::explain::page::{Page, Span, show};
+use crate::cli::explain::place::{show_endpoints, show_pattern};
 use crate::config::Config;
-use crate::config::kinds::places::show_host;
 use crate::config::kinds::retry::show_statuses;
 use crate::config::units::{show_duration, show_size};
 use crate::error::{Delivery, ErrorClass, ProxyError, RequestFault, UpstreamErrorKind};
@@ -20,15 +20,19 @@ use crate::policy::expect::{self, Expect, Failure, Kind, Row, Secret, Subject};
 use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::{Candidate, HedgeAfter, NoHedge};
 use crate::policy::hold::HoldLimits;
-use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict, Veto,
-};
+use crate::policy::outcome::Outcome;
+use crate::policy::request::{BodyState, Repeatable};
+use crate::policy::retry::{Circumstances, Untried};
 use crate::policy::reuse::UnsafeReuse;
+use crate::policy::settings::RetryPolicy;
+use crate::policy::verdict::{Reason, Verdict, Veto};
 use crate::route::redirect::{Answer, Place, Redirect};
-use crate::route::{Action, Lookup, Pattern, RouteSettings, RouteTable};
-use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
+use crate::route::{Action, Lookup, RouteSettings, RouteTable};
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::ClusterSettings;
 
 mod page;
+mod place;
 mod repeat;
 mod request;
 
@@ -673,26 +677,6 @@ fn tell_redirect(page: &mut Page, redirect: &Redirect, request: &Request) {
         Ok(Answer::Loop) => page.reply(&ProxyError::LoopDetected),
         Err(_) => page.reply(&ProxyError::BadRequest(RequestFault::BadTarget)),
     }
-}
-
-fn show_endpoints(cluster: &ClusterSettings) -> String {
-    let balance = match cluster.balance {
-        Balance::P2c => "the less busy of two",
-        Balance::RoundRobin => "one after the other",
-    };
-    match cluster.endpoints.len() {
-        1 => "1 endpoint".to_owned(),
-        count => format!("{count} endpoints, {balance}"),
-    }
-}
-
-fn show_pattern(pattern: &Pattern) -> String {
-    let host = pattern.host.as_ref().map_or("any host".to_owned(), show_host);
-    let methods = pattern.methods.as_ref().map_or("any method".to_owned(), |methods| {
-        methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
-    });
-    let scheme = pattern.scheme.map_or(String::new(), |scheme| format!("{}, ", scheme.label()));
-    format!("{scheme}{host}, {}, {methods}", pattern.path.as_str())
 }
 
 #[cfg(test)]

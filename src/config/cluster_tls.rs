@@ -18,8 +18,8 @@ use crate::config::report::{Fault, Faults};
 use crate::config::settings::settings;
 use crate::config::spec::Or;
 use crate::config::tables::{Named, optional};
-use crate::upstream::cluster::Protocol;
-use crate::upstream::endpoint::{EndpointScheme, EndpointUrl};
+use crate::upstream::location::{EndpointScheme, EndpointUrl};
+use crate::upstream::protocol::Protocol;
 use crate::upstream::tls::{Identity, TlsParameters, TlsSettings, Trust, server_name};
 
 settings! {

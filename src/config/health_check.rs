@@ -15,8 +15,8 @@ use crate::config::settings::settings;
 use crate::config::spec::{Must, Or};
 use crate::config::units::show_duration;
 use crate::policy::health::Rhythm;
-use crate::policy::retry::StatusSet;
-use crate::upstream::health::HealthCheck as Settings;
+use crate::policy::settings::StatusSet;
+use crate::upstream::settings::HealthCheck as Settings;
 
 settings! {
     /// `[cluster.NAME.health_check]`

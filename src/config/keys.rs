@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use tracing::Level;
 
-use crate::app::ServerSettings;
+use crate::config::ServerSettings;
 use crate::config::bounds::{GRACE, s};
 use crate::config::keys::cluster::Cluster;
 use crate::config::keys::listener::Listener;
@@ -22,7 +22,7 @@ use crate::config::spec::{Or, Spec};
 use crate::config::tables::{Named, as_they_are, named, table, tables};
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::record::log::AccessLogOutput;
-use crate::upstream::cluster::ClusterSettings;
+use crate::upstream::settings::ClusterSettings;
 
 pub(super) mod cluster;
 pub(super) mod listener;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::downstream::http2::Http2Settings;
+use crate::downstream::settings::Http2Settings;
 use crate::policy::admission::AdmissionSettings;
 use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::OutageQueueSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::testing::generated;
 
 mod errors;

@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::hosp::IDEMPOTENCY_KEY;
-use super::load::Failure;
 use super::plan::Arrival;
 
 /// A client of one address.
@@ -22,6 +21,38 @@ pub(super) struct Client {
     address: SocketAddr,
     host: HeaderValue,
     idle: Mutex<Vec<Idle>>,
+}
+
+/// Why a user has no good answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection, or an answer that broke off.
+    Broken,
+    /// Too many were under way for this one to be sent.
+    NotStarted,
+    /// A status of 500 or more.
+    ServerError,
+    /// None within the user's patience.
+    Timeout,
+    /// Another status than a success, or another's content.
+    Wrong,
+}
+
+impl Failure {
+    /// Every one.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Broken, Self::NotStarted, Self::ServerError, Self::Timeout, Self::Wrong];
+
+    /// The words in the summary.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Broken => "connection broken",
+            Self::NotStarted => "not sent, too many under way",
+            Self::ServerError => "5xx",
+            Self::Timeout => "timed out",
+            Self::Wrong => "wrong answer",
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{io, thread};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::client::Client;
+use super::client::{Client, Failure};
 use super::histogram::Histogram;
 use super::plan::{Arrival, Plan};
 
@@ -107,36 +107,6 @@ impl Drop for Load {
         if let Some(thread) = self.thread.take() {
             // A panic there has been printed already, and the demo has nothing to add to it.
             let _ = thread.join();
-        }
-    }
-}
-
-/// Why a user has no good answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No connection, or an answer that broke off.
-    Broken,
-    /// Too many were under way for this one to be sent.
-    NotStarted,
-    /// A status of 500 or more.
-    ServerError,
-    /// None within the user's patience.
-    Timeout,
-    /// Another status than a success, or another's content.
-    Wrong,
-}
-
-impl Failure {
-    const ALL: [Self; 5] = [Self::Broken, Self::NotStarted, Self::ServerError, Self::Timeout, Self::Wrong];
-
-    /// The words in the summary.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Broken => "connection broken",
-            Self::NotStarted => "not sent, too many under way",
-            Self::ServerError => "5xx",
-            Self::Timeout => "timed out",
-            Self::Wrong => "wrong answer",
         }
     }
 }

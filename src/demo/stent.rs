@@ -127,9 +127,11 @@ mod tests {
     use crate::error::{Delivery, ErrorClass, Origin, UpstreamErrorKind};
     use crate::policy::backoff::{Backoff, Jitter};
     use crate::policy::expect::{self, Expect, Failure, Kind, Row, Secret, Subject};
-    use crate::policy::retry::{
-        BodyState, Circumstances, Outcome, Reason, Repeatable, RetryPolicy, Untried, Verdict,
-    };
+    use crate::policy::outcome::Outcome;
+    use crate::policy::request::{BodyState, Repeatable};
+    use crate::policy::retry::{Circumstances, Untried};
+    use crate::policy::settings::RetryPolicy;
+    use crate::policy::verdict::{Reason, Verdict};
     use crate::record::metrics::Metrics;
 
     #[test]

@@ -20,12 +20,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::downstream::acceptor::{Accepted, ListenerSettings, OpenConnection};
+use crate::downstream::acceptor::{Accepted, OpenConnection};
 use crate::downstream::eviction::Roster;
 use crate::downstream::forwarded::{Peer, is_trusted};
 use crate::downstream::http1::Application;
 use crate::downstream::limits::{Event, Limits, State};
 use crate::downstream::proxy_protocol::ProxyProtocol;
+use crate::downstream::settings::ListenerSettings;
 use crate::downstream::stream::{Stream, Transport};
 use crate::downstream::tls::{Handshaken, Protocol};
 use crate::downstream::{http1, http2, proxy_protocol};

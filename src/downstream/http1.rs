@@ -15,10 +15,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tower::{Service, ServiceExt};
 
-use crate::downstream::acceptor::ListenerSettings;
 use crate::downstream::connection::Connection;
 use crate::downstream::idle::next_request;
 use crate::downstream::limits::{Event, Limits, Tracked};
+use crate::downstream::settings::ListenerSettings;
 use crate::downstream::stream::Stream;
 use crate::error::RequestFault;
 use crate::proxy::body::{Inbound, Refusal};

@@ -32,36 +32,6 @@ use crate::fields::is_token;
 use crate::proxy::body::{Inbound, Refusal};
 use crate::record::metrics::Http2Fault;
 
-/// What an operator sets for HTTP/2 on a listener, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http2Settings {
-    /// Whether callers may speak it.
-    pub enabled: bool,
-    /// Requests at once on a connection.
-    pub max_streams: u32,
-    /// Bytes of a request body that may be under way unread, per stream.
-    pub stream_window: u32,
-    /// The same for all streams of a connection.
-    pub connection_window: u32,
-    /// Bytes of an answer that wait for the caller, per stream.
-    pub send_buffer: u32,
-    /// Requests that a caller may cancel before their answer, beyond those that it lets be answered.
-    pub max_cancelled: u32,
-}
-
-impl Default for Http2Settings {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            max_streams: 100,
-            stream_window: 64 << 10,
-            connection_window: 1 << 20,
-            send_buffer: 64 << 10,
-            max_cancelled: 200,
-        }
-    }
-}
-
 /// Serves requests until the connection ends.
 pub(super) async fn serve<S, B>(stream: Stream, facts: Rc<Connection>, mut limits: Limits, service: S)
 where

@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::downstream::acceptor::{ListenerSettings, Phase};
 use crate::downstream::eviction::{Call, Entry, Standing};
+use crate::downstream::settings::{ListenerSettings, Phase};
 
 /// Says when a connection has used up its time, and when it shall end.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::Method;
 
 use self::latency::{Latencies, Seen};
-use crate::policy::retry::{Repeatable, RetryPolicy};
+use crate::policy::request::Repeatable;
+use crate::policy::settings::RetryPolicy;
 
 pub mod latency;
 
@@ -206,7 +207,7 @@ impl Hedging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::repeat::SendOnce;
+    use crate::policy::request::SendOnce;
     use proptest::prelude::*;
 
     fn policy() -> RetryPolicy {

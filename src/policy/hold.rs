@@ -8,7 +8,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::error::ErrorClass;
-use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
+use crate::policy::request::{BodyState, Repeatable};
+use crate::policy::settings::RetryPolicy;
 
 /// How much of an answer may be held, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::repeat::SendOnce;
+    use crate::policy::request::SendOnce;
 
     fn headers(media: Option<&str>) -> HeaderMap {
         media.map(|media| (CONTENT_TYPE, media.parse().unwrap())).into_iter().collect()

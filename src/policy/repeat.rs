@@ -9,29 +9,8 @@
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::policy::authentication;
-use crate::policy::retry::{Repeatable, RetryPolicy, Veto};
-
-/// The rule by which a request is sent again only if nothing of it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendOnce {
-    /// It authenticates its connection, and a second copy would meet another one.
-    Authentication,
-    /// Its precondition holds only once.
-    Condition,
-    /// Its method is not idempotent, as far as is known.
-    Method,
-}
-
-impl SendOnce {
-    /// The same as a veto.
-    pub fn veto(self) -> Veto {
-        match self {
-            Self::Authentication => Veto::Authentication,
-            Self::Condition => Veto::Condition,
-            Self::Method => Veto::Method,
-        }
-    }
-}
+use crate::policy::request::{Repeatable, SendOnce};
+use crate::policy::settings::RetryPolicy;
 
 impl RetryPolicy {
     /// Whether a request may be repeated after the upstream may have acted on it. `headers` are those that are sent, after

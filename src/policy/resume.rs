@@ -14,7 +14,8 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::error::ErrorClass;
-use crate::policy::retry::{Repeatable, RetryPolicy};
+use crate::policy::request::Repeatable;
+use crate::policy::settings::RetryPolicy;
 
 /// Whether answers that break are gone on with, and how long that may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

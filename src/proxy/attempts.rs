@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::error::ProxyError;
 use crate::policy::deadline::Limit;
 use crate::policy::grpc::GrpcStatus;
-use crate::policy::retry::{Verdict, Veto};
+use crate::policy::verdict::{Verdict, Veto};
 use crate::proxy::exchange::{Exchange, ResponseHead};
 use crate::proxy::hold::AnswerBody;
 use crate::proxy::rare;

@@ -17,7 +17,7 @@ use super::reply::Moved;
 use super::upgrade::Handover;
 use super::{Proxy, Shared};
 use crate::error::ProxyError;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::route::{Action, Lookup, Route};
 use crate::upstream::cluster::Cluster;
 

@@ -21,8 +21,8 @@ use http::request::Parts;
 use http_body::Body;
 
 use crate::error::UpstreamError;
+use crate::policy::request::Repeatable;
 use crate::policy::resume::{BreakEnd, Flowing, Holder, Resumable};
-use crate::policy::retry::Repeatable;
 use crate::proxy::attempts::{Aim, Answer, Concluded, Outbound, Quality, Transport, resume};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::hold::AnswerBody;

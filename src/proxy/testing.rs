@@ -25,7 +25,7 @@ use crate::policy::backoff::{Backoff, Jitter, Mode};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::hedge::Hedging;
 use crate::policy::outage::OutageQueueSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::proxy::attempts::Transport;
 use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
 use crate::proxy::pieces::{FirmMemory, ReplayMemory};
@@ -38,9 +38,10 @@ use crate::record::metrics::Metrics;
 use crate::route::{Action, PathPattern, Pattern, Route, RouteSettings, RouteTable};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::body::testing::{Part, ScriptedAnswer};
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, ClusterSettings};
 use crate::upstream::pool::Sending;
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 /// What the scripted upstream does with one attempt.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::policy::ejection::{Admission, EjectionSettings, Health, Heed};
-use crate::policy::retry::Repeatable;
-use crate::upstream::cluster::Balance;
+use crate::policy::request::Repeatable;
 use crate::upstream::endpoint::{Endpoint, EndpointId};
+use crate::upstream::settings::Balance;
 
 /// A chosen endpoint. What its attempt tells belongs into [`Cluster::report`](super::cluster::Cluster::report).
 #[derive(Clone, Debug)]
@@ -59,7 +59,9 @@ impl Choice<'_> {
     /// Whether each endpoint is out or has failed as if it should be: then none that is out can be worse than the others.
     fn all_fail(&self, endpoints: &[Arc<Endpoint>]) -> bool {
         let fails = |health: &mut Health| health.is_ejected() || health.is_condemned(self.ejection);
-        endpoints.iter().all(|endpoint| endpoint.is_troubled() && endpoint.with_health(fails))
+        endpoints
+            .iter()
+            .all(|endpoint| endpoint.standing.is_troubled() && endpoint.standing.with_health(fails))
     }
 
     /// Chooses as if none were out. An ejected one may come back by it.
@@ -69,7 +71,7 @@ impl Choice<'_> {
             .balanced(endpoints, &|endpoint| !tried.contains(&endpoint.id))
             .or_else(|| self.balanced(endpoints, &|_| true))?
             .clone();
-        let is_probe = endpoint.is_troubled() && endpoint.with_health(Health::begin_probe);
+        let is_probe = endpoint.standing.is_troubled() && endpoint.standing.with_health(Health::begin_probe);
         Some(Pick { endpoint, probing: if is_probe { Probing::Yes } else { Probing::Beside } })
     }
 
@@ -78,7 +80,7 @@ impl Choice<'_> {
             return Some(Pick { endpoint: endpoint.clone(), probing: Probing::Yes });
         }
         let tried = self.tried;
-        let is_open = |endpoint: &Endpoint| admits(endpoint, heed);
+        let is_open = |endpoint: &Endpoint| endpoint.standing.admits(heed);
         let untried = |endpoint: &Endpoint| is_open(endpoint) && !tried.contains(&endpoint.id);
         let careful = match self.repeatable {
             Repeatable::Always => None,
@@ -97,20 +99,22 @@ impl Choice<'_> {
     /// Takes the early probe of an endpoint that is out, for a request that failed everywhere else.
     fn may_probe_early(&self, endpoint: &Endpoint) -> bool {
         let may = |health: &mut Health| health.admits_early(self.now) && health.begin_probe();
-        endpoint.is_troubled() && !self.tried.contains(&endpoint.id) && endpoint.with_health(may)
+        endpoint.standing.is_troubled()
+            && !self.tried.contains(&endpoint.id)
+            && endpoint.standing.with_health(may)
     }
 
     /// Takes the probe of an endpoint whose time out is over. A request that would be lost by it leaves the probe to another
     /// for a while.
     fn may_probe(&self, endpoint: &Endpoint, heed: Heed) -> bool {
-        if !endpoint.is_troubled() || self.tried.contains(&endpoint.id) {
+        if !endpoint.standing.is_troubled() || self.tried.contains(&endpoint.id) {
             return false;
         }
         let leaves = match self.repeatable {
             Repeatable::Always => Duration::ZERO,
             Repeatable::OnlyIfNeverSent(_) => PROBE_LEFT,
         };
-        endpoint.with_health(|health| {
+        endpoint.standing.with_health(|health| {
             health.admission(self.now.saturating_sub(leaves), heed) == Admission::Probe
                 && health.begin_probe()
         })
@@ -142,23 +146,12 @@ impl Choice<'_> {
 
 /// Whether some endpoint in balancing is not `tried`.
 pub(super) fn has_untried(endpoints: &[Arc<Endpoint>], tried: &[EndpointId]) -> bool {
-    endpoints.iter().any(|endpoint| !tried.contains(&endpoint.id) && is_open(endpoint))
+    endpoints.iter().any(|endpoint| !tried.contains(&endpoint.id) && endpoint.standing.is_open())
 }
 
 /// The endpoints in balancing.
 pub(super) fn open(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = &Arc<Endpoint>> {
-    endpoints.iter().filter(|endpoint| is_open(endpoint))
-}
-
-/// Whether it is in balancing.
-pub(super) fn is_open(endpoint: &Endpoint) -> bool {
-    admits(endpoint, Heed::Both)
-}
-
-fn admits(endpoint: &Endpoint, heed: Heed) -> bool {
-    // The time does not matter: it only lets an endpoint be probed.
-    let is_open = || endpoint.with_health(|health| health.admission(Duration::ZERO, heed)) == Admission::Open;
-    !endpoint.is_troubled() || is_open()
+    endpoints.iter().filter(|endpoint| endpoint.standing.is_open())
 }
 
 /// The power of two choices: nearly as even as the least loaded of all, without the herd that runs to it.

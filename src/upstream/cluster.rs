@@ -8,112 +8,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use crate::policy::admission::AdmissionSettings;
-use crate::policy::budget::{Budget, BudgetSettings};
-use crate::policy::ejection::{Change, EjectionSettings, Health, Room};
+use crate::policy::budget::Budget;
+use crate::policy::ejection::{Change, Health, Room};
 use crate::policy::expect::{Ending, Key, Kind, Secret, Subject};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
-use crate::policy::outage::{Change as OutageChange, OutageQueueSettings};
-use crate::policy::retry::{Repeatable, StatusSet};
-use crate::policy::reuse::UnsafeReuse;
+use crate::policy::outage::Change as OutageChange;
+use crate::policy::request::Repeatable;
 use crate::record::metrics::{ClusterMetrics, EjectionReason, Metrics};
 use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
-use crate::upstream::endpoint::{Endpoint, EndpointHost, EndpointId, EndpointUrl, Location};
-use crate::upstream::health::HealthCheck;
+use crate::upstream::endpoint::{Endpoint, EndpointId};
+use crate::upstream::location::{EndpointUrl, Location};
 use crate::upstream::outage_queue::{Failed, Finished, HeldPermit, OutageQueue};
-use crate::upstream::tls::TlsSettings;
-
-/// What an operator sets for a cluster, checked. Two that are equal share their pools, health and budget over a reload.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClusterSettings {
-    /// The label in metrics and in the record.
-    pub name: Arc<str>,
-    /// Where it is; at least one.
-    pub endpoints: Vec<EndpointUrl>,
-    /// The protocol that they speak.
-    pub protocol: Protocol,
-    /// How TLS is spoken to them; none if they are reached over TCP alone.
-    pub tls: Option<TlsSettings>,
-    /// How long a connection may take, TLS included.
-    pub connect_timeout: Duration,
-    /// How long an unused connection is kept.
-    pub idle_timeout: Duration,
-    /// Which unused connections may carry a request that must not be sent twice; not for HTTP/2, where an endpoint says
-    /// what it has not acted on.
-    pub unsafe_reuse: UnsafeReuse,
-    /// The longest silence inside a response body.
-    pub body_timeout: Duration,
-    /// Connections to one endpoint, over all workers; at least 1.
-    pub max_connections: usize,
-    /// Exchanges on one HTTP/2 connection, where the endpoint does not allow fewer; at least 1.
-    pub max_streams: usize,
-    /// How long an attempt may wait for one of them.
-    pub connection_wait: Duration,
-    /// How many attempts may wait at once, per endpoint and worker.
-    pub max_waiting: usize,
-    /// The largest response head, in bytes; at least 8 KiB.
-    pub max_header_bytes: usize,
-    /// How often host names are resolved again.
-    pub dns_refresh: Duration,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// When an endpoint leaves balancing.
-    pub ejection: EjectionSettings,
-    /// Who waits how long while all of it is down.
-    pub outage_queue: OutageQueueSettings,
-    /// What its endpoints are asked to know whether they work; none if they are not.
-    pub health_check: Option<HealthCheck>,
-    /// How much may be in flight, and who waits how long beyond that.
-    pub admission: AdmissionSettings,
-    /// The statuses that count as failures of an endpoint: `statuses` of the cluster's merged retry policy.
-    pub failures: StatusSet,
-    /// How many retries the cluster may get.
-    pub budget: BudgetSettings,
-}
-
-/// How an endpoint is chosen among those in balancing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Of two chosen at random, the one with fewer requests in flight.
-    #[default]
-    P2c,
-    /// One after the other.
-    RoundRobin,
-}
-
-/// The protocol that a cluster's endpoints speak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/2 or HTTP/1.1, whichever the endpoint prefers in the TLS handshake.
-    Auto,
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
-    H2,
-}
-
-impl Protocol {
-    /// Whether a connection may turn out to speak HTTP/2.
-    pub fn may_be_http2(self) -> bool {
-        self != Self::Http1
-    }
-
-    /// What is offered in the TLS handshake, the preferred one first.
-    pub(super) fn alpn(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Auto => &[b"h2", b"http/1.1"],
-            Self::Http1 => &[b"http/1.1"],
-            Self::H2 => &[b"h2"],
-        }
-    }
-}
+use crate::upstream::settings::ClusterSettings;
 
 /// A named group of endpoints, shared by all workers.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Its settings.
+    /// Its settings, but for the endpoints: those stand in [`Cluster::urls`].
     pub settings: Arc<ClusterSettings>,
     /// Its counters.
     pub metrics: Arc<ClusterMetrics>,
@@ -124,6 +36,8 @@ pub struct Cluster {
     /// Where exchanges wait while all of it is down.
     pub outage_queue: Arc<OutageQueue>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// What the endpoints come from. It is locked while they are exchanged: no look-up of old URLs undoes a reload.
+    urls: Mutex<Arc<[EndpointUrl]>>,
     registry: Arc<Metrics>,
     turn: AtomicUsize,
     /// Held while an ejection is decided on, so that two at once cannot exceed `max_ejected`.
@@ -189,6 +103,7 @@ pub struct Outlook {
 impl Cluster {
     /// A cluster of the endpoints that are given by address; those given by name come with [`Cluster::set_locations`].
     pub fn new(settings: ClusterSettings, registry: Arc<Metrics>) -> Self {
+        let (settings, urls) = settings.split();
         let cluster = Self {
             metrics: Arc::new(registry.cluster(&settings.name)),
             outage_queue: Arc::new(OutageQueue::new(
@@ -199,6 +114,7 @@ impl Cluster {
             admission: Arc::new(Admission::new(settings.admission, registry.admission(&settings.name))),
             budget: Budget::new(settings.budget),
             endpoints: ArcSwap::default(),
+            urls: Mutex::new(urls.into()),
             turn: AtomicUsize::new(0),
             ejecting: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -206,32 +122,55 @@ impl Cluster {
             settings: Arc::new(settings),
             registry,
         };
-        let fixed = cluster.settings.endpoints.iter().filter_map(|url| match url.host {
-            EndpointHost::Address(address) => Some(url.at(address)),
-            EndpointHost::Name(_) => None,
-        });
-        cluster.set_locations(&fixed.collect::<Vec<_>>());
+        let fixed: Vec<_> = cluster.urls().iter().filter_map(EndpointUrl::fixed).collect();
+        cluster.set_locations(&fixed, Duration::ZERO);
         cluster
     }
 
-    /// Makes `locations` the cluster's endpoints. Those that stay keep their connections and their health.
-    pub fn set_locations(&self, locations: &[Location]) {
+    /// The URLs that its endpoints come from.
+    pub fn urls(&self) -> Arc<[EndpointUrl]> {
+        self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes other URLs, which lead to `locations`: a reload has changed the endpoints and nothing else.
+    pub fn change_urls(&self, urls: Arc<[EndpointUrl]>, locations: &[Location], now: Duration) {
+        let mut current = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = urls;
+        self.set_locations(locations, now);
+    }
+
+    /// Takes what its URLs lead to now. It does nothing if `urls` are those of an earlier configuration.
+    pub(super) fn follow(&self, urls: &Arc<[EndpointUrl]>, locations: &[Location], now: Duration) {
+        let current = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, urls) {
+            self.set_locations(locations, now);
+        }
+    }
+
+    /// Makes `locations` the cluster's endpoints. Those that stay keep their connections and their health. In an outage a
+    /// new one is like a check that passes: one of those who wait may try it.
+    pub fn set_locations(&self, locations: &[Location], now: Duration) {
         let old = self.endpoints();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(locations.len());
         for location in locations {
             if endpoints.iter().any(|endpoint| endpoint.address == location.address) {
                 continue;
             }
-            let kept = old.iter().find(|endpoint| endpoint.address == location.address).cloned();
+            let kept = old.iter().find(|endpoint| endpoint.is_at(location)).cloned();
             endpoints.push(kept.unwrap_or_else(|| Arc::new(self.endpoint(location))));
         }
-        for endpoint in old.iter() {
-            if !endpoints.iter().any(|kept| kept.id == endpoint.id) {
-                endpoint.retire();
-            }
+        let is_among = |endpoint: &Endpoint, others: &[Arc<Endpoint>]| {
+            others.iter().any(|other| other.id == endpoint.id)
+        };
+        for endpoint in old.iter().filter(|endpoint| !is_among(endpoint, &endpoints)) {
+            endpoint.retire();
         }
+        let has_new = endpoints.iter().any(|endpoint| !is_among(endpoint, &old));
         self.endpoints.store(Arc::new(endpoints));
         self.changed.notify_one();
+        if has_new {
+            self.outage_queue.check_passed(now);
+        }
     }
 
     /// Waits until the cluster may have other endpoints, or is retired. Each change is told once.
@@ -339,9 +278,9 @@ impl Cluster {
                 0.0
             }
             Report::Success => {
-                if endpoint.is_troubled() {
+                if endpoint.standing.is_troubled() {
                     let is_probe = pick.probing != Probing::No;
-                    let change = endpoint.with_health(|health| health.success(is_probe));
+                    let change = endpoint.standing.with_health(|health| health.success(is_probe));
                     self.note_change(endpoint, change, now);
                 }
                 // Nearly always nothing is wrong, and this is all.
@@ -387,13 +326,13 @@ impl Cluster {
     /// Takes note of an attempt that ended without telling anything.
     pub fn abandon(&self, pick: &Pick, now: Duration) {
         if pick.probing == Probing::Yes {
-            pick.endpoint.with_health(|health| health.abandon_probe(now));
+            pick.endpoint.standing.with_health(|health| health.abandon_probe(now));
         }
     }
 
     /// Takes a failure back from the endpoint: the same exchange failed at another one, too.
     pub fn take_back(&self, endpoint: &Endpoint, weight: f64) {
-        endpoint.with_health(|health| health.take_back(weight));
+        endpoint.standing.with_health(|health| health.take_back(weight));
     }
 
     fn note_lean(&self, endpoint: &Endpoint, failed: bool, q: impl FnOnce() -> f64) {
@@ -412,14 +351,14 @@ impl Cluster {
     ) {
         match (ending, verdict) {
             (CheckEnding::Failed, Verdict::Unhealthy) => self.eject(endpoint, now, Health::checks_fail),
-            (CheckEnding::Passed, Verdict::Healthy) if endpoint.is_troubled() => {
-                let change = endpoint.with_health(Health::checks_pass);
+            (CheckEnding::Passed, Verdict::Healthy) if endpoint.standing.is_troubled() => {
+                let change = endpoint.standing.with_health(Health::checks_pass);
                 self.note_change(endpoint, change, now);
             }
             _ => {}
         }
         // One that is out of balancing would take nothing of what is let go.
-        if ending == CheckEnding::Passed && balance::is_open(endpoint) {
+        if ending == CheckEnding::Passed && endpoint.standing.is_open() {
             self.outage_queue.check_passed(now);
         }
     }
@@ -429,13 +368,13 @@ impl Cluster {
         let endpoints = self.endpoints.load();
         let most = self.settings.ejection.most_ejected(endpoints.len());
         // Nothing can be ejected, so nothing need be counted. One that is out already hears how its probe ended.
-        if endpoint.is_retired() || most == 0 && !endpoint.is_troubled() {
+        if endpoint.standing.is_retired() || most == 0 && !endpoint.standing.is_troubled() {
             return;
         }
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let ejected = endpoints.iter().filter(|other| !balance::is_open(other)).count();
+        let ejected = endpoints.iter().filter(|other| !other.standing.is_open()).count();
         let room = if ejected < most { Room::Some } else { Room::None };
-        let change = endpoint.with_health(|health| note(health, room));
+        let change = endpoint.standing.with_health(|health| note(health, room));
         self.note_change(endpoint, change, now);
     }
 
@@ -444,7 +383,7 @@ impl Cluster {
         match change {
             Change::Ejected => {
                 endpoint.metrics.ejected.set(1);
-                let (failures, until) = endpoint.with_health(|health| health.row());
+                let (failures, until) = endpoint.standing.with_health(|health| health.row());
                 let reason =
                     if until.is_some() { EjectionReason::Failures } else { EjectionReason::HealthChecks };
                 endpoint.metrics.ejections(reason).inc();
@@ -457,7 +396,7 @@ impl Cluster {
                 tracing::warn!(%cluster, endpoint = %label, reason, failures, seconds, "endpoint ejected");
             }
             Change::Relapsed => {
-                let (_, until) = endpoint.with_health(|health| health.row());
+                let (_, until) = endpoint.standing.with_health(|health| health.row());
                 let seconds = until.unwrap_or(now).saturating_sub(now).as_secs_f64();
                 tracing::warn!(%cluster, endpoint = %label, seconds, "endpoint stays ejected: its probe failed");
             }

@@ -18,10 +18,10 @@ use crate::error::{Delivery, Shortage, UpstreamError, UpstreamErrorKind};
 #[cfg(feature = "bench")]
 use crate::memory;
 use crate::policy::reuse::announced_timeout;
-use crate::upstream::cluster::Protocol;
 use crate::upstream::endpoint::{Endpoint, OpenConnection};
 use crate::upstream::http1::wire::{Answer, Outgoing, Raw, Unanswered, Wire};
 use crate::upstream::http2::Handshaken;
+use crate::upstream::protocol::Protocol;
 use crate::upstream::stream::{Refusal, Stream};
 
 /// A connection to an endpoint, in the protocol that it turned out to speak.
@@ -90,7 +90,7 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
     let _ = stream.set_nodelay(true);
     match &endpoint.tls {
         None => Ok(Stream::Plain(stream)),
-        Some(client) => client.handshake(stream).await,
+        Some(client) => Ok(Stream::secured(client.handshake(stream).await?)),
     }
 }
 

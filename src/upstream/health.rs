@@ -16,38 +16,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Empty;
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::policy::health::Rhythm;
-use crate::policy::retry::StatusSet;
 use crate::upstream::connect;
-use crate::upstream::endpoint::{Endpoint, EndpointHost};
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::http1::wire::{Outgoing, Unanswered, Wire};
+use crate::upstream::location::EndpointHost;
+use crate::upstream::settings::HealthCheck;
 use crate::upstream::stream::Stream;
 
 mod runner;
 
 pub use self::runner::run;
-
-/// What an operator sets, checked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HealthCheck {
-    /// When an endpoint is checked, and what the results make of it.
-    pub rhythm: Rhythm,
-    /// GET or HEAD.
-    pub method: Method,
-    /// What is asked for.
-    pub path: PathAndQuery,
-    /// The host that is named; none for that of the endpoint.
-    pub host: Option<Authority>,
-    /// The answers of an endpoint that works.
-    pub statuses: StatusSet,
-}
 
 /// Why a check failed.
 #[derive(Clone, Debug, Error)]

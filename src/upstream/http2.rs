@@ -17,7 +17,6 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -161,7 +160,7 @@ pub(super) struct SharedConnection {
 impl SharedConnection {
     pub(super) fn new(handshaken: Handshaken, slot: OwnedSemaphorePermit) -> Self {
         let Handshaken { endpoint, sender, state, driver } = handshaken;
-        endpoint.shared.open.fetch_add(1, Ordering::Relaxed);
+        endpoint.connections.note_shared();
         Self {
             sender,
             state,
@@ -224,20 +223,20 @@ impl SharedConnection {
 
     /// Counts an exchange.
     pub(super) fn enter(&self) {
-        let counts = &self.endpoint.shared;
+        let connections = &self.endpoint.connections;
         if self.streams.replace(self.streams.get() + 1) == 0 {
-            counts.busy.fetch_add(1, Ordering::Relaxed);
+            connections.note_busy();
         }
-        counts.streams.fetch_add(1, Ordering::Relaxed);
+        connections.begin_stream();
     }
 
     /// Counts an exchange that has ended.
     pub(super) fn leave(&self) {
-        let counts = &self.endpoint.shared;
-        counts.streams.fetch_sub(1, Ordering::Relaxed);
+        let connections = &self.endpoint.connections;
+        connections.end_stream();
         self.streams.set(self.streams.get() - 1);
         if self.streams.get() == 0 {
-            counts.busy.fetch_sub(1, Ordering::Relaxed);
+            connections.note_idle();
             self.idle_since.set(Instant::now());
         }
     }
@@ -324,7 +323,7 @@ impl SharedConnection {
 
 impl Drop for SharedConnection {
     fn drop(&mut self) {
-        self.endpoint.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.connections.note_shared_closed();
     }
 }
 

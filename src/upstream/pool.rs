@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,17 +27,17 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::descriptors::Relief;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::policy::repeat::SendOnce;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
+use crate::policy::request::SendOnce;
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};
-use crate::upstream::cluster::ClusterSettings;
 use crate::upstream::connect::{self, Connection, Fresh};
-use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight};
+use crate::upstream::endpoint::{Endpoint, EndpointId, InFlight, connections};
 use crate::upstream::http1::wire::{Answer, Outgoing, Start, Unanswered};
 use crate::upstream::http2::SharedConnection;
 use crate::upstream::queue::{Owner, Place, Queue};
+use crate::upstream::settings::ClusterSettings;
 
 mod lease;
 mod linger;
@@ -262,7 +261,7 @@ where
         if let Some((_, pool)) = pools.iter().find(|(id, _)| *id == endpoint.id) {
             return pool.clone();
         }
-        pools.retain(|(_, pool)| !pool.endpoint.is_retired());
+        pools.retain(|(_, pool)| !pool.endpoint.standing.is_retired());
         let ClusterSettings { max_waiting, max_streams, .. } = *endpoint.settings;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
@@ -429,11 +428,11 @@ where
 
     /// Leave to open a connection, if there is any left, or an idle connection that nobody wanted has one.
     fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
-        let acquire = || self.endpoint.slots.clone().try_acquire_owned().ok();
-        acquire().or_else(|| {
+        let connections = &self.endpoint.connections;
+        connections.try_slot().or_else(|| {
             let unwanted = self.idle.borrow_mut().pop_front()?;
             drop(unwanted);
-            acquire()
+            connections.try_slot()
         })
     }
 
@@ -481,7 +480,7 @@ where
             tokio::select! {
                 biased;
                 () = place.news() => None,
-                slot = self.endpoint.slots.clone().acquire_owned() => slot.ok().map(Granted::Slot),
+                slot = self.endpoint.connections.slot() => slot.map(Granted::Slot),
             }
         };
         let slot = timeout(settings.connection_wait, slot).await;
@@ -532,7 +531,7 @@ where
 
     /// Gives a free connection to who waits for one, or keeps it.
     fn offer(&self, mut connection: Box<Connection<B>>) {
-        if self.endpoint.is_retired() {
+        if self.endpoint.standing.is_retired() {
             return;
         }
         if self.is_wanted_elsewhere() {
@@ -579,18 +578,18 @@ where
     async fn keep(self: Rc<Self>) {
         let settings = &self.endpoint.settings;
         let period = (settings.idle_timeout / 2).max(SHORTEST_KEEPING);
-        while !self.endpoint.is_retired() {
+        while !self.endpoint.standing.is_retired() {
             tokio::select! {
                 biased;
                 () = poll_fn(|cx| { self.poll_idle(cx); Poll::Pending }) => {}
-                () = self.endpoint.wanted.notified() => {
+                () = self.endpoint.connections.asked_for_idle() => {
                     self.idle.borrow_mut().clear();
                     self.close_idle(Instant::now(), true);
                 }
                 () = sleep(period) => {
                     let now = Instant::now();
                     // A call for slots can come while nobody listens, between two turns of this loop.
-                    let is_wanted = self.endpoint.waiting.load(Ordering::Relaxed) > 0;
+                    let is_wanted = self.endpoint.connections.waiting() > 0;
                     self.idle.borrow_mut().retain(|connection| {
                         let age = now.duration_since(connection.idle_since());
                         self.endpoint.note_idle_survival(age);
@@ -602,6 +601,10 @@ where
         }
         self.idle.borrow_mut().clear();
         self.close_idle(Instant::now(), true);
+        // The worker forgets the endpoint, and the metrics end its series with its last exchange.
+        if let Some(siblings) = self.siblings.upgrade() {
+            siblings.borrow_mut().retain(|(_, pool)| !Rc::ptr_eq(pool, &self));
+        }
     }
 }
 
@@ -628,23 +631,20 @@ where
 
 /// Counts an attempt that waits for a connection, and lets all workers know.
 struct Waiting<'a> {
-    endpoint: &'a Endpoint,
+    _counted: connections::Waiting<'a>,
     progress: &'a Progress,
 }
 
 impl<'a> Waiting<'a> {
     fn begin(endpoint: &'a Endpoint, progress: &'a Progress) -> Self {
         progress.is_queued.set(true);
-        endpoint.waiting.fetch_add(1, Ordering::Relaxed);
-        endpoint.wanted.notify_waiters();
-        Self { endpoint, progress }
+        Self { _counted: endpoint.connections.wait(), progress }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.progress.is_queued.set(false);
-        self.endpoint.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

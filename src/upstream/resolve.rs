@@ -7,61 +7,64 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::{EndpointHost, Location};
+use crate::upstream::location::{EndpointHost, EndpointUrl, Location};
 
-/// What each endpoint URL of a cluster last resolved to.
-#[derive(Debug, Default)]
+/// The endpoint URLs of a cluster, and what each last resolved to.
+#[derive(Debug)]
 pub struct Resolver {
+    urls: Arc<[EndpointUrl]>,
     known: Vec<Vec<Location>>,
 }
 
 impl Resolver {
-    /// Starts from what `others` last resolved the same names to: a reload then loses no address while no name server
+    /// Starts from what `clusters` last resolved the same names to: a reload then loses no address while no name server
     /// answers.
-    pub fn after(cluster: &Cluster, others: &[Arc<Cluster>]) -> Self {
-        let known = cluster.settings.endpoints.iter().map(|url| {
-            let endpoints = others.iter().flat_map(|other| other.endpoints().to_vec());
-            let same = endpoints.filter(|other| other.host == url.host && other.address.port() == url.port);
-            same.map(|endpoint| url.at(endpoint.address.ip())).collect()
+    pub fn new(urls: Arc<[EndpointUrl]>, clusters: &[Arc<Cluster>]) -> Self {
+        let known = urls.iter().map(|url| {
+            if let Some(location) = url.fixed() {
+                return vec![location];
+            }
+            let endpoints = clusters.iter().flat_map(|cluster| cluster.endpoints().to_vec());
+            let pairs = endpoints.map(|endpoint| (url.at(endpoint.address.ip()), endpoint));
+            pairs
+                .filter(|(location, endpoint)| endpoint.is_at(location))
+                .map(|(location, _)| location)
+                .collect()
         });
-        Self { known: known.collect() }
+        let known = known.collect();
+        Self { urls, known }
     }
 
-    /// Whether the cluster has a name to resolve.
-    pub fn is_needed(cluster: &Cluster) -> bool {
-        cluster.settings.endpoints.iter().any(|url| matches!(url.host, EndpointHost::Name(_)))
+    /// Whether there is a name to resolve.
+    pub fn is_needed(&self) -> bool {
+        self.urls.iter().any(|url| url.fixed().is_none())
     }
 
     /// Resolves every name once, all of them at the same time, within 5 s. A name that fails keeps what it last resolved
-    /// to, and is counted and logged.
-    pub async fn refresh(&mut self, cluster: &Cluster) {
-        self.refresh_with(cluster, |name, port| async move {
+    /// to, and is counted and logged. The cluster's endpoints stay as they are.
+    pub async fn look_up(&mut self, cluster: &Cluster) {
+        self.look_up_with(cluster, |name, port| async move {
             Ok(lookup_host((&*name, port)).await?.map(|address| address.ip()).collect())
         })
         .await;
     }
 
-    async fn refresh_with<F>(&mut self, cluster: &Cluster, ask: impl Fn(Box<str>, u16) -> F)
+    async fn look_up_with<F>(&mut self, cluster: &Cluster, ask: impl Fn(Box<str>, u16) -> F)
     where
         F: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
     {
-        let urls = &cluster.settings.endpoints;
-        self.known.resize_with(urls.len(), Vec::new);
         let mut look_ups = JoinSet::new();
-        for (index, (url, known)) in urls.iter().zip(&mut self.known).enumerate() {
-            match &url.host {
-                EndpointHost::Address(address) => *known = vec![url.at(*address)],
-                EndpointHost::Name(name) => {
-                    let (name, answer) = (name.clone(), look_up(ask(name.clone(), url.port)));
-                    look_ups.spawn(async move { (index, name, answer.await) });
-                }
+        for (index, url) in self.urls.iter().enumerate() {
+            if let EndpointHost::Name(name) = &url.host {
+                let (name, answer) = (name.clone(), look_up(ask(name.clone(), url.port)));
+                look_ups.spawn(async move { (index, name, answer.await) });
             }
         }
         for (index, name, result) in look_ups.join_all().await {
-            let (url, known) = (&urls[index], &mut self.known[index]);
+            let (url, known) = (&self.urls[index], &mut self.known[index]);
             match result {
                 Ok(addresses) => {
                     cluster.metrics.dns_resolved.inc();
@@ -76,21 +79,29 @@ impl Resolver {
                 }
             }
         }
-        cluster.set_locations(&self.known.concat());
     }
 
-    /// Resolves again every `dns_refresh`, sooner while there is no address at all, until the cluster is gone.
-    pub async fn run(mut self, cluster: Weak<Cluster>) {
+    /// Makes these URLs, and what they resolved to, those of the cluster.
+    pub fn put_in_force(&self, cluster: &Cluster, now: Duration) {
+        cluster.change_urls(self.urls.clone(), &self.known.concat(), now);
+    }
+
+    /// Resolves again every `dns_refresh`, sooner while there is no address at all, until the cluster is gone or has other
+    /// URLs. Times count from `start`.
+    pub async fn run(mut self, cluster: Weak<Cluster>, start: Instant) {
+        let urls = self.urls.clone();
+        let current = || cluster.upgrade().filter(|cluster| Arc::ptr_eq(&cluster.urls(), &urls));
         loop {
-            let Some(pause) = cluster.upgrade().map(|cluster| pause(&cluster)) else { return };
+            let Some(pause) = current().map(|cluster| pause(&cluster)) else { return };
             sleep(pause).await;
-            let Some(cluster) = cluster.upgrade() else { return };
-            self.refresh(&cluster).await;
+            let Some(cluster) = current() else { return };
+            self.look_up(&cluster).await;
+            cluster.follow(&urls, &self.known.concat(), start.elapsed());
         }
     }
 }
 
-fn pause(cluster: &Arc<Cluster>) -> Duration {
+fn pause(cluster: &Cluster) -> Duration {
     let refresh = cluster.settings.dns_refresh;
     if cluster.endpoints().is_empty() { refresh.min(UNRESOLVED_PAUSE) } else { refresh }
 }
@@ -118,13 +129,10 @@ const UNRESOLVED_PAUSE: Duration = Duration::from_secs(1);
 mod tests {
     use std::future::{pending, ready};
 
-    use tokio::time::Instant;
-
     use super::*;
     use crate::record::metrics::Metrics;
     use crate::upstream::cluster::tests::settings;
-    use crate::upstream::cluster::{Balance, ClusterSettings};
-    use crate::upstream::endpoint::EndpointUrl;
+    use crate::upstream::settings::{Balance, ClusterSettings};
 
     fn cluster(urls: &[&str]) -> Arc<Cluster> {
         let endpoints = urls.iter().map(|url| EndpointUrl::parse(url).unwrap()).collect();
@@ -140,14 +148,15 @@ mod tests {
     async fn names_without_an_answer_cost_one_bound_together_and_the_others_nothing() {
         let cluster = cluster(&["http://a:1", "http://b:1", "http://c:1", "http://d:1", "http://10.0.0.1:1"]);
         let start = Instant::now();
-        Resolver::default()
-            .refresh_with(&cluster, |name, _| async move {
-                match &*name {
-                    "c" => Ok(vec![[10, 0, 0, 3].into()]),
-                    _ => pending().await,
-                }
-            })
-            .await;
+        let mut resolver = Resolver::new(cluster.urls(), &[]);
+        let answer = |name: Box<str>, _| async move {
+            match &*name {
+                "c" => Ok(vec![[10, 0, 0, 3].into()]),
+                _ => pending().await,
+            }
+        };
+        resolver.look_up_with(&cluster, answer).await;
+        resolver.put_in_force(&cluster, Duration::ZERO);
         assert_eq!(start.elapsed(), LOOK_UP_TIMEOUT);
         assert_eq!(addresses(&cluster), ["10.0.0.3:1", "10.0.0.1:1"]);
         assert_eq!((cluster.metrics.dns_resolved.get(), cluster.metrics.dns_failed.get()), (1, 3));
@@ -159,12 +168,30 @@ mod tests {
         let answer = |name: Box<str>, _| {
             ready(Ok(vec![if &*name == "a" { [10, 0, 0, 1].into() } else { [10, 0, 0, 2].into() }]))
         };
-        Resolver::default().refresh_with(&old, answer).await;
+        let mut resolver = Resolver::new(old.urls(), &[]);
+        resolver.look_up_with(&old, answer).await;
+        resolver.put_in_force(&old, Duration::ZERO);
         let new = cluster(&["http://b:1", "http://a:2", "http://c:1"]);
-        let mut resolver = Resolver::after(&new, &[old]);
-        resolver.refresh_with(&new, |_, _| ready(Err(io::ErrorKind::TimedOut.into()))).await;
+        let mut resolver = Resolver::new(new.urls(), &[old]);
+        resolver.look_up_with(&new, |_, _| ready(Err(io::ErrorKind::TimedOut.into()))).await;
+        resolver.put_in_force(&new, Duration::ZERO);
         assert_eq!(addresses(&new), ["10.0.0.2:1"], "the same name at the same port, and nothing else");
-        resolver.refresh_with(&new, |_, _| ready(Ok(vec![[10, 0, 0, 9].into()]))).await;
+        resolver.look_up_with(&new, |_, _| ready(Ok(vec![[10, 0, 0, 9].into()]))).await;
+        resolver.put_in_force(&new, Duration::ZERO);
         assert_eq!(addresses(&new), ["10.0.0.9:1", "10.0.0.9:2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_of_urls_that_a_reload_has_replaced_changes_no_endpoint() {
+        let cluster = cluster(&["http://a:1"]);
+        let mut old = Resolver::new(cluster.urls(), &[]);
+        let (urls, start) = (cluster.urls(), Instant::now());
+        old.look_up_with(&cluster, |_, _| ready(Ok(vec![[10, 0, 0, 1].into()]))).await;
+        let new = EndpointUrl::parse("http://10.0.0.2:1").unwrap();
+        Resolver::new([new].into(), &[]).put_in_force(&cluster, Duration::ZERO);
+        cluster.follow(&urls, &old.known.concat(), Duration::ZERO);
+        assert_eq!(addresses(&cluster), ["10.0.0.2:1"]);
+        old.run(Arc::downgrade(&cluster), start).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "it ends, and asks no name server again");
     }
 }

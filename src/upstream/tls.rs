@@ -23,12 +23,12 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::certificate::CertificateFiles;
 use crate::error::UpstreamError;
-use crate::upstream::cluster::Protocol;
-use crate::upstream::endpoint::EndpointHost;
-use crate::upstream::stream::Stream;
+use crate::upstream::location::EndpointHost;
+use crate::upstream::protocol::Protocol;
 
 /// How a cluster speaks TLS. One [`ClientConfig`] serves all its endpoints in all workers, so that they share the
 /// sessions to resume.
@@ -178,12 +178,12 @@ pub(super) struct TlsClient {
 
 impl TlsClient {
     /// Makes the handshake; no error of it has sent anything of a request.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> Result<Stream, UpstreamError> {
+    pub(super) async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, UpstreamError> {
         let Some(name) = self.name.clone() else {
             return Err(UpstreamError::tls(Error::UnsupportedNameType));
         };
         match self.connector.connect(name, stream).await {
-            Ok(stream) => Ok(Stream::secured(stream)),
+            Ok(stream) => Ok(stream),
             Err(error) => match tls_error(&error) {
                 Some(cause) => Err(UpstreamError::tls(cause.clone())),
                 None => Err(UpstreamError::tls_broken(error)),
@@ -274,7 +274,7 @@ impl ServerCertVerifier for TrustAnybody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::endpoint::EndpointUrl;
+    use crate::upstream::location::EndpointUrl;
 
     fn settings(trust: Trust, protocol: Protocol) -> TlsSettings {
         TlsSettings::new(TlsParameters { trust, ca: None, identity: None, server_name: None, protocol })

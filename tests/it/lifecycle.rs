@@ -8,6 +8,7 @@ use crate::support::load::{Connections, Load, Tally};
 use crate::support::stent::Signal;
 use crate::support::{Action, Backend, Client, Config, Stent, eventually, ms};
 
+mod endpoints;
 mod files;
 mod log;
 mod names;

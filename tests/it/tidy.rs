@@ -1,7 +1,7 @@
 //! Holds the sources to the house rules that no compiler checks: who may import whom, what a file opens with,
 //! how long it may be, what stays out of code that runs, and what stays out of pure code.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,96 @@ const RETIRED: [&str; 13] = [
     "refused_line",
     "stent_line_*",
 ];
+
+/// Modules of the second level that need each other, as `upstream::body` and `upstream::pool` do, are one duty in several
+/// files, or a mistake.
+#[test]
+fn modules_need_each_other_only_where_that_is_allowed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources: Vec<_> = rust_files(&root.join("src"))
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+            Source::new(name, &fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    let found = circles(&sources);
+    let allows = |row: &str, circle: &[String]| {
+        let names = |name: &str, module: &String| match name.strip_suffix('*') {
+            Some(prefix) => module.starts_with(prefix),
+            None => module == name,
+        };
+        circle.iter().all(|module| row.split(' ').any(|name| names(name, module)))
+    };
+    for circle in &found {
+        assert!(CIRCLES.iter().any(|(row, _)| allows(row, circle)), "these need each other: {circle:?}");
+    }
+    for (row, _) in CIRCLES {
+        assert!(found.iter().any(|circle| allows(row, circle)), "no circle any more: {row}");
+    }
+}
+
+/// The modules that may need each other, each row with what makes them one duty; `*` stands for any module of a room.
+const CIRCLES: [(&str, &str); 7] = [
+    ("app app::control app::tls", "the control thread takes the orders and gives the errors of the room"),
+    ("config config::*", "a key's kind, its text and its place are declared in terms of each other"),
+    (
+        "downstream::acceptor downstream::eviction downstream::limits",
+        "a listener that is full makes idle connections leave, and counts them",
+    ),
+    (
+        "downstream::connection downstream::http1 downstream::http2",
+        "a connection hands itself to the protocol that it speaks",
+    ),
+    (
+        "policy::hedge policy::hold policy::resume policy::settings",
+        "the settings of a part are a field of the policy, and the part reads the others",
+    ),
+    ("proxy proxy::*", "an answer that breaks in the body goes on by the loop that made it"),
+    (
+        "upstream::body upstream::connect upstream::http2 upstream::pool",
+        "the body of an answer gives its connection back to the pool",
+    ),
+];
+
+/// The sets of modules that need each other, directly or through others, tests apart.
+fn circles(sources: &[Source]) -> Vec<Vec<String>> {
+    let for_tests: HashSet<_> =
+        sources.iter().flat_map(|source| source.test_modules.iter().cloned()).collect();
+    let running =
+        || sources.iter().filter(|source| !source.modules().any(|module| for_tests.contains(&module)));
+    let modules: HashSet<_> = running().map(Source::second_level).collect();
+    let mut reaches: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in running() {
+        let own = source.second_level();
+        for path in source.paths() {
+            let named = [2, 1].map(|length| path[..length.min(path.len())].join("::"));
+            if let Some(other) =
+                named.into_iter().find(|name| modules.contains(name)).filter(|name| *name != own)
+            {
+                reaches.entry(own.clone()).or_default().insert(other);
+            }
+        }
+    }
+    // What a module reaches, it reaches through others too.
+    loop {
+        let before: usize = reaches.values().map(BTreeSet::len).sum();
+        for module in reaches.keys().cloned().collect::<Vec<_>>() {
+            let further: Vec<_> =
+                reaches[&module].iter().filter_map(|other| reaches.get(other)).flatten().cloned().collect();
+            reaches.entry(module).or_default().extend(further);
+        }
+        if reaches.values().map(BTreeSet::len).sum::<usize>() == before {
+            break;
+        }
+    }
+    let mut circles = BTreeSet::new();
+    for (module, reached) in reaches.iter().filter(|(module, reached)| reached.contains(*module)) {
+        let is_back = |other: &&String| reaches.get(*other).is_some_and(|reached| reached.contains(module));
+        circles.insert(reached.iter().filter(is_back).cloned().collect::<Vec<_>>());
+    }
+    circles.into_iter().collect()
+}
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files_of(folder, &["rs"])
@@ -236,7 +326,7 @@ mod checker {
 
     #[test]
     fn a_clean_file_passes() {
-        let text = "//! What it holds.\n\nuse crate::error::Delivery;\nuse crate::policy::retry::Veto;\n";
+        let text = "//! What it holds.\n\nuse crate::error::Delivery;\nuse crate::policy::verdict::Veto;\n";
         assert!(violations(&[("src/policy/retry.rs", text)]).is_empty());
     }
 
@@ -255,6 +345,23 @@ mod checker {
                 "src/record.rs:5: `record` may not import `route`",
             ]
         );
+    }
+
+    #[test]
+    fn modules_that_need_each_other_are_found_through_others_and_not_in_tests() {
+        let circles = |files: &[(&str, &str)]| {
+            circles(&files.iter().map(|(path, text)| Source::new(path, text)).collect::<Vec<_>>())
+        };
+        let pool = ("src/upstream/pool.rs", "use crate::upstream::{tls, body::{Body, Silence}};");
+        let tls = ("src/upstream/tls.rs", "mod a {\n    use super::super::body::Body;\n}");
+        let body = ("src/upstream/body.rs", "use super::pool::Lease;");
+        let apart =
+            ("src/upstream/body.rs", "#[cfg(test)]\nmod tests {\n    use super::super::pool::Lease;\n}");
+        let below = ("src/upstream/body/part.rs", "use super::super::pool::Lease;");
+        assert_eq!(circles(&[pool, tls, body]), [["upstream::body", "upstream::pool", "upstream::tls"]]);
+        assert_eq!(circles(&[pool, body]), [["upstream::body", "upstream::pool"]]);
+        assert_eq!(circles(&[pool, below]), [["upstream::body", "upstream::pool"]]);
+        assert!(circles(&[pool, tls, apart]).is_empty());
     }
 
     #[test]

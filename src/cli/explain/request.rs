@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use crate::error::{Delivery, ErrorClass};
 use crate::fields::Scheme;
 use crate::policy::grpc::GrpcStatus;
-use crate::policy::retry::Outcome;
+use crate::policy::outcome::Outcome;
 
 /// The request to explain.
 #[derive(Clone, Debug)]

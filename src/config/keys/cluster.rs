@@ -26,10 +26,11 @@ use crate::policy::admission::{AdmissionSettings, Limit};
 use crate::policy::budget::BudgetSettings;
 use crate::policy::ejection::EjectionSettings;
 use crate::policy::outage::OutageQueueSettings;
-use crate::policy::retry::StatusSet;
 use crate::policy::reuse::UnsafeReuse;
-use crate::upstream::cluster::{Balance, ClusterSettings, Protocol};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::policy::settings::StatusSet;
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 settings! {
     /// `[cluster.NAME]`

@@ -22,7 +22,7 @@ use crate::policy::grpc::GrpcStatusSet;
 use crate::policy::hedge::HedgeAfter;
 use crate::policy::hold::HoldLimits;
 use crate::policy::resume::ResumeSettings;
-use crate::policy::retry::{ErrorSet, RetryPolicy, StatusSet};
+use crate::policy::settings::{ErrorSet, RetryPolicy, StatusSet};
 
 settings! {
     /// `[retry]`, `[cluster.NAME.retry]` and `[route.retry]`
@@ -38,14 +38,7 @@ settings! {
         errors: Or<ErrorSet> =
             list_of(label(ErrorClass::ALL, ErrorClass::label)).or(ErrorClass::ALL.into_iter().collect());
         /// Methods that are sent again even if the backend may have acted; [] resends only what was never sent.
-        methods: Or<Vec<Method>> = list_of(method()).or(vec![
-            Method::GET,
-            Method::HEAD,
-            Method::OPTIONS,
-            Method::TRACE,
-            Method::PUT,
-            Method::DELETE,
-        ]);
+        methods: Or<Vec<Method>> = list_of(method()).or(RetryPolicy::METHODS.into());
         /// A header such as "Idempotency-Key", for a cluster that acts only once on a repeated key. A request with one
         /// such value is sent again, whatever its method. It belongs in `[cluster.NAME.retry]`: `stent check` warns of
         /// it in `[retry]`. "" switches it off.

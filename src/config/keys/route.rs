@@ -21,7 +21,7 @@ use crate::config::spec::{Must, Or, Spec};
 use crate::config::tables::{Refused, optional, table};
 use crate::fields::Scheme;
 use crate::fields::rules::Side;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::record::QueryPolicy;
 use crate::route::redirect::{self, RedirectHost};
 use crate::route::{Action, HostPattern, PathPattern, Pattern, RouteSettings};

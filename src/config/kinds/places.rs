@@ -15,7 +15,7 @@ use crate::config::report::Fault;
 use crate::record::log::AccessLogOutput;
 use crate::route::redirect::RedirectHost;
 use crate::route::{HostPattern, InvalidPattern, PathPattern};
-use crate::upstream::endpoint::{EndpointHost, EndpointUrl, InvalidEndpoint};
+use crate::upstream::location::{EndpointHost, EndpointUrl, InvalidEndpoint};
 
 /// Where the access log goes.
 pub(in crate::config) fn log_output() -> Custom<AccessLogOutput> {

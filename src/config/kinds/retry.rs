@@ -17,7 +17,7 @@ use crate::error::ErrorClass;
 use crate::policy::admission::Limit;
 use crate::policy::grpc::{GrpcStatus, GrpcStatusSet};
 use crate::policy::hedge::{HedgeAfter, Percentile};
-use crate::policy::retry::{ErrorSet, StatusSet};
+use crate::policy::settings::{ErrorSet, StatusSet};
 use crate::route::redirect::Redirect;
 
 /// Statuses and ranges of them.

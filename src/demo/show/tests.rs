@@ -4,7 +4,8 @@ use super::table::{grouped, share};
 use super::text::line;
 use super::*;
 use crate::demo::DemoOptions;
-use crate::demo::load::{Failure, PATIENCE};
+use crate::demo::client::Failure;
+use crate::demo::load::PATIENCE;
 
 const OPTIONS: DemoOptions = DemoOptions { seconds: 30, rate: 200, failure_rate: 0.12, hold: false };
 

@@ -10,8 +10,8 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use super::*;
-use crate::downstream::acceptor::{ListenerSettings, Phase};
 use crate::downstream::limits::{Event, Limits};
+use crate::downstream::settings::{ListenerSettings, Phase};
 use crate::downstream::stream::{Stream, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);

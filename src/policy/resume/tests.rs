@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::repeat::SendOnce;
-use crate::policy::retry::ErrorSet;
+use crate::policy::request::SendOnce;
+use crate::policy::settings::ErrorSet;
 
 const TAG: &str = "\"v1\"";
 

@@ -1,7 +1,12 @@
 //! Every rule of the retry decision, by enumeration and by property.
 
 use super::*;
-use crate::policy::backoff::{Jitter, Mode};
+use crate::error::ErrorClass;
+use crate::policy::backoff::{Backoff, Jitter, Mode};
+use crate::policy::grpc::GrpcStatus;
+use crate::policy::outcome::retry_after;
+use crate::policy::request::SendOnce;
+use crate::policy::settings::StatusSet;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);

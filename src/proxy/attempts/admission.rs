@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::send::Failure;
 use super::{Attempts, End, Outbound, Transport};
 use crate::error::ProxyError;
-use crate::policy::retry::{RetryPolicy, Veto};
+use crate::policy::settings::RetryPolicy;
+use crate::policy::verdict::Veto;
 use crate::proxy::rare;
 use crate::upstream::admission::{Admission, Ask, LoadSignal, Purpose, Refusal, Slot};
 

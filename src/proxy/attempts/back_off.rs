@@ -7,7 +7,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, Attempts, End, Ended, Transport};
-use crate::policy::retry::{Reason, Veto};
+use crate::policy::verdict::{Reason, Veto};
 use crate::proxy::exchange::Exchange;
 
 impl<T: Transport> Attempts<'_, T> {

@@ -20,7 +20,7 @@ use super::Outbound;
 use super::send::Attempt;
 use super::transport::Sent;
 use crate::policy::deadline::Upload;
-use crate::policy::retry::{BodyState, Repeatable};
+use crate::policy::request::{BodyState, Repeatable};
 use crate::proxy::exchange::Exchange;
 use crate::upstream::pool::Progress;
 

@@ -10,10 +10,11 @@ use super::transport::Transport;
 use super::{Attempts, Ended, grpc_status};
 use crate::error::Delivery;
 use crate::policy::authentication;
-use crate::policy::repeat::SendOnce;
-use crate::policy::retry::{
-    BodyState, Circumstances, Outcome, Repeatable, Untried, Verdict, Veto, retry_after,
-};
+use crate::policy::outcome::{Outcome, retry_after};
+use crate::policy::request::SendOnce;
+use crate::policy::request::{BodyState, Repeatable};
+use crate::policy::retry::{Circumstances, Untried};
+use crate::policy::verdict::{Verdict, Veto};
 use crate::proxy::rare;
 use crate::upstream::cluster::Asked;
 

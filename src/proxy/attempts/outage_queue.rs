@@ -8,7 +8,8 @@ use super::judge::asked_wait;
 use super::{Attempts, End, Ended, Transport};
 use crate::error::ProxyError;
 use crate::policy::outage::Stake;
-use crate::policy::retry::{BodyState, Repeatable, RetryPolicy};
+use crate::policy::request::{BodyState, Repeatable};
+use crate::policy::settings::RetryPolicy;
 use crate::upstream::cluster::Asked;
 use crate::upstream::outage_queue::{Refusal, Wait};
 

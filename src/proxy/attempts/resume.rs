@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Answer, Attempts, End, Failure, Outbound, Transport};
 use crate::error::UpstreamError;
-use crate::policy::retry::{Verdict, Veto};
+use crate::policy::verdict::{Verdict, Veto};
 use crate::proxy::exchange::Exchange;
 
 /// Lays the break before the policy and, if that allows it, makes attempts until one brings an answer. Why there is none

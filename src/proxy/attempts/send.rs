@@ -15,7 +15,8 @@ use super::{Aim, Attempts, End, Ended, admission, beside, idle_close, response_h
 use crate::error::{Delivery, ErrorClass, ProxyError, UpstreamError, UpstreamErrorKind};
 use crate::policy::deadline::{Limit, Successor};
 use crate::policy::hold::Arriving;
-use crate::policy::retry::{Outcome, Repeatable};
+use crate::policy::outcome::Outcome;
+use crate::policy::request::Repeatable;
 use crate::proxy::hold::{AnswerBody, Hold};
 use crate::proxy::rare;
 use crate::proxy::replay::AttemptBody;

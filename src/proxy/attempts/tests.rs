@@ -9,7 +9,7 @@ use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::settings::RetryPolicy;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
 
@@ -451,7 +451,7 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_names_do_not_resolve_says_so() {
     let stage = Stage::new([]);
-    stage.cluster.set_locations(&[]);
+    stage.cluster.set_locations(&[], Duration::ZERO);
     let response = stage.get().await;
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["proxy-status"], "stent; error=dns_error");

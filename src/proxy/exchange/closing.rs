@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Exchange;
 use crate::error::{Delivery, Origin, ProxyError};
 use crate::policy::resume::BreakEnd;
-use crate::policy::retry::{Reason, Veto};
+use crate::policy::verdict::{Reason, Veto};
 use crate::record::{ExchangeOutcome, QueryPolicy, Record};
 
 /// What the caller has got so far, and what the record says of the way there.

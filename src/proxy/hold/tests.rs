@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::error::Origin;
 use crate::policy::budget::BudgetSettings;
-use crate::policy::retry::{RetryPolicy, Veto};
+use crate::policy::settings::RetryPolicy;
+use crate::policy::verdict::Veto;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
@@ -253,6 +254,7 @@ async fn an_answer_that_breaks_while_held_counts_against_its_endpoint() {
     let stage = Stage::with([broken(), answer(200)], 2, exact_policy(), BudgetSettings::default());
     assert_eq!(stage.get().await.status(), 200);
     assert_eq!(stage.ports(), [1, 2], "the other one is tried");
-    let failures: Vec<_> = stage.cluster.endpoints().iter().map(|endpoint| endpoint.is_troubled()).collect();
+    let failures: Vec<_> =
+        stage.cluster.endpoints().iter().map(|endpoint| endpoint.standing.is_troubled()).collect();
     assert_eq!(failures, [true, false]);
 }

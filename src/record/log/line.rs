@@ -17,7 +17,7 @@ use super::query;
 #[cfg(test)]
 use crate::error::{Delivery, Origin, UpstreamErrorKind};
 use crate::policy::resume::BreakEnd;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 #[cfg(test)]
 use crate::record::ExchangeOutcome;
 use crate::record::{AttemptRecord, QueryPolicy, Record, Role};

@@ -10,8 +10,8 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeEnd;
 use crate::policy::hold::HoldEnd;
 use crate::policy::resume::BreakEnd;
-use crate::policy::retry::Veto;
 use crate::policy::share::GivenUp;
+use crate::policy::verdict::Veto;
 
 /// The values of one series, in the order of its labels.
 pub(super) type Words = Vec<Cow<'static, str>>;

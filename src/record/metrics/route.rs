@@ -10,7 +10,7 @@ use crate::policy::grpc::GrpcStatus;
 use crate::policy::hedge::HedgeEnd;
 use crate::policy::hold::HoldEnd;
 use crate::policy::resume::BreakEnd;
-use crate::policy::retry::{Reason, Veto};
+use crate::policy::verdict::{Reason, Veto};
 
 metrics! {
     /// The counters of a route.

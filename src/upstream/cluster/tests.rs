@@ -3,8 +3,15 @@
 use http::Method;
 
 use super::*;
-use crate::policy::repeat::SendOnce;
+use crate::policy::admission::AdmissionSettings;
+use crate::policy::budget::BudgetSettings;
+use crate::policy::ejection::EjectionSettings;
+use crate::policy::outage::OutageQueueSettings;
+use crate::policy::request::SendOnce;
+use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::endpoint::InFlight;
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::Balance;
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -156,7 +163,7 @@ fn where_all_fail_any_success_restores_its_endpoint() {
     picks.retain(|pick| pick.endpoint.address.port() == 1);
     assert_eq!([picks[0].probing, picks[1].probing], [Probing::Yes, Probing::Beside]);
     report(&cluster, &picks[1], Report::Success, NOW);
-    assert!(!at_port(&cluster, 1).endpoint.is_troubled());
+    assert!(!at_port(&cluster, 1).endpoint.standing.is_troubled());
 }
 
 /// The ports that requests go to which cannot be sent again.
@@ -343,7 +350,7 @@ fn the_probe_of_an_ejected_endpoint_ends_though_too_few_are_left_to_eject_any() 
     let settings = ClusterSettings { ejection, ..settings(3, Balance::P2c) };
     let cluster = Cluster::new(settings, Arc::new(Metrics::new()));
     fail(&cluster, 1, 2, NOW);
-    cluster.set_locations(&[at(1), at(2)]);
+    cluster.set_locations(&[at(1), at(2)], NOW);
     let mut now = NOW + Duration::from_secs(10);
     for time_out in [20, 40, 40] {
         let probe = pick(&cluster, &[], now);
@@ -360,12 +367,37 @@ fn the_probe_of_an_ejected_endpoint_ends_though_too_few_are_left_to_eject_any() 
 fn endpoints_that_stay_keep_their_identity_and_those_that_go_are_retired() {
     let cluster = cluster(2, Balance::P2c);
     let before = cluster.endpoints();
-    cluster.set_locations(&[at(2), at(9)]);
+    cluster.set_locations(&[at(2), at(9)], NOW);
     let after = cluster.endpoints();
     assert_eq!(after[0].id, before[1].id);
-    assert!(before[0].is_retired() && !before[1].is_retired());
-    cluster.set_locations(&[]);
+    assert!(before[0].standing.is_retired() && !before[1].standing.is_retired());
+    cluster.set_locations(&[], NOW);
     assert!(cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), NOW).is_none());
+}
+
+#[test]
+fn an_address_by_another_name_is_another_endpoint() {
+    let cluster = cluster(0, Balance::P2c);
+    let named = |name| EndpointUrl::parse(&format!("https://{name}:1")).unwrap().at([127, 0, 0, 1].into());
+    cluster.set_locations(&[named("a"), named("b")], NOW);
+    let before = cluster.endpoints();
+    assert_eq!(before.len(), 1, "the first name wins");
+    cluster.set_locations(&[named("a")], NOW);
+    assert_eq!(cluster.endpoints()[0].id, before[0].id);
+    cluster.set_locations(&[named("b")], NOW);
+    assert_ne!(cluster.endpoints()[0].id, before[0].id, "its certificate has to hold for the other name");
+    assert!(before[0].standing.is_retired());
+}
+
+#[test]
+fn settings_that_differ_in_endpoints_alone_identify_the_same_cluster() {
+    let (one, urls) = settings(1, Balance::P2c).split();
+    let (other, more) = settings(3, Balance::P2c).split();
+    assert_eq!((one == other, urls.len(), more.len()), (true, 1, 3));
+    let (changed, _) = settings(1, Balance::RoundRobin).split();
+    assert_ne!(one, changed);
+    let cluster = cluster(3, Balance::P2c);
+    assert_eq!((*cluster.settings == other, *cluster.urls() == *more), (true, true));
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::{CheckFault, HealthCheck, check};
+use super::{CheckFault, check};
 use crate::policy::health::{Checked, Ending, Verdict};
 use crate::record::metrics::CheckAnswer;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::settings::HealthCheck;
 
 /// Checks the endpoints of `cluster` until it is retired, if it is to be checked. Times count from `start`.
 pub async fn run(cluster: Arc<Cluster>, start: Instant) {
@@ -122,7 +123,7 @@ impl<C: Checker> Runner<C> {
         let Some(watched) = self.watched.iter_mut().find(is_its) else { return };
         watched.running = None;
         // Nobody keeps the series of a retired endpoint up to date.
-        let Some(result) = result.filter(|_| !watched.endpoint.is_retired()) else { return };
+        let Some(result) = result.filter(|_| !watched.endpoint.standing.is_retired()) else { return };
         let Watched { endpoint, checked, .. } = watched;
         if let Err(CheckFault::Error { error }) = &result
             && !error.kind.blames_endpoint()

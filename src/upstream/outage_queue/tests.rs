@@ -12,7 +12,8 @@ use crate::policy::expect::Subject;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{Pick, Probing};
 use crate::upstream::cluster::tests::{settings, subject};
-use crate::upstream::cluster::{Attempt, Balance, Cluster, Report};
+use crate::upstream::cluster::{Attempt, Cluster, Report};
+use crate::upstream::settings::Balance;
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -15,7 +15,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -75,16 +74,16 @@ where
             metrics.waits_refused.inc();
             Err(UpstreamError::new(UpstreamErrorKind::ConnectionLimit, Delivery::Never))
         };
-        if self.endpoint.waiting.load(Ordering::Relaxed) >= settings.max_waiting {
+        if self.endpoint.connections.waiting() >= settings.max_waiting {
             return refused();
         }
         let _waiting = Waiting::begin(&self.endpoint, progress);
-        match timeout(settings.connection_wait, self.endpoint.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => {
+        match timeout(settings.connection_wait, self.endpoint.connections.slot()).await {
+            Ok(Some(slot)) => {
                 metrics.waits_served.inc();
                 Ok(slot)
             }
-            Ok(Err(_)) | Err(_) => refused(),
+            Ok(None) | Err(_) => refused(),
         }
     }
 }

@@ -18,7 +18,7 @@ impl<B> Pool<B> {
             return;
         }
         for (_, pool) in siblings.borrow().iter() {
-            pool.endpoint.wanted.notify_waiters();
+            pool.endpoint.connections.ask_for_idle();
         }
         self.relief.wait().await;
         sleep(MOMENT).await;

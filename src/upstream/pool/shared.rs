@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use super::{Granted, Pool, Progress, Sending};
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
 use crate::fields::is_token;
 use crate::policy::authentication::binds_connection;
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::connect::{self, Connection, Fresh, SendFailure};
 use crate::upstream::endpoint::InFlight;
@@ -269,7 +268,7 @@ impl<B> Pool<B> {
 
     /// Lets go of connections that have ended, and gives room to those who wait for it.
     fn tend(self: &Rc<Self>) {
-        if self.endpoint.is_retired() {
+        if self.endpoint.standing.is_retired() {
             // Nobody looks after the pool any more.
             self.close_idle(Instant::now(), true);
         }
@@ -298,7 +297,7 @@ impl<B> Pool<B> {
         if gives_way {
             self.giving_way.replace(Rc::downgrade(connection));
         }
-        if gives_way || self.endpoint.is_retired() {
+        if gives_way || self.endpoint.standing.is_retired() {
             connection.retire();
         }
         self.tend();
@@ -307,7 +306,7 @@ impl<B> Pool<B> {
     /// Whether another worker has exchanges that wait for a connection. The endpoint counts one until it has heard that it
     /// was called.
     pub(super) fn is_wanted_elsewhere(&self) -> bool {
-        let waiting = self.endpoint.waiting.load(Ordering::Relaxed);
+        let waiting = self.endpoint.connections.waiting();
         waiting > 0 && waiting > self.waiters.borrow().expected()
     }
 

@@ -8,9 +8,11 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::record::metrics::Metrics;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster, Protocol};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::upstream::location::EndpointUrl;
+use crate::upstream::protocol::Protocol;
+use crate::upstream::settings::{Balance, ClusterSettings};
 
 /// A pool, and the backend that it leads to.
 struct Stage {
@@ -218,8 +220,7 @@ async fn a_connection_whose_waiter_leaves_before_it_hears_of_it_goes_to_the_next
         let _stream = stage.idle_connection().await;
         let pool = stage.pools.pool(&stage.endpoint());
         let connection = pool.take_idle().unwrap();
-        let slots = stage.endpoint().slots.clone();
-        slots.forget_permits(slots.available_permits());
+        stage.endpoint().connections.forget_slots();
         let progress = Progress::default();
         let [mut hasty, mut patient] = [(); 2].map(|()| Box::pin(pool.wait(&progress)));
         for waiting in [&mut hasty, &mut patient] {
@@ -237,8 +238,7 @@ async fn an_attempt_that_is_cut_off_while_it_waits_for_a_connection_blames_our_o
     let local = LocalSet::new();
     let test = async {
         let stage = Stage::new(UnsafeReuse::Learned).await;
-        let slots = stage.endpoint().slots.clone();
-        slots.forget_permits(slots.available_permits());
+        stage.endpoint().connections.forget_slots();
         for repeatable in [Repeatable::Always, Repeatable::OnlyIfNeverSent(SendOnce::Authentication)] {
             let progress = Progress::default();
             let mut waiting = Box::pin(stage.send_by(Method::GET, repeatable, &progress));
@@ -247,11 +247,11 @@ async fn an_attempt_that_is_cut_off_while_it_waits_for_a_connection_blames_our_o
             assert_eq!((error.kind, error.delivery), (UpstreamErrorKind::ConnectionLimit, Delivery::Never));
             assert!(!error.kind.blames_endpoint());
             // With a slot it waits for the endpoint, which may be a black hole.
-            slots.add_permits(1);
+            stage.endpoint().connections.free_slot();
             assert!(timeout(Duration::ZERO, waiting.as_mut()).await.is_err());
             assert!(progress.cut_off().kind.blames_endpoint());
             drop(waiting);
-            slots.forget_permits(slots.available_permits());
+            stage.endpoint().connections.forget_slots();
         }
     };
     timeout(BOUND, local.run_until(test)).await.unwrap();
@@ -288,8 +288,7 @@ async fn connections_that_come_back_in_one_turn_all_go_to_those_who_wait() {
             streams.push(stage.idle_connection().await);
             connections.push(pool.take_idle().unwrap());
         }
-        let slots = stage.endpoint().slots.clone();
-        slots.forget_permits(slots.available_permits());
+        stage.endpoint().connections.forget_slots();
         let progress = Progress::default();
         let mut waits = [(); 3].map(|()| Box::pin(pool.wait(&progress)));
         for waiting in &mut waits {
@@ -302,7 +301,8 @@ async fn connections_that_come_back_in_one_turn_all_go_to_those_who_wait() {
         for waiting in waits {
             assert!(matches!(waiting.await, Ok(Granted::Connection(_))));
         }
-        stage.endpoint().waiting.fetch_add(1, Ordering::Relaxed);
+        let endpoint = stage.endpoint();
+        let _of_another_worker = endpoint.connections.wait();
         assert!(pool.is_wanted_elsewhere());
     };
     timeout(BOUND, local.run_until(test)).await.unwrap();

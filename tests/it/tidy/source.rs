@@ -59,6 +59,65 @@ impl Source {
         imports
     }
 
+    /// Every path that the code names from `crate` or `super`, from the root on and without `crate`.
+    pub(super) fn paths(&self) -> Vec<Vec<String>> {
+        let own: Vec<_> = self.below_src().split('/').map(str::to_owned).collect();
+        let mut paths = Vec::new();
+        for at in self.places("crate::") {
+            self.branches(at + "crate::".len(), &[], &mut paths);
+        }
+        for at in self.places("super::") {
+            let after = "super::".len();
+            if self.code[..at].ends_with(&['s', 'u', 'p', 'e', 'r', ':', ':']) {
+                continue;
+            }
+            let mut end = at;
+            while starts_with(&self.code[end..], "super::") {
+                end += after;
+            }
+            // Up from a module inside the file is not yet up from the file.
+            let up = ((end - at) / after).saturating_sub(self.inner_modules(at));
+            self.branches(end, &own[..own.len().saturating_sub(up)], &mut paths);
+        }
+        paths
+    }
+
+    /// Adds the paths of the tree of names that begins at `at`, each after `prefix`; gives the place behind it.
+    fn branches(&self, mut at: usize, prefix: &[String], paths: &mut Vec<Vec<String>>) -> usize {
+        let mut path = prefix.to_vec();
+        loop {
+            match self.code.get(at) {
+                Some('{') => {
+                    at += 1;
+                    while self.code.get(at).is_some_and(|character| *character != '}') {
+                        let next = self.branches(at, &path, paths);
+                        at = next.max(at + 1);
+                    }
+                    return at + 1;
+                }
+                Some(character) if is_word(*character) => {
+                    let name: String = self.code[at..].iter().take_while(|c| is_word(**c)).collect();
+                    at += name.chars().count();
+                    path.push(name);
+                    if !starts_with(&self.code[at..], "::") {
+                        break;
+                    }
+                    at += "::".len();
+                }
+                _ => break,
+            }
+        }
+        if path.len() > prefix.len() {
+            paths.push(path);
+        }
+        at
+    }
+
+    /// The module that the file belongs to: of the first level, or of the second.
+    pub(super) fn second_level(&self) -> String {
+        self.below_src().split('/').take(2).collect::<Vec<_>>().join("::")
+    }
+
     /// How many modules inside the file the place lies in.
     fn inner_modules(&self, at: usize) -> usize {
         let holds = |begin: &usize| {

@@ -10,12 +10,13 @@ use super::*;
 use crate::policy::admission::{AdmissionSettings, Limit, Refused};
 use crate::record::metrics::Metrics;
 use crate::upstream::admission::Purpose;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::tests::settings;
-use crate::upstream::cluster::{Balance, Cluster};
+use crate::upstream::settings::Balance;
 
 fn cluster(limit: Limit) -> Cluster {
     let admission = AdmissionSettings::new(limit, 1, Duration::from_secs(1)).unwrap();
-    let settings = crate::upstream::cluster::ClusterSettings { admission, ..settings(1, Balance::P2c) };
+    let settings = crate::upstream::settings::ClusterSettings { admission, ..settings(1, Balance::P2c) };
     Cluster::new(settings, Arc::new(Metrics::new()))
 }
 

@@ -12,7 +12,7 @@ use crate::policy::budget::BudgetSettings;
 use crate::policy::expect::Subject;
 use crate::policy::hedge::{HedgeAfter, Percentile};
 use crate::policy::outage::OutageQueueSettings;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::upstream::body::testing::Part;
 
@@ -48,7 +48,7 @@ fn cancelled(stage: &Stage) -> Vec<u64> {
 
 /// Whether anything counts against each endpoint.
 fn troubled(stage: &Stage) -> Vec<bool> {
-    stage.cluster.endpoints().iter().map(|endpoint| endpoint.is_troubled()).collect()
+    stage.cluster.endpoints().iter().map(|endpoint| endpoint.standing.is_troubled()).collect()
 }
 
 #[tokio::test(start_paused = true)]

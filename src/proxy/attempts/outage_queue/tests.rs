@@ -10,7 +10,7 @@ use super::*;
 use crate::error::{Delivery, UpstreamErrorKind};
 use crate::policy::backoff::{Backoff, Mode};
 use crate::policy::outage::OutageQueueSettings;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::testing::{ScriptedBody, Stage, Step, answer, exact_policy, text};
 use crate::record::metrics::OutageQueueMetrics;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::retry::Veto;
+use crate::policy::verdict::Veto;
 use crate::record::{AttemptResult, Target};
 
 #[test]

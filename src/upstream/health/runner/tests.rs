@@ -13,13 +13,14 @@ use super::*;
 use crate::policy::expect::Kind;
 use crate::policy::health::Rhythm;
 use crate::policy::outage::{OutageQueueSettings, Stake};
-use crate::policy::retry::Repeatable;
+use crate::policy::request::Repeatable;
 use crate::record::metrics::Metrics;
 use crate::upstream::balance::{self, Pick, Probing};
 use crate::upstream::cluster::tests::{settings, subject};
-use crate::upstream::cluster::{Attempt, Balance, Report};
-use crate::upstream::endpoint::EndpointUrl;
+use crate::upstream::cluster::{Attempt, Report};
+use crate::upstream::location::EndpointUrl;
 use crate::upstream::outage_queue::{HeldPermit, Wait};
+use crate::upstream::settings::Balance;
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -211,7 +212,7 @@ async fn checks_that_all_fail_leave_as_many_in_balancing_as_max_ejected_does() {
     let at =
         |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
     let left: Vec<_> = (1..=4).filter(|port| !gone.contains(port)).map(at).collect();
-    stage.cluster.set_locations(&left);
+    stage.cluster.set_locations(&left, Duration::ZERO);
     let pick =
         stage.cluster.pick(&[], Repeatable::Always, &mut fastrand::Rng::with_seed(1), stage.start.elapsed());
     assert!(pick.is_some(), "checks alone make no endpoint useless");
@@ -227,7 +228,7 @@ async fn endpoints_that_come_and_go_are_followed_and_a_retired_cluster_is_left()
     assert!(stage.rendered().contains(r#"stent_endpoint_healthy{cluster="hosp",endpoint="127.0.0.1:2"} 0"#));
     let at =
         |port| EndpointUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap().at([127, 0, 0, 1].into());
-    stage.cluster.set_locations(&[at(1), at(3)]);
+    stage.cluster.set_locations(&[at(1), at(3)], Duration::ZERO);
     let changed = stage.start.elapsed();
     sleep(ms(200)).await;
     assert!(stage.begun().iter().any(|(at, port)| *port == 3 && *at <= changed + ms(101)));

@@ -165,7 +165,7 @@ impl Held {
     fn take(&mut self, frame: Frame<Bytes>, limit: usize) -> Option<HoldEnd> {
         self.last = Instant::now();
         let end = match frame.into_data() {
-            Ok(part) => self.take_part(part, limit),
+            Ok(part) => self.take_part(&part, limit),
             Err(frame) => {
                 self.trailers = frame.into_trailers().ok();
                 self.rest = None; // nothing follows them
@@ -179,14 +179,14 @@ impl Held {
         end
     }
 
-    fn take_part(&mut self, part: Bytes, limit: usize) -> Option<HoldEnd> {
+    fn take_part(&mut self, part: &Bytes, limit: usize) -> Option<HoldEnd> {
         if part.is_empty() {
             return None; // an endpoint could send any number of these
         }
         let fits = self.pieces.length().saturating_add(part.len()) <= limit;
         let growth = self.pieces.growth(part.len(), Origin::Endpoint, usize::MAX);
         let is_reserved = fits && self.reserved.grow(growth.memory);
-        self.pieces.add(&part, if is_reserved { growth } else { growth.uncounted() });
+        self.pieces.add(part, if is_reserved { growth } else { growth.uncounted() });
         match (fits, is_reserved) {
             (true, true) => None,
             (true, false) => Some(HoldEnd::Memory),

@@ -91,12 +91,12 @@ async fn keep(answer: Answer, exchange: &Exchange, until: Instant) -> Option<Ans
         return Some(answer);
     }
     let (head, body) = answer.into_parts();
-    let mut held = body.into_held(exchange.answer_memory(), exchange.client().into());
-    let read = timeout_at(until, held.read_small(DRAIN_LIMIT)).await;
+    let mut begun = body.into_held(exchange.answer_memory(), exchange.client().into());
+    let read = timeout_at(until, begun.read_small(DRAIN_LIMIT)).await;
     if matches!(read, Ok(Err(_))) {
         return None;
     }
-    Some(Response::from_parts(head, held.into_body()))
+    Some(Response::from_parts(head, begun.into_body()))
 }
 
 /// The most of a failed answer that is read, and kept.

@@ -10,7 +10,7 @@ use super::{files_of, rust_files};
 const SLEEPERS: &[(&str, &str)] = &[
     ("src/app/control/tests.rs", "a worker's silence shows in an answer only: the test asks again"),
     ("src/upstream/admission/tests.rs", "threads race, and random pauses vary the order of their steps"),
-    ("src/upstream/line/tests.rs", "threads race, and random pauses vary the order of their steps"),
+    ("src/upstream/outage_queue/tests.rs", "threads race, and random pauses vary the order of their steps"),
     ("src/upstream/pool/tests.rs", "a real connection has to be idle for longer than 10 ms"),
     ("src/worker.rs", "threads of workers change counters that announce nothing: the test asks again"),
     ("tests/it/admission.rs", "users come on a schedule, whatever became of those before"),

@@ -11,4 +11,5 @@ mod limits;
 pub mod proxy_protocol;
 mod screen;
 mod stream;
+mod strict;
 pub mod tls;

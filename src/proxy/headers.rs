@@ -90,8 +90,7 @@ fn is_authority(value: &[u8]) -> bool {
 
 /// At most one `Content-Length` and no `Transfer-Encoding` but `chunked`, alone (RFC 9112 section 6).
 ///
-/// hyper has refused differing lengths, and where both fields came it has already settled on `chunked`, dropped the
-/// length and will close the connection.
+/// hyper has refused differing lengths, and `downstream::strict` both fields in one head.
 fn has_plain_framing(head: &Parts) -> bool {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = match (codings.next(), codings.next()) {

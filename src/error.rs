@@ -367,6 +367,9 @@ pub enum RequestFault {
     /// Both `Content-Length` and `Transfer-Encoding`, or a `Transfer-Encoding` that is not exactly `chunked`.
     #[error("the request body's length is ambiguous")]
     AmbiguousLength,
+    /// A path that can be read as those of routes that ask different things of a request.
+    #[error("the path can be read as that of another route")]
+    AmbiguousPath,
     /// More than 30 addresses in `X-Forwarded-For`, where a trusted proxy sent them.
     #[error("X-Forwarded-For lists too many addresses")]
     ForwardedTooLong,

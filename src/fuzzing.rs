@@ -133,7 +133,7 @@ pub fn path(bytes: &[u8]) {
         let table = RouteTable::new(routes.map(|pattern| (pattern.clone(), pattern.clone())));
         match table.find(|| Scheme::Http, host, path, &Method::GET) {
             Lookup::Found(pattern) => Some(pattern.clone()),
-            Lookup::MethodNotAllowed(_) | Lookup::NotFound => None,
+            Lookup::MethodNotAllowed(_) | Lookup::NotFound | Lookup::Ambiguous => None,
         }
     };
     let chosen = found([&one, &other]);

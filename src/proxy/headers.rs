@@ -103,13 +103,14 @@ fn has_plain_framing(head: &Parts) -> bool {
     is_chunked && head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1
 }
 
-/// The host that a request is for, without its port.
+/// The host that a request is for, without its port and the root's dot: `a.example.` and `a.example` are the same name.
 pub(crate) fn host(headers: &HeaderMap) -> &str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    match host.bytes().rposition(|byte| byte == b':') {
+    let host = match host.bytes().rposition(|byte| byte == b':') {
         Some(at) if !host[at..].contains(']') => &host[..at],
         _ => host,
-    }
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// The protocol that a request asks its connection to change to, if the route allows it (RFC 9110 section 7.8).

@@ -16,7 +16,7 @@ use super::replay::{Replay, ReplayLimits};
 use super::reply::Moved;
 use super::upgrade::Handover;
 use super::{Proxy, Shared};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, RequestFault};
 use crate::policy::retry::Repeatable;
 use crate::route::{Action, Lookup, Route};
 use crate::upstream::cluster::Cluster;
@@ -68,10 +68,12 @@ impl<T: Transport> Proxy<T> {
     fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
         let site = self.site.load();
         let scheme = || headers::scheme(&head.headers);
-        match site.routes.find(scheme, headers::host(&head.headers), head.uri.path(), &head.method) {
+        let (host, path) = (headers::host(&head.headers), head.uri.path());
+        match site.routes.find_as_read(scheme, host, path, &head.method, |route| &route.settings) {
             Lookup::Found(route) => Ok(route.clone()),
             Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
             Lookup::NotFound => Err(ProxyError::NoRoute),
+            Lookup::Ambiguous => Err(ProxyError::BadRequest(RequestFault::AmbiguousPath)),
         }
     }
 }

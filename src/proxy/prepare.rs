@@ -112,7 +112,7 @@ impl Incoming<'_> {
         });
         let fields = &mut self.head.headers;
         let takes_trailers = may_be_http2 && headers::takes_trailers(fields);
-        headers::clean_request(fields, self.head.version, &route.via)?;
+        headers::clean_request(fields, self.head.version, &route.via, self.caller.trust)?;
         if takes_trailers {
             headers::set_takes_trailers(fields);
         }

@@ -27,7 +27,7 @@ use crate::policy::hedge::Hedging;
 use crate::policy::outage::LineSettings;
 use crate::policy::retry::RetryPolicy;
 use crate::proxy::attempts::{Sending, Transport};
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody, Trust};
 use crate::proxy::hold::AnswerMemory;
 use crate::proxy::replay::{AttemptBody, ReplayMemory};
 use crate::proxy::upgrade::Handover;
@@ -327,6 +327,7 @@ pub(crate) fn request(
         body_timeout: Duration::from_secs(30),
         proxy_status: ProxyStatus::Emit,
         refusal: None,
+        trust: Trust::No,
         tls: None,
     };
     let mut request = Request::new(Inbound {

@@ -132,6 +132,9 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 const MAX_HOPS: usize = 30;
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     use http::header::HOST;
     use proptest::prelude::*;

@@ -174,6 +174,19 @@ pub fn claim(name: &str) -> Option<Claim> {
     }
 }
 
+/// Every family as documentation shows it: with a star for what may follow, or stand before.
+#[cfg(test)]
+pub(crate) fn families() -> impl Iterator<Item = (String, Claim)> {
+    let show = |start: &str, family: &Family| {
+        let star = if family.form == Form::Begins { "*" } else { "" };
+        (format!("{start}{}{star}", family.text), family.claim)
+    };
+    let extensions = EXTENSIONS.list.iter().map(move |family| show("x-", family));
+    let others = OTHERS.list.iter().map(move |family| show("", family));
+    let ends = ADDRESS_ENDS.iter().chain([&"-remote-addr"]).map(|end| (format!("*{end}"), Address));
+    extensions.chain(others).chain(ends)
+}
+
 /// Families in the order of their first bytes, found by them: nearly every name begins as none of them does.
 struct Families<const COUNT: usize> {
     list: [Family; COUNT],

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::fields::via::Via;
 use crate::proxy::body::RequestBody;
+use crate::proxy::body::Trust;
 use crate::proxy::headers;
 use crate::proxy::pieces::ReplayMemory;
 use crate::proxy::replay::{Replay, ReplayLimits};
@@ -23,7 +24,7 @@ pub use self::pipeline::{Pipeline, Work};
 pub fn prepare_head(head: &mut Parts, via: &Via, random: &mut fastrand::Rng) -> bool {
     let _id = headers::request_id(&mut head.headers, random);
     headers::normalize(head).is_ok()
-        && headers::clean_request(&mut head.headers, head.version, via).is_ok()
+        && headers::clean_request(&mut head.headers, head.version, via, Trust::No).is_ok()
         && !headers::host(&head.headers).is_empty()
 }
 

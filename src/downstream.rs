@@ -12,4 +12,5 @@ pub mod proxy_protocol;
 mod screen;
 pub mod settings;
 mod stream;
+mod strict;
 pub mod tls;

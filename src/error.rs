@@ -367,6 +367,9 @@ pub enum RequestFault {
     /// Both `Content-Length` and `Transfer-Encoding`, or a `Transfer-Encoding` that is not exactly `chunked`.
     #[error("the request body's length is ambiguous")]
     AmbiguousLength,
+    /// A path that can be read as those of routes that ask different things of a request.
+    #[error("the path can be read as that of another route")]
+    AmbiguousPath,
     /// More than 30 addresses in `X-Forwarded-For`, where a trusted proxy sent them.
     #[error("X-Forwarded-For lists too many addresses")]
     ForwardedTooLong,
@@ -412,6 +415,9 @@ pub enum ProxyError {
     /// An invariant of ours did not hold.
     #[error("internal error: {0}")]
     Internal(&'static str),
+    /// The request names this proxy in `Via`, and comes from a caller who may write there what it likes.
+    #[error("the request says that it came through this proxy already")]
+    LoopClaimed,
     /// The request has already passed through this proxy.
     #[error("the request came back to the proxy that forwarded it")]
     LoopDetected,
@@ -481,6 +487,7 @@ impl ProxyError {
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LoopClaimed => StatusCode::LOOP_DETECTED,
             Self::LoopDetected => StatusCode::BAD_GATEWAY,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MethodUnsupported => StatusCode::NOT_IMPLEMENTED,
@@ -510,7 +517,7 @@ impl ProxyError {
             | Self::TargetTooLong => "http_request_error",
             Self::DeadlineExceeded => "http_response_timeout",
             Self::Internal(_) => "proxy_internal_error",
-            Self::LoopDetected => "proxy_loop_detected",
+            Self::LoopClaimed | Self::LoopDetected => "proxy_loop_detected",
             Self::NoEndpoint | Self::Outage { .. } => "destination_unavailable",
             Self::OriginRefused => "http_request_denied",
             Self::Overloaded { .. } => "connection_limit_reached",
@@ -527,6 +534,7 @@ impl ProxyError {
             | Self::CallerGone
             | Self::CallerSilent
             | Self::ExpectationFailed
+            | Self::LoopClaimed
             | Self::MethodNotAllowed { .. }
             | Self::MethodUnsupported
             | Self::Misdirected

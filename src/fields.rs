@@ -7,11 +7,14 @@
 //!   `Debug`. Held by `only_exactly_one_right_secret_comes_in_and_it_goes_no_further` and
 //!   `a_guards_debug_output_names_no_secret`.
 //! - A field that a backend could take for one that Stent vouches for reaches no backend, in any spelling. Held by
-//!   `every_forwarding_header_of_an_untrusted_peer_is_replaced`.
+//!   `every_forwarding_header_of_an_untrusted_peer_is_replaced` and `no_spelling_brings_a_claim_past_any_policy`.
 
 use http::header::{HeaderMap, HeaderName};
 use thiserror::Error;
 
+use self::claims::claim;
+
+pub mod claims;
 pub mod guard;
 pub mod rules;
 #[cfg(test)]
@@ -82,26 +85,6 @@ pub fn is_meant_for_proxies(name: &str) -> bool {
     )
 }
 
-/// What says who the client is and how it came: a trusted proxy's word, and made up by anybody else.
-pub fn is_claim(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("x-") else {
-        return matches!(
-            name,
-            "cf-connecting-ip"
-                | "client-cert"
-                | "client-cert-chain"
-                | "fastly-client-ip"
-                | "forwarded"
-                | "front-end-https"
-                | "true-client-ip"
-        ) || name.starts_with("ssl-client-");
-    };
-    matches!(rest, "client-ip" | "cluster-client-ip" | "forwarded" | "original-forwarded-for" | "real-ip")
-        || ["forwarded-", "ssl-client-", "amzn-mtls-", "client-cert"]
-            .iter()
-            .any(|prefix| rest.starts_with(prefix))
-}
-
 /// What a message's framing and destination, or our own record of it, rest on.
 fn is_essential(name: &str) -> bool {
     matches!(name, "content-length" | "host" | "via" | "x-request-id")
@@ -109,7 +92,7 @@ fn is_essential(name: &str) -> bool {
 
 /// Whether HTTP or a proxy gives the name a meaning that a caller must not get around by spelling it otherwise.
 fn is_reserved(name: &str) -> bool {
-    is_hop_by_hop(name) || is_meant_for_proxies(name) || is_claim(name) || is_essential(name)
+    is_hop_by_hop(name) || is_meant_for_proxies(name) || is_essential(name) || claim(name).is_some()
 }
 
 /// Takes away `name` and every field that a backend may read as it: one that turns fields into variables, as CGI does,
@@ -153,17 +136,16 @@ impl Underscores {
         }
     }
 
-    /// Makes a request's fields follow the policy.
+    /// Makes a request's fields follow the policy. What another spelling of a reserved name stands for is taken away under
+    /// each of them, be it spelled with underscores, dots or any other sign that some backend reads as a hyphen.
     pub fn apply(self, headers: &mut HeaderMap) -> Result<(), UnderscoreFound> {
-        if !headers.keys().any(has_underscore) {
+        if headers.keys().all(is_plain) {
             return Ok(()); // nearly always
         }
         match self {
-            Self::Refuse => return Err(UnderscoreFound),
-            Self::Drop => remove_where(headers, has_underscore),
-            Self::Keep => remove_where(headers, |name| {
-                has_underscore(name) && is_reserved(&name.as_str().replace('_', "-"))
-            }),
+            Self::Refuse if headers.keys().any(has_underscore) => return Err(UnderscoreFound),
+            Self::Drop => remove_where(headers, |name| has_underscore(name) || is_disguised(name)),
+            Self::Refuse | Self::Keep => remove_where(headers, is_disguised),
         }
         Ok(())
     }
@@ -171,6 +153,27 @@ impl Underscores {
 
 fn has_underscore(name: &HeaderName) -> bool {
     name.as_str().as_bytes().contains(&b'_')
+}
+
+/// Whether a name holds letters, digits and hyphens only, so that no backend reads it as another.
+fn is_plain(name: &HeaderName) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0u8;
+        // No name holds anything beyond ASCII.
+        while byte < 128 {
+            plain[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-';
+            byte += 1;
+        }
+        plain
+    };
+    name.as_str().bytes().all(|byte| PLAIN[usize::from(byte)])
+}
+
+/// Whether a name is another spelling of a reserved one.
+fn is_disguised(name: &HeaderName) -> bool {
+    let plain = |byte: char| if byte.is_ascii_alphanumeric() { byte } else { '-' };
+    !is_plain(name) && is_reserved(&name.as_str().chars().map(plain).collect::<String>())
 }
 
 /// Takes away every field of such a name. One look at each field costs less than a look-up of each that might be there: most

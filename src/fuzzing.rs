@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::certificate::{self, CertificateFiles};
 use crate::config::{self, Colour};
-use crate::downstream::forwarded::Peer;
+use crate::downstream::forwarded::{Peer, Trusted};
 use crate::fields::Scheme;
 use crate::route::{HostPattern, Lookup, PathPattern, Pattern, RouteTable};
 
@@ -82,8 +82,9 @@ pub fn forwarded(bytes: &[u8]) {
     for address in ["10.0.0.1", "192.0.2.1"] {
         let address: IpAddr = address.parse().expect("an address");
         let mut headers = lines.clone();
-        let client =
-            Peer::new(SocketAddr::new(address, 4000), Scheme::Http, &trusted).apply(&mut headers, &trusted);
+        let peer = Peer::new(SocketAddr::new(address, 4000), Scheme::Http);
+        let believed = Trusted { proxies: &trusted, headers: &[] };
+        let client = peer.apply(&mut headers, peer.trust(&trusted), believed);
         if !trusted[0].contains(&address) {
             assert_eq!(client.ok(), Some(address), "a stranger's claim was believed");
             assert_eq!(headers[FORWARDED_FOR], address.to_string());
@@ -133,7 +134,7 @@ pub fn path(bytes: &[u8]) {
         let table = RouteTable::new(routes.map(|pattern| (pattern.clone(), pattern.clone())));
         match table.find(|| Scheme::Http, host, path, &Method::GET) {
             Lookup::Found(pattern) => Some(pattern.clone()),
-            Lookup::MethodNotAllowed(_) | Lookup::NotFound => None,
+            Lookup::MethodNotAllowed(_) | Lookup::NotFound | Lookup::Ambiguous => None,
         }
     };
     let chosen = found([&one, &other]);

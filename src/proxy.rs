@@ -233,11 +233,12 @@ impl Recipient {
     }
 }
 
-/// What the record keeps of a request head.
+/// What the record keeps of a request head. A user and a password, which some callers put before the host, it does not.
 fn target(head: &Parts) -> Target {
     let header = |name| head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let host =
         head.uri.authority().map_or(header(http::header::HOST), |authority| authority.as_str().as_bytes());
+    let host = host.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
     Target::new(host, head.uri.path(), head.uri.query().unwrap_or_default(), header(http::header::USER_AGENT))
 }
 

@@ -1,7 +1,12 @@
 //! Which route a request takes: scheme, host, path and method, the most specific first. Pure.
 //!
-//! The path is matched as it came, percent-encoding and all, and forwarded as it came: what a rule saw is what the
-//! backend gets.
+//! The path is matched as it came, percent-encoding and all, and forwarded as it came. Where a backend could read it as the path
+//! of another route, which is guarded, that route takes the request.
+//!
+//! # Invariant
+//!
+//! No spelling of a path gets around a route's guard, methods or rules. Held by
+//! `no_spelling_of_a_path_gets_around_a_guarded_route`.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -22,6 +27,7 @@ use crate::record::metrics::RouteMetrics;
 use crate::route::redirect::Redirect;
 use crate::upstream::cluster::Cluster;
 
+mod readings;
 pub mod redirect;
 
 /// What an operator sets for a route, checked.
@@ -134,9 +140,10 @@ pub enum InvalidPattern {
 }
 
 impl HostPattern {
-    /// Reads `hosp.example.org` or `*.example.org`; letters fold to lower case, a port does not belong here.
+    /// Reads `hosp.example.org` or `*.example.org`; letters fold to lower case, a port does not belong here. The root's dot at the
+    /// end says nothing more (RFC 1034 section 3.1).
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
-        let lower = text.to_ascii_lowercase();
+        let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let (name, wildcard) = lower.strip_prefix("*.").map_or((&*lower, false), |name| (name, true));
         let is_ipv6 = name.starts_with('[') && name.ends_with(']');
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
@@ -297,6 +304,20 @@ impl Pattern {
     }
 }
 
+impl RouteSettings {
+    /// Whether the route asks more of a request than to be meant.
+    fn is_restricted(&self) -> bool {
+        self.origin_guard.is_some() || self.pattern.methods.is_some() || !self.request_headers.is_empty()
+    }
+
+    /// Whether both ask the same of a request.
+    fn restricts_as(&self, other: &Self) -> bool {
+        self.origin_guard == other.origin_guard
+            && self.pattern.methods == other.pattern.methods
+            && self.request_headers == other.request_headers
+    }
+}
+
 /// Routes in the order in which they are tried.
 #[derive(Debug)]
 pub struct RouteTable<T> {
@@ -312,6 +333,8 @@ pub enum Lookup<'a, T> {
     MethodNotAllowed(Arc<str>),
     /// No route takes its path.
     NotFound,
+    /// Its path can be read as those of routes that ask different things of it.
+    Ambiguous,
 }
 
 impl<T> RouteTable<T> {
@@ -336,6 +359,43 @@ impl<T> RouteTable<T> {
             }
         }
         self.allowed(&scheme, host, path).map_or(Lookup::NotFound, Lookup::MethodNotAllowed)
+    }
+
+    /// The route for a request to a backend that may read the path in its own way. Where a reading belongs to a route that is
+    /// restricted, that route takes the request, or nobody does.
+    pub fn find_as_read(
+        &self,
+        scheme: impl Fn() -> Scheme,
+        host: &str,
+        path: &str,
+        method: &Method,
+        settings: impl Fn(&T) -> &RouteSettings,
+    ) -> Lookup<'_, T> {
+        let found = self.find(&scheme, host, path, method);
+        let Lookup::Found(own) = &found else { return found };
+        if readings::is_plain(path) {
+            return found; // nearly always
+        }
+        let own = settings(own);
+        let mut taken = None;
+        for reading in readings::readings(path) {
+            let read = match self.find(&scheme, host, &reading.path, method) {
+                Lookup::Found(read) => read,
+                // What no route exposes must not be reached through one that does.
+                Lookup::NotFound if !reading.has_lost_dots => continue,
+                _ => return Lookup::Ambiguous,
+            };
+            let reads = settings(read);
+            if !reads.is_restricted() || reads.restricts_as(own) {
+                continue;
+            }
+            match taken {
+                None if !own.is_restricted() => taken = Some(read),
+                Some(taken) if settings(taken).restricts_as(reads) => {}
+                _ => return Lookup::Ambiguous,
+            }
+        }
+        taken.map_or(found, Lookup::Found)
     }
 
     /// The routes, the most specific first.

@@ -27,7 +27,7 @@ use crate::policy::reuse::UnsafeReuse;
 use crate::policy::settings::RetryPolicy;
 use crate::policy::verdict::{Reason, Verdict, Veto};
 use crate::route::redirect::{Answer, Place, Redirect};
-use crate::route::{Action, Lookup, RouteSettings, RouteTable};
+use crate::route::{Action, RouteSettings};
 use crate::upstream::protocol::Protocol;
 use crate::upstream::settings::ClusterSettings;
 
@@ -35,6 +35,7 @@ mod page;
 mod place;
 mod repeat;
 mod request;
+mod route;
 
 /// Tells which route and policy apply to `request`, and what follows each of the `outcomes`.
 pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String {
@@ -42,27 +43,7 @@ pub fn explain(config: &Config, request: &Request, outcomes: &[Given]) -> String
     let host = if request.host().is_empty() { "no host" } else { request.host() };
     page.line("request", format_args!("{} {} ({host})", request.method, request.path()));
 
-    let table = RouteTable::new(config.routes.iter().map(|route| (route.pattern.clone(), route)));
-    let route = match table.find(|| request.scheme(), request.host(), request.path(), &request.method) {
-        Lookup::Found(route) => route,
-        Lookup::MethodNotAllowed(allow) => {
-            page.line("route", format_args!("none takes {} here", request.method));
-            page.reply(&ProxyError::MethodNotAllowed { allow: allow.clone() });
-            page.more(format_args!("Allow: {allow}"));
-            return page.text;
-        }
-        Lookup::NotFound => {
-            page.line("route", format_args!("none takes this host and path; there are:"));
-            for route in table.iter() {
-                page.more(format_args!("{:<16} {}", route.name, show_pattern(&route.pattern)));
-            }
-            if request.host().is_empty() && config.routes.iter().any(|route| route.pattern.host.is_some()) {
-                page.more(format_args!("some of them want a host: give one with --host"));
-            }
-            page.reply(&ProxyError::NoRoute);
-            return page.text;
-        }
-    };
+    let Some(route) = route::find(&mut page, config, request) else { return page.text };
     page.line("route", format_args!("{}: {}", route.name, show_pattern(&route.pattern)));
     if let Some(guard) = &route.origin_guard {
         page.more(format_args!("a request without the right {} gets 403", guard.header()));

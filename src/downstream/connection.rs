@@ -22,7 +22,7 @@ use tower::Service;
 
 use crate::downstream::acceptor::{Accepted, OpenConnection};
 use crate::downstream::eviction::Roster;
-use crate::downstream::forwarded::{Peer, is_trusted};
+use crate::downstream::forwarded::{Peer, Trusted, is_trusted};
 use crate::downstream::http1::Application;
 use crate::downstream::limits::{Event, Limits, State};
 use crate::downstream::proxy_protocol::ProxyProtocol;
@@ -33,7 +33,7 @@ use crate::downstream::{http1, http2, proxy_protocol};
 use crate::fields::Scheme;
 #[cfg(feature = "bench")]
 use crate::memory;
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, Refusal, RequestBody, Trust};
 use crate::proxy::tls::TlsCaller;
 use crate::proxy::upgrade::Handover;
 use crate::record::metrics::{ListenerMetrics, PrefaceFault};
@@ -96,8 +96,9 @@ pub async fn serve<S, B>(
     };
     #[cfg(feature = "bench")]
     let transport = memory::answer().map_or(transport, Transport::Memory);
-    let peer = Peer::new(peer, scheme, &settings.trusted_proxies);
-    state.set_trusted(peer.is_trusted());
+    let peer = Peer::new(peer, scheme);
+    let trust = peer.trust(&settings.trusted_proxies);
+    state.set_trusted(trust == Trust::Yes);
     let mut stream = Stream::new(transport, state.clone());
     let may_be_http2 = match agreed {
         Some(agreed) => agreed == Protocol::Http2,
@@ -115,7 +116,7 @@ pub async fn serve<S, B>(
     } else {
         Protocol::Http1
     };
-    let connection = Connection { peer, settings, state, tls, counted };
+    let connection = Connection { peer, trust, settings, state, tls, counted };
     match protocol {
         Protocol::Http1 => {
             http1::serve(stream, &connection, limits, Application { service, refused }).await;
@@ -165,6 +166,8 @@ const SETTINGS: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) peer: Peer,
+    /// Whether the peer was trusted when it connected.
+    trust: Trust,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) state: Rc<State>,
     pub(super) tls: Option<Rc<TlsCaller>>,
@@ -181,8 +184,14 @@ impl Connection {
     pub(super) fn inbound(&self, request: Request<Incoming>, handover: Option<Handover>) -> Request<Inbound> {
         let (mut head, body) = request.into_parts();
         let settings = &self.settings;
-        let screened = self.counted.screen(&mut head.headers);
-        let client = self.peer.apply(&mut head.headers, &settings.trusted_proxies);
+        let current = self.counted.current();
+        let screened = self.counted.screen(&current.settings, &mut head.headers);
+        let trust = self.trust_by(&current.settings);
+        let trusted = Trusted {
+            proxies: &current.settings.trusted_proxies,
+            headers: &current.settings.trusted_headers,
+        };
+        let client = self.peer.apply(&mut head.headers, trust, trusted);
         let caller = Caller {
             client: client.unwrap_or(self.peer.address()),
             // What HTTP/2 reads goes into buffers of unknown size.
@@ -190,8 +199,19 @@ impl Connection {
             body_timeout: settings.body_timeout,
             proxy_status: if settings.emit_proxy_status { ProxyStatus::Emit } else { ProxyStatus::Omit },
             refusal: screened.err().or(client.err().map(Refusal::Fault)),
+            trust,
             tls: self.tls.clone(),
         };
         Request::from_parts(head, Inbound { body: RequestBody::Incoming(body), caller, handover })
+    }
+
+    /// Whether the peer is trusted by settings that a reload may have changed since it connected.
+    fn trust_by(&self, current: &Arc<ListenerSettings>) -> Trust {
+        if Arc::ptr_eq(current, &self.settings) {
+            return self.trust; // nearly always
+        }
+        let trust = self.peer.trust(&current.trusted_proxies);
+        self.state.set_trusted(trust == Trust::Yes);
+        trust
     }
 }

@@ -1,17 +1,23 @@
 //! Who the client is: read from `X-Forwarded-For` right to left through the trusted proxies, because whoever is not
 //! trusted can write anything to the left of its own address. Pure.
+//!
+//! # Invariant
+//!
+//! A proxy is believed in those headers only that it writes itself: all others are its caller's. Held by
+//! `a_trusted_proxy_is_believed_in_what_it_writes_and_its_caller_in_nothing`.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::error::RequestFault;
-use crate::fields::Scheme;
-use crate::fields::is_claim;
+use crate::fields::claims::claim;
+use crate::fields::{Scheme, remove_where};
+use crate::proxy::body::Trust;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What is known of a connection's peer, once for all its requests.
@@ -20,28 +26,25 @@ pub(crate) struct Peer {
     address: IpAddr,
     text: HeaderValue,
     scheme: Scheme,
-    trust: Trust,
 }
 
-/// Whether a peer's word on who sent a request is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// It is a client, or might be.
-    No,
-    /// It is one of `trusted_proxies`.
-    Yes,
+/// Whose word on a request is taken, and in which headers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trusted<'a> {
+    /// The proxies whose word is taken.
+    pub(crate) proxies: &'a [IpNet],
+    /// The headers that they write besides [`WRITTEN`].
+    pub(crate) headers: &'a [HeaderName],
 }
+
+/// What every load balancer and CDN writes itself, over whatever its caller said.
+const WRITTEN: [HeaderName; 3] = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_PORT];
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
+    pub(crate) fn new(address: SocketAddr, scheme: Scheme) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::from_str(&address.to_string());
-        Self {
-            address,
-            text: text.expect("an IP address is a header value"),
-            scheme,
-            trust: if is_trusted(address, trusted) { Trust::Yes } else { Trust::No },
-        }
+        Self { address, text: text.expect("an IP address is a header value"), scheme }
     }
 
     pub(crate) fn address(&self) -> IpAddr {
@@ -49,13 +52,18 @@ impl Peer {
     }
 
     /// Whether it is one of the trusted proxies.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.trust == Trust::Yes
+    pub(crate) fn trust(&self, trusted: &[IpNet]) -> Trust {
+        if is_trusted(self.address, trusted) { Trust::Yes } else { Trust::No }
     }
 
-    /// Finds the client's address, and makes the forwarding headers say what we know.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
-        match self.trust {
+    /// Finds the client's address, and makes the forwarding headers say what we know. `trust` is this peer's.
+    pub(crate) fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        trust: Trust,
+        trusted: Trusted<'_>,
+    ) -> Result<IpAddr, RequestFault> {
+        match trust {
             Trust::No => {
                 self.replace(headers);
                 Ok(self.address)
@@ -66,19 +74,16 @@ impl Peer {
 
     /// From a client: whatever it says about earlier hops is made up.
     fn replace(&self, headers: &mut HeaderMap) {
-        let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-        for name in claims {
-            headers.remove(name);
-        }
+        remove_where(headers, |name| claim(name.as_str()).is_some());
         headers.insert(X_FORWARDED_FOR, self.text.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme.label()));
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
     }
 
-    /// From a trusted proxy: its word is kept, and it is added to the list.
-    fn append(&self, headers: &mut HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, RequestFault> {
+    /// From a trusted proxy: what it writes is kept, and it is added to the list.
+    fn append(&self, headers: &mut HeaderMap, trusted: Trusted<'_>) -> Result<IpAddr, RequestFault> {
+        remove_where(headers, |name| {
+            claim(name.as_str()).is_some() && !WRITTEN.contains(name) && !trusted.headers.contains(name)
+        });
         let values = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         let list = values.collect::<Vec<_>>().join(&b", "[..]);
         let hops = || list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty());
@@ -89,7 +94,7 @@ impl Peer {
         // A hop that is no address ends the walk: what is left of it cannot be vouched for.
         for address in hops().collect::<Vec<_>>().into_iter().rev().map_while(parse_hop) {
             client = address;
-            if !is_trusted(address, trusted) {
+            if !is_trusted(address, trusted.proxies) {
                 break;
             }
         }
@@ -103,20 +108,10 @@ impl Peer {
         // It was made of header values.
         let line = HeaderValue::from_bytes(&line).map_err(|_| RequestFault::BadHead)?;
         headers.insert(X_FORWARDED_FOR, line);
-        self.complete(headers);
-        Ok(client)
-    }
-
-    /// Adds what a proxy before us did not say.
-    fn complete(&self, headers: &mut HeaderMap) {
         if !headers.contains_key(X_FORWARDED_PROTO) {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme.label()));
         }
-        if !headers.contains_key(X_FORWARDED_HOST)
-            && let Some(host) = headers.get(HOST).cloned()
-        {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
+        Ok(client)
     }
 }
 
@@ -137,9 +132,14 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 const MAX_HOPS: usize = 30;
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
-    use super::*;
+    use http::header::HOST;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn trusted() -> Vec<IpNet> {
         vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]
@@ -151,8 +151,13 @@ mod tests {
         for line in lines {
             headers.append(X_FORWARDED_FOR, line.parse().unwrap());
         }
-        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 4000), Scheme::Http, &trusted());
-        (peer.apply(&mut headers, &trusted()), headers)
+        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 4000), Scheme::Http);
+        (apply_to(&peer, &mut headers, &[]), headers)
+    }
+
+    fn apply_to(peer: &Peer, headers: &mut HeaderMap, more: &[HeaderName]) -> Result<IpAddr, RequestFault> {
+        let proxies = &trusted();
+        peer.apply(headers, peer.trust(proxies), Trusted { proxies, headers: more })
     }
 
     fn client(peer: &str, lines: &[&str]) -> String {
@@ -188,11 +193,50 @@ mod tests {
         ] {
             headers.insert(name, "evil".parse().unwrap());
         }
-        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), Scheme::Https, &trusted());
-        peer.apply(&mut headers, &trusted()).unwrap();
+        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), Scheme::Https);
+        apply_to(&peer, &mut headers, &["x-real-ip".parse().unwrap()]).unwrap();
         assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
         assert_eq!(headers[X_FORWARDED_PROTO], "https");
-        assert_eq!(headers[X_FORWARDED_HOST], "h");
+        assert!(!headers.contains_key("x-forwarded-host"), "it is made of the Host that is in force later");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_in_what_it_writes_and_its_caller_in_nothing() {
+        let said = [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-port",
+            "x-forwarded-host",
+            "x-forwarded-user",
+            "x-real-ip",
+            "client-cert",
+            "x-ssl-client-verify",
+            "x-amzn-oidc-identity",
+            "cf-connecting-ip",
+            "x-app",
+        ];
+        let kept = |more: &[HeaderName]| {
+            let mut headers = HeaderMap::new();
+            for name in said {
+                headers.insert(name, "192.0.2.7".parse().unwrap());
+            }
+            let peer = Peer::new("10.0.0.1:1".parse().unwrap(), Scheme::Http);
+            assert_eq!(apply_to(&peer, &mut headers, more).unwrap().to_string(), "192.0.2.7");
+            said.into_iter().filter(|name| headers.contains_key(*name)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[]), ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-app"]);
+        let more = ["x-amzn-oidc-identity", "x-forwarded-host"].map(|name| name.parse().unwrap());
+        assert_eq!(
+            kept(&more),
+            [
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-port",
+                "x-forwarded-host",
+                "x-amzn-oidc-identity",
+                "x-app"
+            ]
+        );
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(super) async fn serve<S, B>(
         async move {
             let Ok(service) = service.ready().await;
             let Ok(mut response) = service.call(inbound(facts, request, handover)).await;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS && !facts.state.stay() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             may_be_unread.set(has_body || response.headers().contains_key(CONNECTION));
             if facts.state.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -69,6 +72,7 @@ pub(super) async fn serve<S, B>(
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(read_buffer(&facts.settings));
     // Not pinned for good: after a 101, or to rest, the socket is taken out of it.
+    facts.state.begin_requests();
     let mut connection = builder.serve_connection(TokioIo::new(stream), &http);
     loop {
         let event = tokio::select! {
@@ -96,10 +100,11 @@ pub(super) async fn serve<S, B>(
             Event::Evicted => break,
             Event::Draining if facts.state.is_busy() => Pin::new(&mut connection).graceful_shutdown(),
             Event::Resting if !may_be_unread.get() => {
+                facts.state.end_requests();
                 // Boxed, so that a connection that works has no room for it.
-                let Some(stream) = Box::pin(next_request(connection.into_parts(), &mut limits)).await else {
-                    return;
-                };
+                let next = Box::pin(next_request(connection.into_parts(), &mut limits)).await;
+                let Some(stream) = next else { return };
+                facts.state.begin_requests();
                 connection = builder.serve_connection(TokioIo::new(stream), &http);
             }
             Event::Draining | Event::Resting => {}
@@ -108,6 +113,7 @@ pub(super) async fn serve<S, B>(
     drop(limits); // a tunnel is no idle connection
     if let Some(tunnel) = handover.take() {
         let parts = connection.into_parts();
+        facts.state.end_requests();
         // Boxed, because few connections become one, and it would make every connection three times as large.
         Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
     } else if may_be_unread.get() {

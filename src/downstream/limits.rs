@@ -10,7 +10,7 @@
 //! `a_head_that_comes_byte_by_byte_is_cut_off_after_header_timeout_in_all` and
 //! `a_caller_that_takes_nothing_of_its_answer_for_write_timeout_is_cut_off`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -26,6 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::downstream::eviction::{Call, Entry, Standing};
 use crate::downstream::settings::{ListenerSettings, Phase};
+use crate::downstream::strict::StrictHeads;
 
 /// Says when a connection has used up its time, and when it shall end.
 #[derive(Debug)]
@@ -132,6 +133,8 @@ pub(super) struct State {
     has_served: Cell<bool>,
     /// Whether the peer is a trusted proxy.
     is_trusted: Cell<bool>,
+    /// What looks at the bytes while they are requests of HTTP/1.1.
+    requests: RefCell<Option<StrictHeads>>,
     call: Call,
 }
 
@@ -168,6 +171,7 @@ impl State {
             is_warm: Cell::new(false),
             has_served: Cell::new(false),
             is_trusted: Cell::new(false),
+            requests: RefCell::default(),
             call: Call::default(),
         }
     }
@@ -175,6 +179,28 @@ impl State {
     /// Notes whether the peer is a trusted proxy.
     pub(super) fn set_trusted(&self, is_trusted: bool) {
         self.is_trusted.set(is_trusted);
+    }
+
+    /// From now on the bytes are requests of HTTP/1.1; the next one begins a head.
+    pub(super) fn begin_requests(&self) {
+        self.requests.replace(Some(StrictHeads::default()));
+    }
+
+    /// From now on the bytes are anything.
+    pub(super) fn end_requests(&self) {
+        self.requests.take();
+    }
+
+    /// Looks at what the protocol gets.
+    pub(super) fn look(&self, bytes: &mut [u8]) {
+        if let Some(requests) = &mut *self.requests.borrow_mut() {
+            requests.look(bytes);
+        }
+    }
+
+    /// Notes that a request is answered in HTTP. Whether the connection can carry another.
+    pub(super) fn stay(&self) -> bool {
+        self.requests.borrow_mut().as_mut().is_none_or(StrictHeads::stay)
     }
 
     /// Asks the connection to leave.

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use crate::downstream::acceptor::OpenConnection;
+use crate::downstream::settings::ListenerSettings;
 use crate::error::RequestFault;
 use crate::fields::remove_spellings;
 use crate::proxy::body::Refusal;
@@ -11,11 +12,9 @@ impl OpenConnection {
     /// Asks for the listener's secret, then looks for names with underscores, and takes away what only we may say:
     /// whoever has no secret learns nothing.
     ///
-    /// The settings are those in force now and not those of the connection's start. A load balancer keeps connections for
-    /// days, and a secret that has been exchanged must open them too.
-    pub(super) fn screen(&self, headers: &mut HeaderMap) -> Result<(), Refusal> {
-        let current = self.current();
-        let settings = &current.settings;
+    /// The settings are those in force now ([`OpenConnection::current`]) and not those of the connection's start. A load
+    /// balancer keeps connections for days, and a secret that has been exchanged must open them too.
+    pub(super) fn screen(&self, settings: &ListenerSettings, headers: &mut HeaderMap) -> Result<(), Refusal> {
         if let Some(guard) = &settings.origin_guard
             && guard.admit(headers).is_err()
         {

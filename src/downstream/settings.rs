@@ -16,8 +16,10 @@ use crate::fields::guard::OriginGuard;
 pub struct ListenerSettings {
     /// Where it listens; port 0 lets the system choose.
     pub address: SocketAddr,
-    /// Peers whose `X-Forwarded-*` is believed.
+    /// Peers that are believed in the headers that they write.
     pub trusted_proxies: Vec<IpNet>,
+    /// What they write besides `X-Forwarded-For`, `-Proto` and `-Port`.
+    pub trusted_headers: Vec<HeaderName>,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
     /// From the first byte of a request to the end of its head.
@@ -54,6 +56,7 @@ impl ListenerSettings {
         Self {
             address: "127.0.0.1:0".parse().unwrap(),
             trusted_proxies: Vec::new(),
+            trusted_headers: Vec::new(),
             idle_timeout: Duration::from_secs(75),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -82,11 +82,13 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        let start = buffer.filled().len();
         let count = self.ahead.len().min(buffer.remaining());
         if count > 0 {
             buffer.put_slice(&self.ahead[..count]);
             self.ahead.drain(..count);
             if buffer.remaining() == 0 {
+                self.state.look(&mut buffer.filled_mut()[start..]);
                 return Poll::Ready(Ok(()));
             }
         }
@@ -100,6 +102,7 @@ impl AsyncRead for Stream {
         if buffer.filled().len() > before {
             self.state.note_read();
         }
+        self.state.look(&mut buffer.filled_mut()[start..]);
         // What follows comes along if it is there: a head in two pieces would make hyper's buffer twice as large, for as
         // long as the connection lives. How the connection ended, if it did, the next read tells.
         if count > 0 { Poll::Ready(Ok(())) } else { read }

@@ -3,7 +3,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-use super::{is_claim, is_essential, is_hop_by_hop, is_meant_for_proxies};
+use super::{is_essential, is_hop_by_hop, is_meant_for_proxies};
 
 /// What is done to a head, after it has been cleaned: first what is removed, then what is set, then what is added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,12 +60,29 @@ impl Side {
         );
         if is_meant_for_proxies(plain) {
             Err(InvalidRule::Framing)
-        } else if (is_claim(plain) && !is_about_the_way) || is_essential(plain) {
+        } else if is_found_out(plain) && !is_about_the_way || is_essential(plain) {
             Err(InvalidRule::Identity)
         } else {
             Ok(())
         }
     }
+}
+
+/// Whether Stent finds out itself what a header of this name says. An operator may know better what other claims should say.
+fn is_found_out(name: &str) -> bool {
+    let name = name.strip_prefix("x-").unwrap_or(name);
+    ["amzn-mtls-", "client-cert", "forwarded", "ssl-client-"].iter().any(|start| name.starts_with(start))
+        || matches!(
+            name,
+            "cf-connecting-ip"
+                | "client-ip"
+                | "cluster-client-ip"
+                | "fastly-client-ip"
+                | "front-end-https"
+                | "original-forwarded-for"
+                | "real-ip"
+                | "true-client-ip"
+        )
 }
 
 impl HeaderRules {

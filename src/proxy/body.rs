@@ -44,10 +44,21 @@ pub struct Caller {
     pub body_timeout: Duration,
     /// Whether answers carry `Proxy-Status`.
     pub proxy_status: ProxyStatus,
+    /// Whether what its peer says about the way of a request is believed.
+    pub trust: Trust,
     /// What its connection's handshake said; none without TLS.
     pub tls: Option<Rc<TlsCaller>>,
     /// Why the listener refuses the request, if it does.
     pub refusal: Option<Refusal>,
+}
+
+/// Whether a peer's word on who sent a request is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is a client, or might be.
+    No,
+    /// It is one of `trusted_proxies`.
+    Yes,
 }
 
 /// Why a listener refuses a request, whatever its route.

@@ -14,13 +14,17 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::{ProxyError, RequestFault};
+use crate::fields::claims::claim;
 use crate::fields::rules::Side;
 use crate::fields::via::Via;
-use crate::fields::{Scheme, is_claim, is_hop_by_hop, is_meant_for_proxies, is_token, remove_where};
+use crate::fields::{Scheme, is_hop_by_hop, is_meant_for_proxies, is_token, remove_where};
+use crate::proxy::body::Trust;
 use crate::upstream::http1::head::number;
 
 /// Correlates a request through all who handle it; made here if the caller did not.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -28,7 +32,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 pub(crate) const X_STENT_ATTEMPT: HeaderName = HeaderName::from_static("x-stent-attempt");
 
 /// Refuses a request whose meaning two parsers could disagree on, before anything is routed by it, and gives a target
-/// in absolute form its usual one (RFC 9112 section 3.2.2).
+/// in absolute form its usual one (RFC 9112 section 3.2.2). The upstream is told the host that is then in force, unless a
+/// trusted proxy has told it.
 pub(crate) fn normalize(head: &mut Parts) -> Result<(), ProxyError> {
     let bad = |fault| Err(ProxyError::BadRequest(fault));
     // TRACE would give whoever makes a browser send it what is between us and the upstream, credentials included.
@@ -61,6 +66,12 @@ pub(crate) fn normalize(head: &mut Parts) -> Result<(), ProxyError> {
     if !head.uri.path().starts_with('/') && !is_asterisk {
         return bad(RequestFault::BadTarget);
     }
+    // Only now, for a target in absolute form has overruled `Host`.
+    if let Some(host) = head.headers.get(HOST).cloned()
+        && let Entry::Vacant(entry) = head.headers.entry(X_FORWARDED_HOST)
+    {
+        entry.insert(host);
+    }
     Ok(())
 }
 
@@ -90,8 +101,7 @@ fn is_authority(value: &[u8]) -> bool {
 
 /// At most one `Content-Length` and no `Transfer-Encoding` but `chunked`, alone (RFC 9112 section 6).
 ///
-/// hyper has refused differing lengths, and where both fields came it has already settled on `chunked`, dropped the
-/// length and will close the connection.
+/// hyper has refused differing lengths, and `downstream::strict` both fields in one head.
 fn has_plain_framing(head: &Parts) -> bool {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = match (codings.next(), codings.next()) {
@@ -104,13 +114,14 @@ fn has_plain_framing(head: &Parts) -> bool {
     is_chunked && head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1
 }
 
-/// The host that a request is for, without its port.
+/// The host that a request is for, without its port and the root's dot: `a.example.` and `a.example` are the same name.
 pub(crate) fn host(headers: &HeaderMap) -> &str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    match host.bytes().rposition(|byte| byte == b':') {
+    let host = match host.bytes().rposition(|byte| byte == b':') {
         Some(at) if !host[at..].contains(']') => &host[..at],
         _ => host,
-    }
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// The protocol that a request asks its connection to change to, if the route allows it (RFC 9110 section 7.8).
@@ -161,9 +172,19 @@ pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
 }
 
 /// Makes a caller's head fit to be sent on: without what belongs to the caller's connection, with our `Via`.
-pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version, via: &Via) -> Result<(), ProxyError> {
+pub(crate) fn clean_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    via: &Via,
+    trust: Trust,
+) -> Result<(), ProxyError> {
     match headers.entry(VIA) {
-        Entry::Occupied(entry) if via.is_in(entry.iter()) => return Err(ProxyError::LoopDetected),
+        Entry::Occupied(entry) if via.is_in(entry.iter()) => {
+            return Err(match trust {
+                Trust::No => ProxyError::LoopClaimed,
+                Trust::Yes => ProxyError::LoopDetected,
+            });
+        }
         Entry::Occupied(mut entry) => entry.append(via.line(version)),
         Entry::Vacant(entry) => drop(entry.insert(via.line(version))),
     }
@@ -228,7 +249,7 @@ fn is_no_trailer(name: &HeaderName, side: Side) -> bool {
     !is_token(name)
         || is_hop_by_hop(word)
         || is_meant_for_proxies(word)
-        || is_claim(word)
+        || claim(word).is_some()
         || matches!(
             word,
             // Framing and routing.
@@ -305,7 +326,7 @@ fn is_protected(name: &HeaderName) -> bool {
         || *name == CONTENT_LENGTH
         || *name == VIA
         || *name == X_REQUEST_ID
-        || name.as_str().starts_with("x-forwarded-")
+        || claim(name.as_str()).is_some()
 }
 
 /// The request's id: the caller's, if it is one plain word of moderate length, or else a new one.

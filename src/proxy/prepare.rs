@@ -16,7 +16,7 @@ use super::replay::{Replay, ReplayLimits};
 use super::reply::Moved;
 use super::upgrade::Handover;
 use super::{Proxy, Shared};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, RequestFault};
 use crate::policy::request::Repeatable;
 use crate::route::{Action, Lookup, Route};
 use crate::upstream::cluster::Cluster;
@@ -68,10 +68,12 @@ impl<T: Transport> Proxy<T> {
     fn route(&self, head: &Parts) -> Result<Arc<Route>, ProxyError> {
         let site = self.site.load();
         let scheme = || headers::scheme(&head.headers);
-        match site.routes.find(scheme, headers::host(&head.headers), head.uri.path(), &head.method) {
+        let (host, path) = (headers::host(&head.headers), head.uri.path());
+        match site.routes.find_as_read(scheme, host, path, &head.method, |route| &route.settings) {
             Lookup::Found(route) => Ok(route.clone()),
             Lookup::MethodNotAllowed(allow) => Err(ProxyError::MethodNotAllowed { allow }),
             Lookup::NotFound => Err(ProxyError::NoRoute),
+            Lookup::Ambiguous => Err(ProxyError::BadRequest(RequestFault::AmbiguousPath)),
         }
     }
 }
@@ -110,7 +112,7 @@ impl Incoming<'_> {
         });
         let fields = &mut self.head.headers;
         let takes_trailers = may_be_http2 && headers::takes_trailers(fields);
-        headers::clean_request(fields, self.head.version, &route.via)?;
+        headers::clean_request(fields, self.head.version, &route.via, self.caller.trust)?;
         if takes_trailers {
             headers::set_takes_trailers(fields);
         }

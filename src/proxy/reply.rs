@@ -153,7 +153,9 @@ fn explanation(error: &ProxyError) -> &'static str {
         ProxyError::DeadlineExceeded => "The service did not answer in time.",
         ProxyError::ExpectationFailed => "The request expects what cannot be promised.",
         ProxyError::Internal(_) => "The proxy failed.",
-        ProxyError::LoopDetected => "The request came back to the proxy that forwarded it.",
+        ProxyError::LoopClaimed | ProxyError::LoopDetected => {
+            "The request came back to the proxy that forwarded it."
+        }
         ProxyError::MethodNotAllowed { .. } | ProxyError::MethodUnsupported => {
             "The method is not allowed here."
         }

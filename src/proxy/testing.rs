@@ -27,7 +27,7 @@ use crate::policy::hedge::Hedging;
 use crate::policy::outage::OutageQueueSettings;
 use crate::policy::settings::RetryPolicy;
 use crate::proxy::attempts::Transport;
-use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody};
+use crate::proxy::body::{Caller, Inbound, ProxyStatus, RequestBody, ResponseBody, Trust};
 use crate::proxy::pieces::{FirmMemory, ReplayMemory};
 use crate::proxy::replay::AttemptBody;
 use crate::proxy::upgrade::Handover;
@@ -333,6 +333,7 @@ pub(crate) fn request(
         body_timeout: Duration::from_secs(30),
         proxy_status: ProxyStatus::Emit,
         refusal: None,
+        trust: Trust::No,
         tls: None,
     };
     let mut request = Request::new(Inbound {

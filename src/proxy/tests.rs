@@ -31,10 +31,10 @@ async fn connect_is_not_supported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_is_502_and_says_so() {
+async fn a_loop_that_a_stranger_claims_is_508_and_says_so() {
     let stage = Stage::new([]);
     let response = stage.send_with(Method::GET, &[("via", "1.1 stent")], ScriptedBody::empty()).await;
-    assert_eq!(response.status(), 502);
+    assert_eq!(response.status(), 508);
     assert_eq!(response.headers()["proxy-status"], "stent; error=proxy_loop_detected");
 }
 

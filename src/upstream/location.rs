@@ -112,10 +112,12 @@ impl EndpointHost {
         }
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         // A name whose last label is all digits is a mistyped address, not a name (RFC 3696 section 2).
+        // The root's dot at the end is the resolver's business: with it, no search list is tried (RFC 1034 section 3.1).
+        let name = text.strip_suffix('.').unwrap_or(text);
         let mistyped =
-            || text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
-        if text.is_empty()
-            || text.len() > 253
+            || name.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+        if name.is_empty()
+            || name.len() > 253
             || text.starts_with('.')
             || !text.bytes().all(valid)
             || mistyped()
@@ -153,6 +155,10 @@ mod tests {
             EndpointUrl::parse("http://Hosp.internal"),
             Ok(EndpointUrl { scheme: Http, host: EndpointHost::Name("hosp.internal".into()), port: 80 })
         );
+        assert_eq!(
+            EndpointUrl::parse("http://hosp.internal.:8080"),
+            Ok(EndpointUrl { scheme: Http, host: EndpointHost::Name("hosp.internal.".into()), port: 8080 })
+        );
         assert_eq!(EndpointUrl::parse("https://10.0.1.10"), at(Https, "10.0.1.10", 443));
         assert_eq!(EndpointUrl::parse("https://10.0.1.10:8443/"), at(Https, "10.0.1.10", 8443));
     }
@@ -166,6 +172,8 @@ mod tests {
             ("HTTPS://a", InvalidEndpoint::Scheme),
             ("http://", InvalidEndpoint::Host),
             ("http://a b", InvalidEndpoint::Host),
+            ("http://.", InvalidEndpoint::Host),
+            ("http://10.0.1.300.", InvalidEndpoint::Host),
             ("http://10.0.1.300", InvalidEndpoint::Host),
             ("http://[::1", InvalidEndpoint::Host),
             ("http://a:0", InvalidEndpoint::Port),

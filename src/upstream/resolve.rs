@@ -46,10 +46,7 @@ impl Resolver {
     /// Resolves every name once, all of them at the same time, within 5 s. A name that fails keeps what it last resolved
     /// to, and is counted and logged. The cluster's endpoints stay as they are.
     pub async fn look_up(&mut self, cluster: &Cluster) {
-        self.look_up_with(cluster, |name, port| async move {
-            Ok(lookup_host((&*name, port)).await?.map(|address| address.ip()).collect())
-        })
-        .await;
+        self.look_up_with(cluster, ask_system).await;
     }
 
     async fn look_up_with<F>(&mut self, cluster: &Cluster, ask: impl Fn(Box<str>, u16) -> F)
@@ -86,19 +83,56 @@ impl Resolver {
         cluster.change_urls(self.urls.clone(), &self.known.concat(), now);
     }
 
-    /// Resolves again every `dns_refresh`, sooner while there is no address at all, until the cluster is gone or has other
-    /// URLs. Times count from `start`.
-    pub async fn run(mut self, cluster: Weak<Cluster>, start: Instant) {
+    /// Resolves again every `dns_refresh` until the cluster is gone or has other URLs. It does so sooner while there is no
+    /// address at all, and where all addresses of a name let no connection open: then after a pause that grows while
+    /// nothing changes. Times count from `start`.
+    pub async fn run(self, cluster: Weak<Cluster>, start: Instant) {
+        self.run_with(cluster, start, ask_system).await;
+    }
+
+    async fn run_with<F>(mut self, cluster: Weak<Cluster>, start: Instant, ask: impl Fn(Box<str>, u16) -> F)
+    where
+        F: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+    {
         let urls = self.urls.clone();
         let current = || cluster.upgrade().filter(|cluster| Arc::ptr_eq(&cluster.urls(), &urls));
-        loop {
-            let Some(pause) = current().map(|cluster| pause(&cluster)) else { return };
-            sleep(pause).await;
+        let mut lost_pause = FIRST_LOST_PAUSE;
+        while current().is_some() {
+            let asked = Instant::now();
+            loop {
+                sleep(LOOK_PERIOD).await;
+                let Some(cluster) = current() else { return };
+                let is_soon = asked.elapsed() >= lost_pause && self.has_lost_a_name(&cluster);
+                if is_soon || asked.elapsed() >= pause(&cluster) {
+                    break;
+                }
+            }
             let Some(cluster) = current() else { return };
-            self.look_up(&cluster).await;
+            self.look_up_with(&cluster, &ask).await;
             cluster.follow(&urls, &self.known.concat(), start.elapsed());
+            lost_pause = if self.has_lost_a_name(&cluster) {
+                (lost_pause * 2).min(cluster.settings.dns_refresh)
+            } else {
+                FIRST_LOST_PAUSE
+            };
         }
     }
+
+    /// Whether a name has addresses, and none of them lets a connection open.
+    fn has_lost_a_name(&self, cluster: &Cluster) -> bool {
+        let endpoints = cluster.endpoints();
+        self.urls.iter().filter(|url| url.fixed().is_none()).any(|url| {
+            let mut same = endpoints
+                .iter()
+                .filter(|endpoint| endpoint.host == url.host && endpoint.address.port() == url.port)
+                .peekable();
+            same.peek().is_some() && same.all(|endpoint| endpoint.is_refusing())
+        })
+    }
+}
+
+async fn ask_system(name: Box<str>, port: u16) -> io::Result<Vec<IpAddr>> {
+    Ok(lookup_host((&*name, port)).await?.map(|address| address.ip()).collect())
 }
 
 fn pause(cluster: &Cluster) -> Duration {
@@ -122,12 +156,20 @@ async fn look_up(answer: impl Future<Output = io::Result<Vec<IpAddr>>>) -> io::R
 /// The system's resolver may take longer; an answer after this is of no use for this round.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether a name is to be asked for.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+/// How soon a name is asked for again whose addresses have all failed.
+const FIRST_LOST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How soon a cluster without any address is tried again.
 const UNRESOLVED_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
     use std::future::{pending, ready};
+    use std::rc::Rc;
 
     use super::*;
     use crate::record::metrics::Metrics;
@@ -160,6 +202,34 @@ mod tests {
         assert_eq!(start.elapsed(), LOOK_UP_TIMEOUT);
         assert_eq!(addresses(&cluster), ["10.0.0.3:1", "10.0.0.1:1"]);
         assert_eq!((cluster.metrics.dns_resolved.get(), cluster.metrics.dns_failed.get()), (1, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_whose_addresses_all_fail_is_asked_for_soon_and_then_ever_more_seldom() {
+        let cluster = cluster(&["http://a:1"]);
+        let (asked, moved) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(false)));
+        let begun = Instant::now();
+        let ask = {
+            let (asked, moved) = (asked.clone(), moved.clone());
+            move |_, _| {
+                asked.borrow_mut().push(begun.elapsed().as_secs());
+                ready(Ok(vec![[10, 0, 0, if moved.get() { 3 } else { 2 }].into()]))
+            }
+        };
+        let mut resolver = Resolver::new(cluster.urls(), &[]);
+        resolver.look_up_with(&cluster, &ask).await;
+        resolver.put_in_force(&cluster, Duration::ZERO);
+        let changes = async {
+            sleep(Duration::from_secs(10)).await;
+            cluster.endpoints().iter().for_each(|endpoint| endpoint.note_refusal());
+            sleep(Duration::from_secs(45)).await;
+            moved.set(true);
+        };
+        let run = timeout(Duration::from_secs(95), resolver.run_with(Arc::downgrade(&cluster), begun, ask));
+        let _ = tokio::join!(changes, run);
+        // At first only every `dns_refresh`, which is 30 s.
+        assert_eq!(*asked.borrow(), [0, 10, 12, 16, 24, 40, 70]);
+        assert_eq!(addresses(&cluster), ["10.0.0.3:1"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -134,7 +134,10 @@ impl TlsSettings {
 pub fn server_name(host: &EndpointHost) -> Option<ServerName<'static>> {
     match host {
         EndpointHost::Address(address) => Some(ServerName::IpAddress(IpAddr::from(*address))),
-        EndpointHost::Name(name) => ServerName::try_from(name.to_string()).ok(),
+        // SNI and certificates have no root's dot (RFC 6066 section 3).
+        EndpointHost::Name(name) => {
+            ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned()).ok()
+        }
     }
 }
 

@@ -200,7 +200,7 @@ fn what_the_proxy_itself_answers_ejects_nobody() {
         client.send(b"no size\r\n");
         assert_eq!(client.response().status, 400);
         let looped = stent.client().request("GET", "/", &[("Via", "1.1 edge-1")], b"");
-        assert_eq!(looped.status, 502);
+        assert_eq!(looped.status, 508);
         let mut leaving = stent.client();
         leaving.send_head("PUT", "/left", &[("Content-Length", "10")]);
         leaving.reset();

@@ -1,6 +1,6 @@
 //! Which requests are taken, by which route, and how the others are answered.
 
-use crate::support::{Backend, Client, Config, Stent, ms, noise};
+use crate::support::{Backend, Client, Config, Stent, TempDir, ms, noise};
 
 const ROUTES: &str = r#"
 [[route]]
@@ -145,4 +145,141 @@ fn a_client_that_trickles_its_head_is_cut_off() {
         Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "the proxy still waits"),
     }
     assert!(backend.requests().is_empty());
+}
+
+const SECRET: &str = "the-secret-of-the-origin";
+
+/// A site whose `/admin/*` asks for a secret, and the file that the secret stands in.
+fn guarded(backend: &Backend) -> (Stent, TempDir) {
+    let directory = TempDir::new();
+    let file = directory.path().join("secret");
+    std::fs::write(&file, SECRET).unwrap();
+    let routes = format!(
+        "[[route]]\nname = \"open\"\nhost = \"hosp.test\"\npath = \"/*\"\ncluster = \"hosp\"\n\
+         [[route]]\nname = \"admin\"\nhost = \"hosp.test\"\npath = \"/admin/*\"\ncluster = \"hosp\"\n\
+         [route.origin_guard]\nheader = \"X-Origin-Secret\"\nsecret_files = [{:?}]\n\
+         [[route]]\nname = \"read\"\nhost = \"hosp.test\"\npath = \"/read/*\"\nmethods = [\"GET\"]\ncluster = \"hosp\"\n\
+         [[route]]\nname = \"tenant\"\nhost = \"hosp.test\"\npath = \"/tenant/*\"\ncluster = \"hosp\"\n\
+         [route.request_headers]\nset = {{ X-Tenant = \"clinic\" }}\n",
+        file.to_str().unwrap()
+    );
+    (Stent::start(&Config::new(backend).routes(&routes)), directory)
+}
+
+/// Spellings of `/admin/x`: each letter encoded, and each way to the top written in each way.
+fn spellings() -> Vec<String> {
+    let mut all: Vec<String> = [
+        "//admin/x",
+        "/admin//x",
+        "/./admin/x",
+        "/admin/./x",
+        "/admin/y/../x",
+        "/admin%2Fx",
+        "/admin%5Cx",
+        "/admin\\x",
+        "/admin;v=1/x",
+        "/a/..;/admin/x",
+    ]
+    .map(Into::into)
+    .into();
+    for place in 0..5 {
+        let (start, end) = ("admin"[..place].to_owned(), &"admin"[place + 1..]);
+        let code = "admin".as_bytes()[place];
+        all.push(format!("/{start}%{code:02x}{end}/x"));
+        all.push(format!("/{start}%{code:02X}{end}/x"));
+    }
+    for dots in ["..", "%2e%2e", "%2E.", ".%2e"] {
+        for slash in ["/", "%2f", "%2F", "\\", "%5c"] {
+            all.push(format!("/a/{dots}{slash}admin/x"));
+            all.push(format!("/a/b/..{slash}{dots}{slash}admin{slash}x"));
+        }
+    }
+    all
+}
+
+#[test]
+fn no_spelling_of_a_path_gets_around_a_guarded_route() {
+    let backend = Backend::healthy();
+    let (stent, _directory) = guarded(&backend);
+    let all = spellings();
+    assert!(all.len() >= 60);
+    for path in &all {
+        for host in ["hosp.test", "hosp.test.", "HOSP.test.:80"] {
+            let mut client = stent.client();
+            let response = client.request("GET", path, &[("Host", host)], b"");
+            assert!(matches!(response.status, 400 | 403), "{path} {host}: {}", response.status);
+        }
+    }
+    assert!(backend.requests().is_empty());
+    // With the secret each is served, and as it came.
+    for path in &all {
+        let headers = [("Host", "hosp.test."), ("X-Origin-Secret", SECRET)];
+        assert_eq!(stent.client().request("GET", path, &headers, b"").status, 200, "{path}");
+    }
+    let targets: Vec<String> = backend.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, all);
+}
+
+#[test]
+fn no_spelling_of_a_path_gets_around_methods_or_rules() {
+    let backend = Backend::healthy();
+    let (stent, _directory) = guarded(&backend);
+    for path in spellings() {
+        let path = path.replace("admin", "tenant");
+        let path = if path.contains("tenant") { path } else { continue };
+        let response = stent.client().request("GET", &path, &[("Host", "hosp.test")], b"");
+        assert_eq!(response.status, 200, "{path}");
+    }
+    let requests = backend.requests();
+    assert!(requests.len() >= 40);
+    assert!(
+        requests.iter().all(|request| request.headers.only("x-tenant") == Some("clinic")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn paths_that_no_guarded_route_could_be_meant_by_go_as_they_came() {
+    let backend = Backend::healthy();
+    let (stent, _directory) = guarded(&backend);
+    let paths = [
+        "/files/report%2F2024",
+        "/files/100%25",
+        "/files//x",
+        "/files/%C3%A4;v=1",
+        "/.well-known/x",
+        "/files/a\\b",
+        "/files/a%2Fadmin/x",
+        "/files/%zz",
+        "/a.b/..c/",
+    ];
+    for path in paths {
+        let response = stent.client().request("POST", path, &[("Host", "hosp.test")], b"");
+        assert_eq!(response.status, 200, "{path}");
+    }
+    let targets: Vec<String> = backend.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, paths);
+}
+
+#[test]
+fn a_path_that_only_a_reading_takes_out_of_every_route_is_refused() {
+    let backend = Backend::healthy();
+    let config = Config::new(&backend).set("route.path", "/public/*");
+    let stent = Stent::start(&config);
+    for path in ["/public/../private", "/public/..%2fprivate", "/public/%2e%2e/private"] {
+        assert_eq!(stent.client().get(path).status, 400, "{path}");
+    }
+    assert_eq!(stent.client().get("/public/a%2Fb").status, 200);
+    assert_eq!(backend.requests().len(), 1);
+}
+
+#[test]
+fn a_host_with_the_roots_dot_is_the_same_name() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend).set("route.host", "hosp.example.org."));
+    for host in ["hosp.example.org", "hosp.example.org.", "hosp.example.org.:8443"] {
+        assert_eq!(stent.client().request("GET", "/", &[("Host", host)], b"").status, 200, "{host}");
+        assert_eq!(backend.requests().pop().unwrap().headers.only("host"), Some(host));
+    }
+    assert_eq!(stent.client().request("GET", "/", &[("Host", "hosp.example.org..")], b"").status, 404);
 }

@@ -407,3 +407,49 @@ cluster = "hosp"
         }
     }
 }
+
+#[test]
+fn a_head_with_a_bare_lf_or_with_both_framings_is_answered_with_400_and_closed() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend));
+    for head in [
+        "GET / HTTP/1.1\r\nHost: hosp.test\nX: y\r\n\r\n",
+        "GET / HTTP/1.1\nHost: hosp.test\n\n",
+        "GET / HTTP/1.1\r\nHost: hosp.test\r\nX: y\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: hosp.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: hosp.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let mut client = stent.client();
+        client.send(head.as_bytes());
+        assert_eq!(client.response().status, 400, "{head:?}");
+        assert!(client.is_closed(), "{head:?}");
+    }
+    assert!(backend.requests().is_empty());
+    // After a request that is well, and after a body with line ends of its own.
+    let mut client = stent.client();
+    assert_eq!(client.put("/", "a\nb\n\n").status, 200);
+    assert_eq!(client.get("/").status, 200);
+    client.send(b"GET / HTTP/1.1\r\nHost: hosp.test\n\r\n");
+    assert_eq!(client.response().status, 400);
+    assert_eq!(backend.requests()[0].body, b"a\nb\n\n");
+}
+
+#[test]
+fn what_follows_a_change_of_protocol_that_was_not_granted_is_never_taken_for_a_request() {
+    let backend = Backend::healthy();
+    let stent = Stent::start(&Config::new(&backend));
+    let ask = b"GET /1 HTTP/1.1\r\nHost: hosp.test\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let mut client = stent.client();
+    client.send(&[&ask[..], b"GET /2 HTTP/1.1\nHost: hosp.test\r\n\r\n"].concat());
+    let response = client.response();
+    assert!(response.status == 200 && response.closes());
+    assert!(client.is_closed());
+    // One that waits for its answer, as it must (RFC 9110 section 7.8), goes on.
+    let mut client = stent.client();
+    client.send(ask);
+    let response = client.response();
+    assert!(response.status == 200 && !response.closes());
+    assert_eq!(client.get("/3").status, 200);
+    let targets: Vec<String> = backend.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/1", "/1", "/3"]);
+}

@@ -8,6 +8,7 @@ use super::request::Request;
 use crate::fields::via::Via;
 use crate::policy::request::Repeatable;
 use crate::policy::request::SendOnce;
+use crate::proxy::body::Trust;
 use crate::proxy::headers;
 use crate::route::RouteSettings;
 
@@ -16,7 +17,7 @@ pub(super) fn as_sent(request: &Request, route: &RouteSettings) -> HeaderMap {
     let mut headers = request.headers.clone();
     if let Ok(via) = Via::new("explain") {
         // An expectation that the proxy would refuse changes nothing of what may be repeated.
-        let _ = headers::clean_request(&mut headers, Version::HTTP_11, &via);
+        let _ = headers::clean_request(&mut headers, Version::HTTP_11, &via, Trust::No);
     }
     route.request_headers.apply(&mut headers);
     headers

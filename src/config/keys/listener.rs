@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use crate::config::bounds::{WAIT, m, s};
 use crate::config::build::Build;
-use crate::config::kinds::fields::guard_header;
+use crate::config::kinds::fields::{guard_header, vouching_header};
 use crate::config::kinds::places::{file, network, socket_address};
 use crate::config::kinds::{Kind, boolean, duration, integer, label, list_of, placed, size, unplaced, word};
 use crate::config::listener_tls::{self, ListenerTls};
@@ -33,8 +33,10 @@ settings! {
     Listener: fields of ListenerSettings {
         /// Where the listener listens.
         address: Must<SocketAddr> = socket_address().must(r#""0.0.0.0:8080""#);
-        /// Addresses and networks whose X-Forwarded-* fields are believed, such as "10.0.0.0/16".
+        /// Proxies whose X-Forwarded-For, -Proto and -Port fields are believed, such as "10.0.0.0/16".
         trusted_proxies: Or<Vec<IpNet>> = list_of(network()).or(Vec::new());
+        /// Other fields that trusted proxies set or remove themselves, such as "X-Amzn-Oidc-Identity".
+        trusted_headers: Or<Vec<HeaderName>> = list_of(vouching_header()).or(Vec::new());
         /// How long a connection may stay open without a request. Set it longer than the load balancer's own.
         idle_timeout: Or<Duration> = duration(WAIT).or(s(75));
         /// From the first byte of a request to the end of its head.
@@ -125,6 +127,7 @@ impl Listener {
         Some(ListenerSettings {
             address: address?.into_inner(),
             trusted_proxies: self.trusted_proxies.value(),
+            trusted_headers: self.trusted_headers.value(),
             idle_timeout: self.idle_timeout.value(),
             header_timeout: self.header_timeout.value(),
             body_timeout: self.body_timeout.value(),

@@ -11,6 +11,7 @@ use crate::config::reader::{Item, Table};
 use crate::config::report::{Fault, did_you_mean};
 use crate::config::settings::Shown;
 use crate::config::spec::Spec;
+use crate::fields::claims::claim;
 use crate::fields::guard::OriginGuard;
 use crate::fields::rules::{self, InvalidRule, Rule, Side};
 use crate::fields::{is_hop_by_hop, is_meant_for_proxies};
@@ -62,6 +63,25 @@ fn read_subject_header(item: &Item<'_>) -> Result<Option<HeaderName>, Fault> {
     if is_taken {
         let help = "a name of its own, of letters, digits and hyphens, such as \"X-Client-Subject\"";
         return Err(item.invalid("this header has another meaning, or can be mistaken for another", help));
+    }
+    Ok(name)
+}
+
+/// A header in which a proxy vouches for its caller.
+pub(in crate::config) fn vouching_header() -> Custom<HeaderName> {
+    Custom { name: "header name", types: TEXT, read: read_vouching_header, show: |name| quote(name.as_str()) }
+}
+
+fn read_vouching_header(item: &Item<'_>) -> Result<HeaderName, Fault> {
+    let text = item.text()?;
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| item.invalid("not a header name", "a name such as \"X-Amzn-Oidc-Identity\""))?;
+    if is_meant_for_proxies(name.as_str()) {
+        return Err(item.invalid("this header reaches no backend from anybody", "leave it out"));
+    }
+    if claim(name.as_str()).is_none() {
+        let help = "only a header that says who a caller is or how it came needs trust; leave it out";
+        return Err(item.invalid("this header is passed on from every caller", help));
     }
     Ok(name)
 }

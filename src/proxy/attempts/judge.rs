@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use http::Response;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
+use httpdate::parse_http_date;
 use tokio::time::{Instant, timeout};
 
 use super::transport::Transport;
@@ -99,11 +100,34 @@ impl<T: Transport> Attempts<'_, T> {
     }
 }
 
-/// The wait that the backend asked for, if it did.
+/// The wait that the backend asked for, if it did. A date counts from the answer's own `Date`, so that a backend whose clock is
+/// wrong means the wait that it wrote.
 pub(super) fn asked_wait<B>(answer: &Response<B>) -> Option<Duration> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    retry_after(value, SystemTime::now())
+    let date = answer.headers().get(DATE).and_then(|date| parse_http_date(date.to_str().ok()?).ok());
+    retry_after(value, date.unwrap_or_else(SystemTime::now))
 }
 
 /// How long a caller may pause that has its answer already, as far as the backend is concerned.
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_to_come_again_counts_from_the_answers_own_date() {
+        let answer = |fields: &[(&str, &str)]| {
+            let builder = fields
+                .iter()
+                .fold(Response::builder(), |builder, (name, value)| builder.header(*name, *value));
+            asked_wait(&builder.body(()).unwrap())
+        };
+        let after = ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let date = ("date", "Sun, 06 Nov 1994 08:49:30 GMT");
+        assert_eq!(answer(&[after, date]), Some(Duration::from_secs(7)));
+        assert_eq!(answer(&[("date", "now"), after]), Some(Duration::ZERO), "long ago by our own clock");
+        assert_eq!(answer(&[("retry-after", "3"), date]), Some(Duration::from_secs(3)));
+        assert_eq!(answer(&[date]), None);
+    }
+}

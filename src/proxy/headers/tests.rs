@@ -120,7 +120,7 @@ fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
         ],
     );
     let mut headers = head.headers;
-    clean_request(&mut headers, Version::HTTP_11, &via()).unwrap();
+    clean_request(&mut headers, Version::HTTP_11, &via(), Trust::No).unwrap();
     assert_eq!(names(&headers), ["via", "x-kept"]);
 }
 
@@ -131,7 +131,7 @@ fn a_message_goes_on_announcing_the_trailers_that_may_be_some() {
     headers.append("trailer", HeaderValue::from_static("Server-Timing, \"no name\", x_sum"));
     headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
     let mut request = headers.clone();
-    clean_request(&mut request, Version::HTTP_11, &via()).unwrap();
+    clean_request(&mut request, Version::HTTP_11, &via(), Trust::No).unwrap();
     assert_eq!(request["trailer"], "x-sum, server-timing");
     clean_response(&mut headers);
     assert_eq!(names(&headers), ["trailer"]);
@@ -171,7 +171,7 @@ fn connection_cannot_take_away_what_routing_framing_and_the_client_rest_on() {
         ],
     );
     let mut headers = head.headers;
-    clean_request(&mut headers, Version::HTTP_11, &via()).unwrap();
+    clean_request(&mut headers, Version::HTTP_11, &via(), Trust::No).unwrap();
     assert_eq!(names(&headers), ["content-length", "host", "via", "x-forwarded-for", "x-request-id"]);
 }
 
@@ -180,7 +180,7 @@ fn a_request_that_has_been_here_is_a_loop() {
     let loops = |value: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(VIA, HeaderValue::from_static(value));
-        clean_request(&mut headers, Version::HTTP_11, &via()).is_err()
+        clean_request(&mut headers, Version::HTTP_11, &via(), Trust::No).is_err()
     };
     for value in ["1.1 stent", "1.0 alb, 1.1 stent (comment)", "HTTP/1.1  stent", "1.1 Stent"] {
         assert!(loops(value), "{value}");
@@ -252,7 +252,7 @@ proptest! {
         headers.insert(VIA, value.clone());
         headers.insert(HOST, value);
         let _ = host(&headers);
-        let _ = clean_request(&mut headers, Version::HTTP_11, &via());
+        let _ = clean_request(&mut headers, Version::HTTP_11, &via(), Trust::No);
         prop_assert!(headers.contains_key(HOST));
     }
 

@@ -146,8 +146,10 @@ enum Parsed {
 fn parse(bytes: &[u8], question: Question) -> Result<Option<Parsed>, Fault> {
     let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let strict = ParserConfig::default();
-    let length = match strict.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+    let mut rules = ParserConfig::default();
+    // It goes no further, as a proxy has to see to (RFC 9112 section 5.1).
+    rules.allow_spaces_after_header_name_in_responses(true);
+    let length = match rules.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLarge),

@@ -1,7 +1,9 @@
 //! Names that no name server answers for hold nothing up: not the start beyond one bound, and not the end at all.
 
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::stent::Signal;
@@ -64,4 +66,67 @@ fn a_signal_to_stop_is_obeyed_while_a_reload_waits_for_names() {
     stent.signal(Signal::Terminate);
     assert_eq!(stent.wait_exit().code(), Some(0));
     assert!(begun.elapsed() < ms(2000), "{:?}", begun.elapsed());
+}
+
+/// A name server that gives every name the address that it is told.
+struct NameServer {
+    address: Arc<Mutex<[u8; 4]>>,
+}
+
+impl NameServer {
+    /// Where this process may not have the port of name servers, there is none.
+    fn start(at: &str, address: [u8; 4]) -> Option<Self> {
+        let socket = UdpSocket::bind((at, 53)).ok()?;
+        let address = Arc::new(Mutex::new(address));
+        let told = address.clone();
+        std::thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((length, caller)) = socket.recv_from(&mut question) {
+                // The name ends with an empty label; its type and class follow.
+                let name = question[12..length].iter().position(|byte| *byte == 0).unwrap() + 13;
+                let is_ipv4 = question[name..name + 2] == [0, 1];
+                let mut answer = question[..name + 4].to_vec();
+                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0]);
+                if is_ipv4 {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+                    answer.extend(*told.lock().unwrap());
+                }
+                let _ = socket.send_to(&answer, caller);
+            }
+        });
+        Some(Self { address })
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_at_another_address_is_found_soon() {
+    const SERVER: &str = "127.0.77.1";
+    const WORLD: &str =
+        "echo nameserver 127.0.77.1 >\"$0.resolv\" && mount --bind \"$0.resolv\" /etc/resolv.conf";
+    let directory = TempDir::new();
+    let marker = directory.path().join("x");
+    let within = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script]).arg(&marker);
+        command
+    };
+    // Nobody listens there.
+    let server = NameServer::start(SERVER, [127, 0, 0, 2]);
+    let is_possible = within(WORLD).output().is_ok_and(|output| output.status.success());
+    let Some(server) = server.filter(|_| is_possible) else {
+        eprintln!("skipped: this system gives no mount namespace or no port 53");
+        return;
+    };
+    let backend = Backend::healthy();
+    let url = format!("http://hosp.example:{}", backend.address().port());
+    let mut command = within(&format!("{WORLD} && exec \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_stent"));
+    let stent = Stent::start_within(command, &Config::new(&backend).set("cluster.hosp.endpoints", vec![url]));
+    assert_eq!(stent.client().get("/").status, 502);
+    *server.address.lock().unwrap() = [127, 0, 0, 1];
+    let begun = Instant::now();
+    while stent.client().get("/").status != 200 {
+        assert!(begun.elapsed() < ms(5000), "{:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() < ms(5000), "{:?}", begun.elapsed());
 }

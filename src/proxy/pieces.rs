@@ -1,6 +1,6 @@
 //! The kept parts of a body, and the accounts of the memory that they take.
 //!
-//! A request's copy ([`Copy`]) and an answer that is read before its caller takes it are both [`Pieces`]. Two accounts
+//! A request's copy (`Copy`) and an answer that is read before its caller takes it are both `Pieces`. Two accounts
 //! bound them. A copy can be given up for another one, since its request goes on without it: [`ReplayMemory`]. What was read
 //! of an answer cannot, since it is nowhere else: [`FirmMemory`].
 //!

@@ -61,6 +61,14 @@ pub enum StartError {
         /// Why not.
         source: TlsError,
     },
+    /// A reload would leave a cluster that works without an endpoint.
+    #[error(
+        "cluster {cluster} would have no endpoint: no host of its `endpoints` resolves; the old ones stay"
+    )]
+    Unresolved {
+        /// The cluster's name.
+        cluster: Arc<str>,
+    },
     /// The system gives no thread or no event queue.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),

@@ -210,6 +210,14 @@ impl Control {
         let old = self.clusters.load_full();
         let parts = Parts::build(&config, &old, &self.metrics);
         let resolvers = resolve(&parts.clusters, &config, &old).await;
+        // A name that is mistyped, or that no name server knows yet, takes no cluster down that works.
+        let works =
+            |name: &str| old.iter().any(|old| *old.settings.name == *name && !old.endpoints().is_empty());
+        let lost = resolvers.iter().find(|(new, resolver)| resolver.is_empty() && works(&new.settings.name));
+        if let Some((cluster, _)) = lost {
+            tls::abandon(&changed);
+            return Err(StartError::Unresolved { cluster: cluster.settings.name.clone() });
+        }
         Ok(Change { config, parts, resolvers, bound, changed })
     }
 
@@ -221,12 +229,18 @@ impl Control {
         let gone: Vec<_> = old.iter().filter(|cluster| !is_among(cluster, &clusters)).cloned().collect();
         self.worker_parts.replay_memory.change_limit(config.server.replay_memory);
         self.worker_parts.answer_memory.change_limit(config.server.answer_memory);
+        // No request meets a cluster that has no endpoints yet.
+        let (kept, new): (Vec<_>, Vec<_>) =
+            resolvers.into_iter().partition(|(cluster, _)| is_among(cluster, &old));
+        for (cluster, resolver) in new {
+            self.change_endpoints(&cluster, resolver);
+        }
         self.worker_parts.site.store(Arc::new(site));
         self.clusters.store(Arc::new(clusters));
         for cluster in &gone {
             cluster.retire();
         }
-        for (cluster, resolver) in resolvers {
+        for (cluster, resolver) in kept {
             self.change_endpoints(&cluster, resolver);
         }
         // Only now, so that nothing that the old checks still say stands in the metrics of the new.

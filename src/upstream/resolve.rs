@@ -43,6 +43,11 @@ impl Resolver {
         self.urls.iter().any(|url| url.fixed().is_none())
     }
 
+    /// Whether nothing that it stands for has an address.
+    pub fn is_empty(&self) -> bool {
+        self.known.iter().all(Vec::is_empty)
+    }
+
     /// Resolves every name once, all of them at the same time, within 5 s. A name that fails keeps what it last resolved
     /// to, and is counted and logged. The cluster's endpoints stay as they are.
     pub async fn look_up(&mut self, cluster: &Cluster) {

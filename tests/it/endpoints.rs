@@ -32,6 +32,46 @@ fn every_address_of_a_host_name_is_an_endpoint() {
 }
 
 #[test]
+fn a_reload_that_makes_a_cluster_of_names_anew_leaves_no_request_without_an_endpoint() {
+    let backend = Backend::healthy();
+    let url = format!("http://localhost:{}", backend.address().port());
+    let config = |timeout| {
+        Config::new(&backend)
+            .set("cluster.hosp.endpoints", vec![url.clone()])
+            .set("cluster.hosp.connect_timeout", timeout)
+    };
+    let stent = Stent::start(&config("1s"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut client = stent.client();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").status, 200);
+                }
+            });
+        }
+        for round in 0..20 {
+            stent.reload(&config(if round % 2 == 0 { "2s" } else { "1s" }));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_reload_to_a_name_that_does_not_resolve_is_refused_where_the_cluster_works() {
+    let backend = Backend::healthy();
+    let config = Config::new(&backend);
+    let stent = Stent::start(&config);
+    let lost = config.clone().set("cluster.hosp.endpoints", vec!["http://nowhere.invalid:8080"]);
+    stent.reload_text(&lost.text(&stent.access_log_path()));
+    stent.wait_for_metric("stent_config_last_reload_successful", &[], 0.0);
+    assert_eq!(stent.client().get("/").status, 200);
+    stent.reload(&config);
+}
+
+#[test]
 fn a_name_that_does_not_resolve_is_looked_up_again_and_counted() {
     let backend = Backend::healthy();
     let config = Config::new(&backend)

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Answer, Attempts, End, Ended, Transport};
 use crate::policy::verdict::{Reason, Veto};
 use crate::proxy::exchange::Exchange;
+use crate::upstream::endpoint::Endpoint;
 
 impl<T: Transport> Attempts<'_, T> {
     /// Waits before the next attempt, as long as the policy says. Meanwhile a failed answer is read, so that its connection
@@ -76,11 +77,13 @@ impl<T: Transport> Attempts<'_, T> {
         }
     }
 
-    /// Whether each connection that the endpoint of the last answer may have is in use.
+    /// Whether each connection that the endpoint of the last answer may have is in use, and no other endpoint has room.
     fn is_short(&self) -> bool {
         let answered_by = self.exchange.book.answered_by();
         let endpoints = self.outbound.cluster.endpoints();
-        endpoints.iter().any(|endpoint| Some(endpoint.id) == answered_by && endpoint.is_full())
+        let is_that = |endpoint: &Endpoint| Some(endpoint.id) == answered_by;
+        endpoints.iter().any(|endpoint| is_that(endpoint) && endpoint.is_full())
+            && !endpoints.iter().any(|other| !is_that(other) && other.standing.is_open() && !other.is_full())
     }
 }
 

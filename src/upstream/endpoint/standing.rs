@@ -34,7 +34,7 @@ impl Standing {
     }
 
     /// Whether it is in balancing.
-    pub(in crate::upstream) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.admits(Heed::Both)
     }
 

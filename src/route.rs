@@ -378,7 +378,8 @@ impl<T> RouteTable<T> {
         }
         let own = settings(own);
         let mut taken = None;
-        for reading in readings::readings(path) {
+        let Some(readings) = readings::readings(path) else { return Lookup::Ambiguous };
+        for reading in readings {
             let read = match self.find(&scheme, host, &reading.path, method) {
                 Lookup::Found(read) => read,
                 // What no route exposes must not be reached through one that does.

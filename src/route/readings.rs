@@ -22,24 +22,35 @@ pub(super) struct Reading {
 ///
 /// A server may decode what need not be encoded (RFC 3986 section 6.2.2.2), all but slashes, or everything. It may take a
 /// backslash for a slash, leave out parameters (`;x`), join empty segments, and resolve dots (section 5.2.4), in any combination.
-pub(super) fn readings(path: &str) -> Vec<Reading> {
+/// None if these are more than [`MAX_COMBINED`] bytes together: no caller may keep a worker busy with one path. A path that is
+/// only encoded has no combinations, so its length does not matter.
+pub(super) fn readings(path: &str) -> Option<Vec<Reading>> {
     let mut all = vec![Reading { path: path.to_owned(), has_lost_dots: false }];
     all.extend(
         [Decoding::Unreserved, Decoding::AllButSlashes, Decoding::All]
             .map(|decoding| Reading { path: decode(path, decoding), has_lost_dots: false }),
     );
+    let mut combined = 0;
     for step in [slash_backslashes, drop_parameters, join, resolve, join] {
         // A reading may take each step or not.
-        let more: Vec<_> = all.iter().filter_map(step).collect();
-        for reading in more {
-            if !all.contains(&reading) {
-                all.push(reading);
+        for place in 0..all.len() {
+            let Some(reading) = step(&all[place]) else { continue };
+            if all.contains(&reading) {
+                continue;
             }
+            combined += reading.path.len();
+            if combined > MAX_COMBINED {
+                return None;
+            }
+            all.push(reading);
         }
     }
     all.retain(|reading| reading.path != path);
-    all
+    Some(all)
 }
+
+/// The most that the combinations of readings may take together, in bytes: some 0.1 ms of work.
+pub(super) const MAX_COMBINED: usize = 16 << 10;
 
 /// Which encoded bytes are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +138,7 @@ mod tests {
     use super::*;
 
     fn reads(path: &str, as_what: &str) -> bool {
-        readings(path).iter().any(|reading| reading.path == as_what)
+        readings(path).expect("they are few").iter().any(|reading| reading.path == as_what)
     }
 
     #[test]
@@ -161,9 +172,24 @@ mod tests {
     #[test]
     fn most_paths_have_one_reading() {
         for path in ["/", "/a", "/a/b.html", "/a.b/c..d/", "/~user/a-b_c", "/a:b@c,d=e&f"] {
-            assert!(is_plain(path) && readings(path).is_empty(), "{path}");
+            assert!(is_plain(path) && readings(path) == Some(Vec::new()), "{path}");
         }
-        assert!(!is_plain("/.well-known/x") && readings("/.well-known/x").is_empty());
-        assert!(!is_plain("/a%zz") && readings("/a%zz").is_empty());
+        assert!(!is_plain("/.well-known/x") && readings("/.well-known/x") == Some(Vec::new()));
+        assert!(!is_plain("/a%zz") && readings("/a%zz") == Some(Vec::new()));
+    }
+
+    #[test]
+    fn no_path_has_more_readings_than_a_worker_has_time_for() {
+        for length in [2_000, 16_000, 60_000] {
+            let odd = "/%2e;\\x/%2f//a/./b;c\\%5c/../d".repeat(length / 30);
+            assert_eq!(readings(&odd), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_long_path_that_is_only_encoded_is_read_whatever_its_length() {
+        let encoded = format!("/files/{}", "%C3%A4%20b/".repeat(5_000));
+        assert!(readings(&encoded).is_some_and(|readings| readings.len() <= 3));
+        assert!(readings(&format!("/a;v=1/{}", "%20b/".repeat(1_000))).is_some());
     }
 }

@@ -215,7 +215,7 @@ impl Control {
             |name: &str| old.iter().any(|old| *old.settings.name == *name && !old.endpoints().is_empty());
         let lost = resolvers.iter().find(|(new, resolver)| resolver.is_empty() && works(&new.settings.name));
         if let Some((cluster, _)) = lost {
-            tls::abandon(&changed);
+            tls::abandon(bound.iter().map(|bound| &bound.prepared).chain(&changed));
             return Err(StartError::Unresolved { cluster: cluster.settings.name.clone() });
         }
         Ok(Change { config, parts, resolvers, bound, changed })

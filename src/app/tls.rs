@@ -54,7 +54,7 @@ async fn build(
 }
 
 /// Takes back what metrics say of certificates that are not put in force after all.
-pub(super) fn abandon(prepared: &[Prepared]) {
+pub(super) fn abandon<'p>(prepared: impl IntoIterator<Item = &'p Prepared>) {
     for Prepared { tls, previous, .. } in prepared {
         if let Some(tls) = tls {
             tls.metrics().retire(previous.as_deref().map(Tls::metrics));

@@ -185,9 +185,6 @@ impl Cluster {
 
     fn endpoint(&self, location: &Location) -> Endpoint {
         let metrics = self.registry.endpoint(&self.settings.name, &location.address.to_string());
-        // A predecessor at this address may have been out.
-        metrics.ejected.set(0);
-        metrics.set_healthy(None);
         Endpoint::new(location, self.settings.clone(), metrics, self.metrics.clone())
     }
 

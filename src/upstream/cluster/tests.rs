@@ -333,6 +333,19 @@ fn an_ejection_is_counted_once_by_what_spoke_against_the_endpoint() {
 }
 
 #[test]
+fn a_cluster_that_is_made_and_not_put_in_force_changes_no_metric_of_the_one_that_runs() {
+    let registry = Arc::new(Metrics::new());
+    let cluster = Cluster::new(settings(2, Balance::P2c), registry.clone());
+    fail(&cluster, 1, 5, NOW);
+    let ejected = || cluster.endpoints()[0].metrics.ejected.get();
+    assert_eq!(ejected(), 1);
+    drop(Cluster::new(settings(2, Balance::P2c), registry));
+    assert_eq!(ejected(), 1);
+    cluster.retire();
+    assert_eq!(ejected(), 0);
+}
+
+#[test]
 fn a_lone_endpoint_is_never_ejected() {
     let cluster = cluster(1, Balance::P2c);
     fail(&cluster, 1, 1000, NOW);

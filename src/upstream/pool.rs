@@ -27,8 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::descriptors::Relief;
 use crate::error::{Delivery, UpstreamError, UpstreamErrorKind};
-use crate::policy::request::Repeatable;
-use crate::policy::request::SendOnce;
+use crate::policy::request::{Repeatable, SendOnce};
 use crate::policy::reuse::UnsafeReuse;
 use crate::upstream::admission::{LoadSignal, Slot};
 use crate::upstream::body::{Switched, UpstreamBody};
@@ -261,7 +260,6 @@ where
         if let Some((_, pool)) = pools.iter().find(|(id, _)| *id == endpoint.id) {
             return pool.clone();
         }
-        pools.retain(|(_, pool)| !pool.endpoint.standing.is_retired());
         let ClusterSettings { max_waiting, max_streams, .. } = *endpoint.settings;
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
@@ -535,8 +533,8 @@ where
             return;
         }
         if self.is_wanted_elsewhere() {
-            // The other's attempt stands in the line for slots, and this worker's do too: closing gives the slot to
-            // whoever came first, where handing over would keep it here for ever.
+            // The other worker's attempt waits for a slot, as this worker's do: closing gives the slot to the first of
+            // them, where handing over would keep it here for ever.
             return;
         }
         let mut waiters = self.waiters.borrow_mut();

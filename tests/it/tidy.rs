@@ -14,17 +14,21 @@ mod source;
 
 #[test]
 fn the_sources_keep_the_house_rules() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: Vec<_> = rust_files(&root.join("src"))
-        .iter()
-        .map(|path| {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-            Source::new(name, &fs::read_to_string(path).unwrap())
-        })
-        .collect();
-    assert!(sources.iter().any(|source| source.path == "src/policy/retry.rs"), "the sources are not there");
+    let sources = sources();
     let violations: Vec<_> = check(&sources).iter().map(ToString::to_string).collect();
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+/// All files of `src/`.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = |path: &PathBuf| {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+        Source::new(name, &fs::read_to_string(path).unwrap())
+    };
+    let sources: Vec<_> = rust_files(&root.join("src")).iter().map(source).collect();
+    assert!(sources.iter().any(|source| source.path == "src/policy/retry.rs"), "the sources are not there");
+    sources
 }
 
 /// The head of a module says what holds it: "Held by `a_test` and `another`."
@@ -95,14 +99,7 @@ const RETIRED: [&str; 13] = [
 /// files, or a mistake.
 #[test]
 fn modules_need_each_other_only_where_that_is_allowed() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: Vec<_> = rust_files(&root.join("src"))
-        .iter()
-        .map(|path| {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-            Source::new(name, &fs::read_to_string(path).unwrap())
-        })
-        .collect();
+    let sources = sources();
     let found = circles(&sources);
     let allows = |row: &str, circle: &[String]| {
         let names = |name: &str, module: &String| match name.strip_suffix('*') {

@@ -45,7 +45,7 @@ impl Stage {
         let keys = rests.map(|rest| expect.key(&Subject { route: "all", method: &Method::GET, rest }));
         Self {
             expect,
-            watch: Watch::new(),
+            watch: Watch::new(Some(3)),
             keys: keys.into(),
             now: Duration::from_secs(1),
             under_way: Vec::new(),
@@ -118,7 +118,6 @@ impl Stage {
         let failure = Failure { kind, endpoint: choice & 1, key: &key, exchange, weight, in_flight };
         let circumstances = Circumstances {
             endpoints: &[(0, true), (1, true)],
-            enter_after: Some(3),
             show: String::new,
             pause: |number| Duration::from_millis(100) * number,
         };

@@ -8,6 +8,8 @@ use crate::policy::outage::{Candidate, Change, Grounds, Next, Outage, Permit};
 /// The judge of a cluster, whose endpoints are known as `E`. Time is passed in, and what is learned goes to an [`Expect`].
 #[derive(Debug)]
 pub struct Watch<E> {
+    /// The fewest failures that are an outage; none if nothing is to be one.
+    enter_after: Option<u32>,
     row: Row<E>,
     lessons: Lessons,
     outage: Outage,
@@ -37,8 +39,6 @@ pub struct Ended<'a> {
 pub struct Circumstances<'a, E, S, P> {
     /// The endpoints in balancing, each with whether no connection has opened since it refused one.
     pub endpoints: &'a [(E, bool)],
-    /// The fewest failures that are an outage; none if nothing is to be one.
-    pub enter_after: Option<u32>,
     /// The key for people.
     pub show: S,
     /// The wait before a key's next probe, by its number.
@@ -57,9 +57,10 @@ pub enum Mode {
 }
 
 impl<E: Copy + PartialEq> Watch<E> {
-    /// A cluster that is up.
-    pub fn new() -> Self {
+    /// A cluster that is up. `enter_after` is the fewest failures that are an outage; none if nothing is to be one.
+    pub fn new(enter_after: Option<u32>) -> Self {
         Self {
+            enter_after,
             row: Row::new(),
             lessons: Lessons::default(),
             outage: Outage::default(),
@@ -144,7 +145,7 @@ impl<E: Copy + PartialEq> Watch<E> {
         P: FnOnce(u32) -> Duration,
     {
         let Ended { permit, key, began, now } = ended;
-        let Circumstances { endpoints, enter_after, show, pause } = circumstances;
+        let Circumstances { endpoints, show, pause } = circumstances;
         expect.note_failure(now);
         self.lessons.note(key.id(), began, Some(failure.kind), expect, now);
         let was_tried = self.outage.is_tried();
@@ -158,7 +159,8 @@ impl<E: Copy + PartialEq> Watch<E> {
         self.refuses = failure.kind == Kind::Refused;
         let in_balancing = || endpoints.iter().map(|(endpoint, _)| *endpoint);
         let is_outage = !was_tried
-            && enter_after
+            && self
+                .enter_after
                 .is_some_and(|fewest| self.row.is_surprising(fewest, in_balancing(), failure.in_flight, now));
         if !is_outage {
             self.outage.failure(permit, key.id(), failure.weight, pause, now);
@@ -195,11 +197,5 @@ impl<E: Copy + PartialEq> Watch<E> {
             return Next::NotBefore(Duration::MAX);
         }
         self.outage.next(waiting, self.refuses, now)
-    }
-}
-
-impl<E: Copy + PartialEq> Default for Watch<E> {
-    fn default() -> Self {
-        Self::new()
     }
 }

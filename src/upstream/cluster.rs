@@ -10,16 +10,17 @@ use tokio::sync::Notify;
 
 use crate::policy::budget::Budget;
 use crate::policy::ejection::{Change, Health, Room};
-use crate::policy::expect::{Ending, Key, Kind, Secret, Subject};
+use crate::policy::expect::{Ending, Failure, Key, Kind, Secret, Subject};
 use crate::policy::health::{Ending as CheckEnding, Verdict};
-use crate::policy::outage::Change as OutageChange;
+use crate::policy::outage::{Change as OutageChange, Permit};
 use crate::policy::request::Repeatable;
+use crate::policy::watch::{Circumstances, Ended};
 use crate::record::metrics::{ClusterMetrics, EjectionReason, Metrics};
 use crate::upstream::admission::Admission;
 use crate::upstream::balance::{self, Choice, Pick, Probing};
 use crate::upstream::endpoint::{Endpoint, EndpointId};
 use crate::upstream::location::{EndpointUrl, Location};
-use crate::upstream::outage_queue::{Failed, Finished, HeldPermit, OutageQueue};
+use crate::upstream::outage_queue::{HeldPermit, OutageQueue};
 use crate::upstream::settings::ClusterSettings;
 
 /// A named group of endpoints, shared by all workers.
@@ -289,8 +290,9 @@ impl Cluster {
                 }
                 let key = self.outage_queue.expect.key(&subject.subject());
                 self.note_lean(endpoint, false, || self.outage_queue.expect.q(&key, now));
-                let finished = Finished { permit, key: &key, endpoint: endpoint.id, began, now };
-                self.note_outage(self.outage_queue.succeeded(finished), now);
+                let permit = permit.map_or(Permit::FREE, HeldPermit::into_permit);
+                let ended = Ended { permit, key: &key, began, now };
+                self.note_outage(self.outage_queue.succeeded(ended), now);
                 if self.outage_queue.forget_if_stale(now) {
                     self.endpoints.load().iter().for_each(|endpoint| endpoint.lean.forget());
                 }
@@ -311,10 +313,12 @@ impl Cluster {
                 let in_flight = endpoints.iter().map(|endpoint| endpoint.in_flight()).sum();
                 let open: Vec<_> =
                     balance::open(&endpoints).map(|endpoint| (endpoint.id, endpoint.is_refusing())).collect();
-                let finished = Finished { permit, key: &key, endpoint: endpoint.id, began, now };
+                let permit = permit.map_or(Permit::FREE, HeldPermit::into_permit);
+                let ended = Ended { permit, key: &key, began, now };
+                let failure = Failure { kind, endpoint: endpoint.id, key: &key, exchange, weight, in_flight };
                 let show = || subject.subject().show();
-                let failed = Failed { kind, exchange, weight, in_flight, endpoints: &open, show, pause };
-                self.note_outage(self.outage_queue.failed(finished, failed), now);
+                let circumstances = Circumstances { endpoints: &open, show, pause };
+                self.note_outage(self.outage_queue.failed(ended, &failure, circumstances), now);
                 weight
             }
         }

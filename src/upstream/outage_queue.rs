@@ -71,43 +71,12 @@ pub struct Refusal {
     pub retry_after: Duration,
 }
 
-/// The end of an attempt that told something, as the outage queue looks at it.
-#[derive(Debug)]
-pub(super) struct Finished<'a> {
-    /// The permit that it was made by, if the cluster was not up.
-    pub(super) permit: Option<HeldPermit>,
-    /// What was asked for.
-    pub(super) key: &'a Key,
-    /// Where.
-    pub(super) endpoint: EndpointId,
-    /// When the attempt began.
-    pub(super) began: Duration,
-    /// Now.
-    pub(super) now: Duration,
-}
-
-/// A failure beside its end.
-pub(super) struct Failed<'a, S, P> {
-    /// What it says about.
-    pub(super) kind: Kind,
-    /// The exchange, by a number that few others have.
-    pub(super) exchange: u32,
-    /// How surprising it is.
-    pub(super) weight: f64,
-    /// How many attempts at the cluster are under way.
-    pub(super) in_flight: usize,
-    /// The endpoints in balancing, each with whether no connection has opened since it refused one.
-    pub(super) endpoints: &'a [(EndpointId, bool)],
-    /// The key for people.
-    pub(super) show: S,
-    /// The wait before a key's next probe, by its number.
-    pub(super) pause: P,
-}
-
 impl OutageQueue {
     /// The queue of a cluster that is up.
     pub(super) fn new(settings: OutageQueueSettings, metrics: OutageQueueMetrics, secret: Secret) -> Self {
-        let inner = Inner { watch: Watch::new(), queue: Queue::new(settings.max()), again: Duration::ZERO };
+        let fewest = (settings.max() > 0).then_some(settings.enter_after());
+        let inner =
+            Inner { watch: Watch::new(fewest), queue: Queue::new(settings.max()), again: Duration::ZERO };
         Self {
             settings,
             metrics,
@@ -238,37 +207,34 @@ impl OutageQueue {
     }
 
     /// Takes note of an attempt that succeeded.
-    pub(super) fn succeeded(&self, finished: Finished<'_>) -> Change {
-        let Finished { permit: held, key, began, now, .. } = finished;
-        if held.is_none() && self.mode.load(Ordering::Relaxed) == USED {
-            self.expect.note_success(key, now);
+    pub(super) fn succeeded(&self, ended: Ended<'_>) -> Change {
+        if ended.permit == Permit::FREE && self.mode.load(Ordering::Relaxed) == USED {
+            self.expect.note_success(ended.key, ended.now);
             return Change::Nothing;
         }
         let mut inner = self.lock();
-        let permit = held.map_or(Permit::FREE, HeldPermit::into_permit);
-        let change = inner.watch.succeeded(Ended { permit, key, began, now }, &self.expect);
-        self.advance(&mut inner, now);
+        let change = inner.watch.succeeded(ended, &self.expect);
+        self.advance(&mut inner, ended.now);
         change
     }
 
     /// Takes note of an attempt that failed.
-    pub(super) fn failed<S, P>(&self, finished: Finished<'_>, failed: Failed<'_, S, P>) -> Change
+    pub(super) fn failed<S, P>(
+        &self,
+        ended: Ended<'_>,
+        failure: &Failure<'_, EndpointId>,
+        circumstances: Circumstances<'_, EndpointId, S, P>,
+    ) -> Change
     where
         S: FnOnce() -> String,
         P: FnOnce(u32) -> Duration,
     {
-        let Finished { permit: held, key, endpoint, began, now } = finished;
-        let Failed { kind, exchange, weight, in_flight, endpoints, show, pause } = failed;
-        let ended = Ended { permit: held.map_or(Permit::FREE, HeldPermit::into_permit), key, began, now };
-        let failure = Failure { kind, endpoint, key, exchange, weight, in_flight };
-        let enter_after = (self.settings.max() > 0).then_some(self.settings.enter_after());
-        let circumstances = Circumstances { endpoints, enter_after, show, pause };
         let mut inner = self.lock();
-        let change = inner.watch.failed(ended, &failure, circumstances, &self.expect);
+        let change = inner.watch.failed(ended, failure, circumstances, &self.expect);
         if change == Change::Down {
             self.metrics.outages.inc();
         }
-        self.advance(&mut inner, now);
+        self.advance(&mut inner, ended.now);
         change
     }
 
@@ -415,7 +381,8 @@ impl HeldPermit {
         self.permit.is_some_and(|permit| permit.kind() == PermitKind::Last)
     }
 
-    fn into_permit(mut self) -> Permit {
+    /// The permit, of an attempt that has told something.
+    pub(super) fn into_permit(mut self) -> Permit {
         self.permit.take().unwrap_or(Permit::FREE)
     }
 }
